@@ -23,11 +23,11 @@ use crate::sockets;
 
 use operands::Operands;
 
-/// Whether a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now, and no other
-/// process has reserved it.
+/// Returns `true` if a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now,
+/// and no other process has reserved the port.
 ///
 /// Without a protocol, the call checks TCP. Without an address, it checks all addresses, on IPv4
-/// and IPv6. Connections in TIME_WAIT that such a server left do not count. Neither does a
+/// and IPv6. Connections in TIME_WAIT that such a server left do not count, and neither does a
 /// reservation of this process or of an ancestor. The answer holds only for this moment: to get a
 /// port that stays free, [reserve](crate::reserve_port) one.
 ///
@@ -48,8 +48,7 @@ use operands::Operands;
 ///
 /// A listener that was just closed may still be open in a forked child that has not called exec. So
 /// the call retries before it returns `false`: for 100 ms while no owner is visible, and for 2 s
-/// while a forked child that has not called exec holds the port. Any other visible owner ends the
-/// retries at once.
+/// while such a child holds the port. Any other visible owner ends the retries at once.
 ///
 /// The check binds the port and releases it at once. During these microseconds the kernel refuses
 /// the bind of a server without SO_REUSEADDR, and can refuse the bind of any other server.
@@ -82,19 +81,18 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// A [`Diagnosis`] that names what blocks the port and what helps. If the port could not be checked
 /// (for example because the operand names no port), the diagnosis says why. Before the call reports
-/// a busy port, it retries as [`is_port_free`] does: for 100 ms while no owner is visible, and for
-/// 2 s while a forked child that has not called exec holds the port. The report takes additional
-/// time.
+/// a busy port, it retries as [`is_port_free`] does, for about 2 s at most. The report takes
+/// additional time.
 ///
 /// `?` converts the diagnosis to an [`Error`](crate::Error) in a function that returns this crate's
 /// [`Result`](crate::Result).
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux, if more than 512 processes run, the search for owners ends once each socket has one.
-/// The diagnosis may then name only one owner of a socket, with its ancestors and descendants that
-/// share the socket, and says that it may be incomplete. A search of all processes would take
-/// longer. [`who_holds`](crate::who_holds) names every owner that this user can see.
+/// On Linux, if more than 512 processes run, the search for owners ends once each socket has an
+/// owner. The diagnosis may name only one owner of a socket, with its ancestors and descendants
+/// that share the socket, and says that it may be incomplete. [`who_holds`](crate::who_holds)
+/// searches all processes, which takes longer, and names every owner that this user can see.
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     check_port_free_for(port, ServerKind::ReuseAddr)
 }
@@ -149,9 +147,9 @@ fn check_each<P: ToEndpoint>(
 ///
 /// # Panics
 ///
-/// If the port is not free, or cannot be checked. The message names what blocks the port, and says
-/// what to do. It names a process with its pid and the state of its socket. Before the panic, the
-/// call retries as [`check_port_free`] does, for about 2 s at most.
+/// If the port is not free, or cannot be checked. The message names what blocks the port (a process
+/// with its pid and the state of its socket), and says what to do. Before the panic, the call
+/// retries as [`check_port_free`] does, for about 2 s at most.
 #[track_caller]
 pub fn assert_port_free(port: impl ToEndpoint) {
     or_panic(check_port_free(port));
@@ -188,9 +186,8 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
 /// The diagnosis of the first port that is not free, or that could not be checked. Its
 /// [`more`](Diagnosis::more) has the diagnoses of the other such ports.
 ///
-/// All ports are checked at the same time, each with the retries of [`check_port_free`]: for 100 ms
-/// while no owner is visible, and for 2 s while a forked child that has not called exec holds the
-/// port. The report takes additional time.
+/// All ports are checked at the same time, each with the retries of [`check_port_free`], for about
+/// 2 s at most. The report takes additional time.
 pub fn check_ports_free<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Result<(), Diagnosis> {
@@ -233,7 +230,7 @@ pub fn check_each_port_free_for<P: ToEndpoint>(
 /// portlease::assert_ports_free(&portlease::reserve_ports::<3>());
 /// ```
 ///
-/// `examples/preflight.rs` is a program that does this for the ports on its command line:
+/// `examples/preflight.rs` is a program that checks the ports on its command line:
 ///
 /// ```text
 #[doc = include_str!("../examples/preflight.rs")]
@@ -253,9 +250,9 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 /// bound UDP socket without a peer. Without an address in the operand, any address of this machine
 /// counts.
 ///
-/// The call reads the socket table and makes no connection, so the server does not notice it. If a
-/// packet filter redirects the port to a server elsewhere, no socket listens, and the call fails.
-/// [`probe`](crate::probe) connects to that server, and
+/// The call reads the socket table and makes no connection, so the server does not notice the call.
+/// If a packet filter redirects the port to a server elsewhere, no socket listens, and the call
+/// fails. [`probe`](crate::probe) connects to that server, and
 /// [`wait_until_listening`](crate::wait_until_listening) reports the redirection.
 ///
 /// ```
@@ -325,13 +322,13 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
 }
 
-/// Checks that the process `pid`, or a process that it started, listens on the port, and that no
-/// other process listens on the same address or on an overlapping wildcard address. A process
-/// listens if it has a TCP socket that would accept a connection, or a bound UDP socket without a
-/// peer. A reservation alone does not count.
+/// Checks that the process `pid`, or a process that it started, listens on the port. No other
+/// process may listen on the same address or on an overlapping wildcard address. A process listens
+/// if it has a TCP socket that would accept a connection, or a bound UDP socket without a peer. A
+/// reservation alone does not count.
 ///
-/// Two processes that set SO_REUSEPORT can listen on one address. Linux then gives some of the
-/// clients to each of them.
+/// Two processes that set SO_REUSEPORT can listen on one address, and Linux gives some of the
+/// clients to each of them. So the call fails if a second process listens.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -343,9 +340,10 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] that names the process which has the port instead. The call also fails if
-/// nothing listens, if the owner cannot be seen (another user's process), if the operand names no
-/// port, or on a system whose socket table cannot be read. It checks once and never retries.
+/// A [`Diagnosis`] that names the other process if one listens instead of `pid` or beside it. The
+/// call also fails if nothing listens, if the operand names no port, or if the owner cannot be seen
+/// (another user's process). It fails on a system whose socket table cannot be read. The call
+/// checks once and never retries.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
     only(check_each_port_held_by([port], pid))
 }
@@ -388,9 +386,9 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     })
 }
 
-/// The verdict if the process `pid` has none of these listeners of a port, or if the listener of
-/// another process overlaps one of its listeners. `None` in any other case. `has` returns whether a
-/// listener belongs to the process `pid`.
+/// Returns a verdict if none of these listeners of a port belongs to the process `pid`, or if
+/// another process has a listener that overlaps one of `pid`. `has` returns `true` for a listener
+/// of `pid`.
 fn whose_listeners(
     listeners: &[Holder],
     pid: u32,
@@ -409,8 +407,7 @@ fn whose_listeners(
 }
 
 /// Asserts that the process `pid`, or a process that it started, listens on the port, in the sense
-/// of [`check_port_held_by`]. In this way a test can make sure that the server that it started is
-/// the one that answers.
+/// of [`check_port_held_by`]. With this assertion, a test makes sure that its own server answers.
 ///
 /// ```
 /// let p = portlease::reserve_port();

@@ -1,8 +1,8 @@
 //! Pages beside the reference: what is promised, how it works, what was run on which system, the
 //! command, test frameworks, other crates, and figures.
 
-// The pages link to each other and to pictures by file name. If a link has two targets, rustdoc
-// uses the first one. So these targets come before the targets in the files.
+// Each page defines its links to other pages and to pictures as file names. If a link is defined
+// twice, rustdoc uses the first definition. So the definitions below come before the page.
 macro_rules! links {
     () => {
         "[platforms]: crate::docs::platforms

@@ -1,6 +1,6 @@
 //! Properties that hold for any bytes from the kernel, another process or another user. The fuzz
-//! targets in `fuzz/` and the property tests beside this file call these functions. Other builds do
-//! not contain them.
+//! targets in `fuzz/` and the property tests beside this file call these functions. Only test and
+//! fuzz builds contain them.
 //!
 //! # Panics
 //!
@@ -78,7 +78,7 @@ pub fn sock_diag(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
     };
-    // The sequence number of the captured answers.
+    // The captured answers have this sequence number.
     const SEQUENCE: u32 = 7;
     let mut rows = Vec::new();
     let whole = sock_diag::answers(bytes, order, protocol, SEQUENCE, &mut rows);
@@ -99,8 +99,8 @@ pub fn sock_diag(bytes: &[u8]) {
     );
 }
 
-/// Only complete lines of a `/proc/net` table that are about the requested port become rows. Port 0
-/// requests all ports.
+/// Each row of a `/proc/net` table is about the requested port. Port 0 requests all ports. Complete
+/// lines decode to the same rows if the lines after them are cut off.
 pub fn proc_net(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
@@ -116,7 +116,7 @@ pub fn proc_net(bytes: &[u8]) {
         .map_or(0, |end| end + 1);
     let first = rows(&bytes[..whole], 0);
     assert_eq!(first, all[..first.len()], "cut at {cut}");
-    // Decodes an incomplete last line too, which must not panic.
+    // An incomplete last line must not cause a panic.
     rows(&bytes[..cut], 0);
     sockstat::tcp_at_most(&String::from_utf8_lossy(bytes));
     if let Some(port) = all.first().map(|row| row.local.port()) {
@@ -371,9 +371,9 @@ fn text(set: &PortSet) -> String {
         .join(",")
 }
 
-/// Splits the input into a header and the bytes to decode. The first byte of the header selects the
-/// byte order and the protocol. The next two bytes are the length to which the caller truncates the
-/// bytes. `None` if the input has no header.
+/// Splits the input into a header of three bytes and the bytes to decode. The first byte selects
+/// the byte order and the protocol. The next two bytes are the length to which the caller truncates
+/// the bytes to decode. Returns `None` if the input is shorter than the header.
 fn split(bytes: &[u8]) -> Option<(Order, Protocol, usize, &[u8])> {
     let ([mode, low, high], bytes) = bytes.split_first_chunk()?;
     let order = if mode & 1 == 0 {

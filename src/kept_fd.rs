@@ -20,8 +20,8 @@ pub(crate) struct KeptFd<T: AsFd> {
     access: OFlags,
 }
 
-/// Device and inode. They distinguish a file that this crate keeps from every other file that is
-/// open at the same time.
+/// Device and inode, which distinguish a kept file from every other file that is open at the same
+/// time.
 type Identity = (i128, i128);
 
 impl<T: AsFd> KeptFd<T> {
@@ -41,9 +41,9 @@ impl<T: AsFd> KeptFd<T> {
         (now == Some(self.identity)).then_some(value)
     }
 
-    /// Whether the number still seems to belong to the kept descriptor: it has the same file and
-    /// the same access mode. ENOENT counts as the same file. fstat(2) fails with it for the `/proc`
-    /// file of a setting, after the network namespace of the setting has ended.
+    /// Returns `true` if the number still seems to belong to the kept descriptor: file and access
+    /// mode are the same. The error ENOENT counts as the same file. fstat(2) returns ENOENT for the
+    /// `/proc` file of a setting whose network namespace has ended.
     fn is_own(&self, value: &T) -> bool {
         let is_same = match identity(value) {
             Ok(now) => now == self.identity,
@@ -53,8 +53,8 @@ impl<T: AsFd> KeptFd<T> {
     }
 }
 
-/// Does not check that the descriptor is still [`intact`](KeptFd::intact). Use it only in a call
-/// that has checked this at its beginning.
+/// Does not check that the descriptor is still [`intact`](KeptFd::intact). The caller must have
+/// checked this earlier in the same call.
 impl<T: AsFd> AsFd for KeptFd<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.value {

@@ -7,8 +7,8 @@ use crate::kept_fd::KeptFd;
 use crate::namespace::{Namespace, PerNamespace};
 use crate::proc_fs;
 
-/// A setting that each reservation reads, because it can change at any time. Its file stays open
-/// for the next read: opening and closing it takes five times as long as reading it.
+/// A setting that each reservation reads, because the setting can change at any time. Its file
+/// stays open between reads: opening and closing a file takes five times as long as reading it.
 #[derive(Debug)]
 pub(crate) struct KeptSetting {
     name: &'static str,

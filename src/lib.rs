@@ -34,9 +34,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Keep the reservation as long as the server. `reserve_port().port()` drops the reservation at the
-//! end of the statement, and so does `let _ = reserve_port();`. Bind it to a name, or
-//! [`leak`](Reservation::leak) it.
+//! Keep the reservation as long as the server runs: store it in a variable, or
+//! [`leak`](Reservation::leak) it. Both `reserve_port().port()` and `let _ = reserve_port();` drop
+//! the reservation at the end of the statement.
 //!
 //! # Which function when
 //!
@@ -96,12 +96,13 @@
 //! - **[`Cooperative`](Guarantee::Cooperative)**, for UDP, for pairs of protocols, for TCP servers
 //!   without SO_REUSEADDR, and on other systems. The kernel does not assign the number by itself,
 //!   and no process that uses this crate takes it. The processes that share the lock folder keep
-//!   this promise. On Linux all processes of the network namespace that use this crate keep it.
+//!   this promise. On Linux all processes of the network namespace that use this crate keep it,
+//!   even with different lock folders.
 //! - **[`BestEffort`](Guarantee::BestEffort)**, if the kernel's ephemeral range leaves no other
 //!   number or is unknown, or if an ephemeral number was requested. No process that uses this crate
 //!   takes the number, but the kernel may assign it to another socket.
 //!
-//! Not promised, in any grade: that the kernel refuses a stranger that binds this very number with
+//! No grade promises that the kernel refuses another process that binds this very number with
 //! SO_REUSEADDR before your server listens. A server that sets neither SO_REUSEADDR nor
 //! SO_REUSEPORT cannot bind a `Kernel` number. Reserve with
 //! [`reuse_addr(false)`](ReserveOptions::reuse_addr) for such a server.
@@ -114,24 +115,26 @@
 //!
 //! Reservations exclude each other among threads, processes, users and containers that share a
 //! network namespace. On Windows each user has a lock folder by default, so reservations of two
-//! users do not exclude each other. Tests need no common set-up, and run in parallel under `cargo
-//! test` and `cargo nextest run`. Reservations do not exclude every picker of another crate: one
-//! that tries number after number with SO_REUSEADDR can take a reserved number until your server
-//! listens. Processes with different values of `PORTLEASE_DIR` do not see each other's leases.
-//! Tests that share more than a port, such as a database, need more than this crate.
+//! users do not exclude each other. Processes with different values of `PORTLEASE_DIR` do not see
+//! each other's leases. Tests need no common set-up, and run in parallel under `cargo test` and
+//! `cargo nextest run`.
+//!
+//! If another crate tries number after number with SO_REUSEADDR, it can take a reserved number
+//! until your server listens. Tests that share more than a port, such as a database, need more than
+//! this crate.
 //!
 //! If the process dies, the kernel releases its ports, and nothing has to be cleaned up. A panic
-//! releases them too. With `PORTLEASE_ON_LEAK=panic` or [`ReserveOptions::strict`], a test that
-//! leaves a server running fails.
+//! drops the reservation, and so releases the port too. With `PORTLEASE_ON_LEAK=panic` or
+//! [`ReserveOptions::strict`], a test that leaves a server running fails.
 //!
 //! # Runtime compatibility
 //!
 //! A reservation needs no runtime, and can be made, sent and dropped on any thread and in any task.
-//! The waits and [`Reservation::spawn`] block the calling thread. Under a current-thread runtime
-//! the server's task cannot run meanwhile. The feature `tokio` has waits, listeners and servers
-//! that do not block. On other runtimes call the blocking functions on a thread of their own, for
-//! example with `smol::unblock`. [`Reservation::listen`] returns a `std::net::TcpListener` in
-//! blocking mode.
+//! The waits and [`Reservation::spawn`] block the calling thread. If the server is a task of a
+//! current-thread runtime, the server cannot run while that thread is blocked. The feature `tokio`
+//! has waits, listeners and servers that do not block. On other runtimes call the blocking
+//! functions on a thread of their own, for example with `smol::unblock`. [`Reservation::listen`]
+//! returns a `std::net::TcpListener` in blocking mode.
 //!
 //! # When not to use this crate
 //!
@@ -141,7 +144,7 @@
 //! - The server runs in a container: let Docker or testcontainers choose the number.
 //! - The server takes an inherited socket (`listenfd`, systemd's socket activation): bind port 0
 //!   and pass the socket. [`Reservation::pass_to`] does that too, and keeps the number afterwards.
-//! - The tests run in a network namespace or a container each: fixed numbers do no harm there.
+//! - Each test runs in a network namespace or container of its own: fixed numbers do no harm there.
 //!
 //! # Platforms
 //!
@@ -168,8 +171,8 @@
 //!   automatic pick comes from this range. It narrows [`ReserveOptions::range`], and does not apply
 //!   to the exact numbers of [`ReserveOptions::port`] and [`ReserveOptions::ports`]. It does apply
 //!   to several ports at fixed distances from an exact number, such as a block.
-//! - `PORTLEASE_ON_LEAK`: what to do if a server of this process or of a descendant still runs when
-//!   its reservation is dropped, `warn` or `panic`. See [`ReserveOptions::strict`].
+//! - `PORTLEASE_ON_LEAK`: `warn` or `panic`. Applies if a server of this process or of a descendant
+//!   still listens on a port whose reservation is dropped. See [`ReserveOptions::strict`].
 //! - `PORTLEASE_PROJECT`: a text that identifies the project for [`ReserveOptions::named`], instead
 //!   of the project's folder.
 //!

@@ -27,15 +27,15 @@ fn is_multicast_on_link(ip: Ipv6Addr) -> bool {
 }
 
 /// Whether the address is link-local and its bytes 4 to 7 (counted from 0) can store a scope id. In
-/// a multicast address that is made from a network prefix (RFC 3306), these bytes are a part of the
-/// prefix. Byte 3 is then the length of the prefix, and so is not zero.
+/// a multicast address that is made from a network prefix (RFC 3306), these bytes belong to the
+/// prefix. Such an address has the length of the prefix in byte 3, so byte 3 is not zero.
 fn has_room_for_scope(ip: Ipv6Addr) -> bool {
     needs_interface(ip.into()) && ip.octets()[2..4] == [0, 0]
 }
 
-/// Writes the scope id into bytes 4 to 7 of a link-local address. In a unicast link-local address
-/// these bytes are zero (RFC 4291, section 2.5.6). An address with other bytes there, and an
-/// address that is not link-local, stay as they are.
+/// Writes the scope id into bytes 4 to 7 of a link-local address, which are usually zero (RFC 4291,
+/// section 2.5.6). If these bytes are in use, or if the address is not link-local, returns the
+/// address unchanged.
 pub(crate) fn with_scope(ip: IpAddr, scope_id: u32) -> IpAddr {
     match ip {
         IpAddr::V6(v6) if has_room_for_scope(v6) && v6.octets()[4..8] == [0; 4] => {
@@ -60,9 +60,9 @@ pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
     }
 }
 
-/// The socket addresses of `ip` with this port number, usually one. For a link-local address with
-/// scope id 0, there is one socket address for each interface that has `ip`. If `ip` is also a
-/// multicast address, there is one for each interface with an IPv6 address.
+/// Usually returns one socket address: `ip` with this port number. For a link-local unicast address
+/// with scope id 0, returns one for each interface that has the address. For a link-local multicast
+/// address with scope id 0, returns one for each interface that has an IPv6 address.
 ///
 /// This crate lists the interfaces on Linux only, from `/proc`. On other systems, without `/proc`,
 /// and for an address that no interface has, the scope id stays 0. The kernel then refuses the bind
@@ -164,8 +164,8 @@ mod tests {
             let ip: IpAddr = ip.parse().unwrap();
             assert_eq!(without_scope(with_scope(ip, 7)), (ip, 7));
         }
-        // All of these addresses but the last need no scope id. The last one is made from a network
-        // prefix, so its bytes cannot store a scope id.
+        // None of these addresses can store a scope id. The last one is made from a network prefix,
+        // and the others are not link-local.
         for ip in [
             "10.0.0.1",
             "2001:db8::1",

@@ -1,8 +1,9 @@
 //! [`Namespace`] identifies the network namespace of the calling thread. [`PerNamespace`] keeps one
 //! value for each namespace.
 //!
-//! Ports belong to a network namespace, and two threads of one process can be in different ones
-//! (setns(2), unshare(2)). The kernel's answer for one namespace must not be used in another.
+//! Ports belong to a network namespace, and two threads of one process can be in different
+//! namespaces (setns(2), unshare(2)). The kernel's answer for one namespace must not be used in
+//! another.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -31,16 +32,15 @@ impl Namespace {
         MEMO.get().unwrap_or_else(read)
     }
 
-    /// Whether the process is in another namespace than the calling thread. `false` if this cannot
-    /// be read.
+    /// Whether the process `pid` is in another namespace than the calling thread. `false` if one of
+    /// the two namespaces is unknown.
     pub(crate) fn differs_from_that_of(pid: u32) -> bool {
         let current = Namespace::current().inode();
         let other = of_process(pid);
         current.is_some() && other.is_some() && current != other
     }
 
-    /// `None` if the namespace is unknown: on systems other than Linux, without `/proc`, and on an
-    /// emulator that shows no namespace.
+    /// `None` if the namespace is unknown.
     pub(crate) fn inode(self) -> Option<u64> {
         Some(self.0).filter(|inode| *inode != 0)
     }
@@ -82,7 +82,7 @@ pub(crate) fn in_unknown_namespace<T>(call: impl FnOnce() -> T) -> T {
 
 /// While a memo exists, its thread uses the namespace that was read when the memo was created. Each
 /// read costs some microseconds, so a public call creates a memo and reads once. The thread cannot
-/// change its namespace in the middle of that call.
+/// change its namespace before the call returns.
 #[derive(Debug)]
 pub(crate) struct Memo {
     outer: Option<Namespace>,
@@ -109,10 +109,10 @@ impl Drop for Memo {
 /// Keeps one value for each network namespace, for at most [`NAMESPACES_KEPT`] of them. A value for
 /// a further namespace replaces the oldest value.
 ///
-/// The kernel can reuse the inode of an ended namespace for a new namespace. [`get`](Self::get)
-/// then returns the value of the ended namespace in the new one. So a value must be right in every
-/// namespace of this kernel, or expire soon, or be checked before each use, or keep its namespace
-/// alive, as a socket does.
+/// The kernel can give the inode of an ended namespace to a new namespace. In the new namespace,
+/// [`get`](Self::get) then returns the value of the ended namespace. So a value must be right in
+/// every namespace of this kernel, or expire soon, or be checked before each use, or keep its
+/// namespace alive, as a socket does.
 #[derive(Debug)]
 pub(crate) struct PerNamespace<T>(RwLock<Vec<(Namespace, Arc<T>)>>);
 
@@ -144,7 +144,6 @@ impl<T> PerNamespace<T> {
         self.get().unwrap_or_else(|| self.set(make()))
     }
 
-    /// Replaces the value of the current namespace.
     pub(crate) fn set(&self, value: T) -> Arc<T> {
         let (current, value) = (Namespace::current(), Arc::new(value));
         let mut known = self.0.write();

@@ -1,4 +1,4 @@
-//! Errors of the operating system: detects a lack of descriptors or memory, and formats errors for
+//! Detects system errors that mean a lack of descriptors or memory, and formats system errors for
 //! messages.
 
 use std::fmt;
@@ -18,13 +18,14 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     }
 }
 
-/// Whether the error only means that descriptors or memory are used up. Such an error does not show
-/// what a read would have returned, so no caller may keep it as an answer.
+/// Whether the error means that descriptors or memory are used up. Such an error does not show what
+/// the call would otherwise have returned, so no caller may cache it as an answer.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }
 
-/// The limit behind an error for which [`is_out_of_descriptors`] is true, and what to do about it.
+/// Says which limit caused an error for which [`is_out_of_descriptors`] is true, and what to do
+/// about it.
 pub(crate) fn descriptor_limit(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         _ if cfg!(windows) => "this process has opened too many sockets (close some)",
@@ -35,8 +36,8 @@ pub(crate) fn descriptor_limit(error: &io::Error) -> &'static str {
     }
 }
 
-/// Prints a system error as a part of our sentence, such as `address already in use`. The text
-/// starts in lower case and has no error number.
+/// Prints a system error as a part of a sentence, such as `address already in use`. The text starts
+/// in lower case and has no error number.
 pub(crate) struct OsMessage<'a>(pub(crate) &'a io::Error);
 
 impl fmt::Display for OsMessage<'_> {

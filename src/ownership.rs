@@ -1,4 +1,5 @@
-//! Which reservations count as the caller's own, and which ones block a port for the caller.
+//! Decides which reservations count as the caller's own. All other reservations of a port block the
+//! port for the caller.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -18,16 +19,16 @@ use crate::sockets;
 
 type Key = (u16, Protocol);
 
-/// This process's reservations of one port: one for each network namespace in which a thread of
-/// this process has reserved the port.
+/// This process's reservations of one port, the oldest first. There are several if threads reserved
+/// the port in different network namespaces.
 type OfNumber = Vec<(Namespace, ProcessReservation)>;
 
 // parking_lot's mutex is not poisoned if a thread of a test panics while it has the table locked.
 static TABLE: Lazy<Mutex<HashMap<Key, OfNumber>>> = Lazy::new(Mutex::default);
 
-/// This process's newest reservation of the port in the network namespace of the calling thread. If
-/// the inode of a namespace is unknown, as after chroot(2) to a root without `/proc`, that
-/// namespace counts as the same as every other.
+/// This process's newest reservation of the port in the network namespace of the calling thread. A
+/// namespace whose inode is unknown matches every namespace. The inode is unknown, for example,
+/// after chroot(2) to a root without `/proc`.
 fn own(key: Key) -> Option<ProcessReservation> {
     let current = Namespace::current();
     let may_be_current = |namespace: Namespace| {
@@ -43,8 +44,8 @@ fn own(key: Key) -> Option<ProcessReservation> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessReservation {
     pub(crate) id: u64,
-    /// The inode of its claim (the bound socket that keeps the port). `None` without a claim, or if
-    /// the inode is unknown.
+    /// The inode of the reservation's claim (a bound socket). `None` without a claim, or if the
+    /// inode is unknown.
     pub(crate) claim: Option<NonZeroU64>,
 }
 
@@ -102,10 +103,10 @@ impl Drop for Guard {
 /// Who asks about a port. The asker's own reservations do not block the port for the asker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// This process. Its own reservations are those of this process and of its ancestors, and those
-    /// that another process made on behalf of one of them.
+    /// This process. A reservation counts as its own if this process or an ancestor made it, or if
+    /// it was made on behalf of this process or an ancestor.
     Process,
-    /// One reservation, by its id. No other reservation counts as its own.
+    /// The reservation with this id. No other reservation counts as the asker's own.
     Reservation(u64),
     /// A reservation that is being made. Every existing reservation blocks the port.
     NewReservation,
@@ -118,8 +119,9 @@ impl Asker {
             .map_or(Asker::Process, Asker::Reservation)
     }
 
-    /// The asker's reservation of the port; `None` if the asker has none. `lease` is the live lease
-    /// of the port.
+    /// The asker's reservation of the port; `None` if none is found. `lease` is the live lease of
+    /// the port, if the caller has read it. A reservation that another process made is found only
+    /// through `lease`.
     pub(crate) fn owned(self, port: Port, lease: Option<&Lease>) -> Option<Owned> {
         let own = own((port.number, port.protocol));
         let owned = |claim| Some(Owned { claim });
@@ -136,10 +138,9 @@ impl Asker {
         }
     }
 
-    /// The inode of the asker's claim (the bound socket), if this process made the reservation.
-    /// `None` for a reservation that an ancestor made, or another process on behalf of this one:
-    /// only the lease records that inode, and this call does not read the lease. Also `None`
-    /// without a claim, or if the inode is unknown.
+    /// The inode of the asker's claim (a bound socket). `None` if another process made the
+    /// reservation: only the lease records that claim, and this function reads no lease. Also
+    /// `None` without a claim, or if the inode is unknown.
     pub(crate) fn claim(self, port: Port) -> Option<NonZeroU64> {
         self.owned(port, None)?.claim
     }
@@ -148,16 +149,16 @@ impl Asker {
 /// The asker's own reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owned {
-    /// The inode of its claim (the bound socket that keeps the port). `None` without a claim, or if
-    /// the inode is unknown.
+    /// The inode of the reservation's claim (a bound socket). `None` without a claim, or if the
+    /// inode is unknown.
     pub(crate) claim: Option<NonZeroU64>,
 }
 
 /// Whether an ancestor of this process has this lease, or another process has it on behalf of this
 /// process or of an ancestor.
 ///
-/// The record of the lease names a process by its pid and start time. The record counts only if
-/// root or the user of the named process wrote it, or if the writer is unknown. So a record of
+/// The record names this process or an ancestor by its pid and start time. The record counts only
+/// if root or the user of the named process wrote it, or if the writer is unknown. So a record of
 /// another user cannot make this process treat a stranger's reservation as its own.
 fn is_kept_for_this_process(lease: &Lease) -> bool {
     let Some(record) = lease.record() else {

@@ -8,16 +8,16 @@ use std::path::Path;
 
 use once_cell::sync::OnceCell;
 
-/// The settings of the calling thread's network namespace.
+/// The folder with the settings of the calling thread's network namespace.
 const SETTINGS: &str = "/proc/sys/net/ipv4";
 
-/// The size of the first read. Only a list of ports can be longer. The kernel clears a buffer of
-/// the requested size, so a long read takes much longer than a short one.
+/// The size of the first read in bytes. Only the text of a list of ports can be longer. The kernel
+/// clears a buffer of the requested size, so a long read takes much longer than a short one.
 const SHORT: usize = 512;
 
-/// Longer than the longest list of ports, which has 254,738 bytes on Linux 6.18. The kernel prints
-/// adjacent numbers as a range. So the longest list consists of pairs of adjacent numbers, with one
-/// number left out after each pair.
+/// A read of this many bytes returns even the longest list of ports, which has 254,738 bytes on
+/// Linux 6.18. The kernel prints adjacent numbers as a range. So the longest list consists of pairs
+/// of adjacent numbers, with one number left out after each pair.
 const LONGEST: usize = 256 * 1024;
 
 /// The text of the setting, such as `32768\t60999\n`.
@@ -34,8 +34,8 @@ pub(crate) fn read_setting(file: &File) -> io::Result<String> {
     let length = file.read_at(&mut short, 0)?;
     let mut bytes = short[..length].to_vec();
     if length == SHORT {
-        // The kernel returns nothing for a read that continues a list of ports. So this reads the
-        // whole list again.
+        // The kernel returns nothing for a read that continues a list of ports. So this function
+        // reads the list again, from its start.
         bytes = vec![0; LONGEST];
         let length = file.read_at(&mut bytes, 0)?;
         bytes.truncate(length);
@@ -43,7 +43,7 @@ pub(crate) fn read_setting(file: &File) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-/// Whether the kernel has this setting.
+/// Whether `/proc` has this setting.
 pub(crate) fn has_setting(name: &str) -> bool {
     Path::new(SETTINGS).join(name).exists()
 }
@@ -59,8 +59,8 @@ pub(crate) fn is_release_at_least(major: u32, minor: u32) -> bool {
     release().is_some_and(|release| release >= (major, minor))
 }
 
-/// The first two numbers of the kernel's release. The process keeps the release that it has read.
-/// A failure, such as a lack of descriptors, is not kept.
+/// The first two numbers of the kernel's release. The process reads them once. If the read fails,
+/// for example for a lack of descriptors, the next call reads again.
 fn release() -> Option<(u32, u32)> {
     static RELEASE: OnceCell<(u32, u32)> = OnceCell::new();
     let read = || parse_release(&std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?);
@@ -74,10 +74,9 @@ fn parse_release(text: &str) -> Option<(u32, u32)> {
     Some((number()?, number()?))
 }
 
-/// Whether `/proc` shows the processes of this pid namespace, under the pids that the system calls
-/// of this process use. `false` without `/proc`. Also `false` if `/proc` was mounted for another
-/// pid namespace, as after `unshare --pid --fork` without `--mount-proc`: the same pid is another
-/// process there.
+/// Whether the pids in `/proc` are those that the system calls of this process use. `false` without
+/// `/proc`, and if `/proc` was mounted for another pid namespace. An example is `unshare --pid
+/// --fork` without `--mount-proc`.
 pub(crate) fn shows_own_processes() -> bool {
     let own = rustix::fs::readlink("/proc/self", Vec::new());
     own.is_ok_and(|own| own.to_bytes() == std::process::id().to_string().as_bytes())
@@ -87,7 +86,7 @@ pub(crate) fn shows_own_processes() -> bool {
 ///
 /// Reads the link, whose text is `pid:[4026531836]`. A stat(2) of the link takes twice as long.
 ///
-/// `None` if the link cannot be read, or if its inode is smaller than any that Linux gives to a
+/// `None` if the link cannot be read, or if the inode is smaller than any that Linux gives to a
 /// namespace. gVisor makes up such an inode for each read, so two processes would not agree on it.
 pub(crate) fn namespace(link: &str) -> Option<u64> {
     let text = rustix::fs::readlink(link, Vec::new()).ok()?;
@@ -95,8 +94,8 @@ pub(crate) fn namespace(link: &str) -> Option<u64> {
 }
 
 fn parse_namespace(text: &str) -> Option<u64> {
-    /// The kernel numbers the first namespaces just below 0xf000_0000, and all others from there
-    /// (`PROC_DYNAMIC_FIRST`).
+    /// The kernel gives the first namespaces inodes just below 0xf000_0000, and all others inodes
+    /// from 0xf000_0000 on (`PROC_DYNAMIC_FIRST`).
     const LOWEST: u64 = 0xefff_fff0;
     let (_, inode) = text.split_once('[')?;
     let inode = inode.strip_suffix(']')?.parse().ok()?;

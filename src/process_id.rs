@@ -1,5 +1,5 @@
-//! [`ProcessId`] identifies this process. A forked child has a different `ProcessId`. Without
-//! `/proc`, a child in a new pid namespace can have the same `ProcessId` as its parent.
+//! [`ProcessId`] identifies this process. A forked child has a different `ProcessId`. The exception
+//! is a child in a new pid namespace without `/proc`: it can have the `ProcessId` of its parent.
 
 #[cfg(target_os = "linux")]
 mod ffi;
@@ -26,8 +26,8 @@ impl ProcessId {
         }
     }
 
-    /// The pid namespace of a process never changes, so the process keeps the inode that it has
-    /// read. A forked child may have the same pid in another namespace. So the inode is kept in
+    /// The pid namespace of a process never changes, so the process caches the inode of its
+    /// namespace. A forked child may have the same pid in another namespace. So the cache is in
     /// memory that the kernel clears in the child. Without such memory each call reads the inode.
     #[cfg(target_os = "linux")]
     pub(crate) fn current() -> ProcessId {

@@ -1,5 +1,6 @@
-//! Finds the process that still holds a socket, or an abstract Unix socket name, that was released
-//! a moment ago. A forked child has a copy of every socket of its parent until it calls exec.
+//! Finds out what kind of process still holds a socket, or an abstract Unix socket name, that was
+//! released a moment ago. For example, a forked child holds copies of its parent's sockets until
+//! the child calls exec.
 
 use std::io;
 use std::time::SystemTime;
@@ -13,8 +14,8 @@ use crate::model::state::State;
 use crate::retry::{FORKED_CHILD_LIMIT, ResidualOwner};
 use crate::sockets::{self, PortTables, Row, ScanDepth};
 
-/// Which kind of owner has the sockets that made the kernel refuse a bind. Of several owners, the
-/// one with the shortest retry limit counts.
+/// Returns the kind of owner of the sockets that made the kernel refuse a bind. If the sockets have
+/// several owners, the one with the shortest retry limit counts.
 ///
 /// Sockets that were closed since the bind do not count. If all sockets were closed, the result is
 /// `Unknown`, so that the caller retries. On Windows, and if the processes cannot be read, the
@@ -43,7 +44,7 @@ fn owner_of_each_at(ports: &[Vec<Row>], depth: ScanDepth) -> Vec<ResidualOwner> 
     }
     match sockets::owners_of_each(ports.to_vec(), depth) {
         Ok(owned) => owned.iter().map(|of| shortest_retry(&of.holders)).collect(),
-        // The processes cannot be read, and a retry would not change that.
+        // A retry would not make the processes readable.
         Err(_) => without_owners(),
     }
 }
@@ -57,9 +58,9 @@ pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
     }
 }
 
-/// The owner of these ports that has the longest retry limit, because the caller needs only one of
-/// the ports. Each scan of the processes covers all ports. Returns `Process` if the sockets cannot
-/// be read.
+/// Among the owners of these ports, returns the one with the longest retry limit, because the
+/// caller needs only one of the ports. Each scan of the processes covers all ports. Returns
+/// `Process` if the sockets cannot be read.
 pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let Ok(tables) = PortTables::of(ports.iter().map(|port| Some(port.protocol))) else {
         return ResidualOwner::Process;
@@ -67,8 +68,8 @@ pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let rows = |port: &Port| {
         let table = tables.sockets(port.number, Some(port.protocol)).ok()?;
         let mut rows = table.rows;
-        // Connections that an earlier server left do not count. An attempt that reads the socket
-        // table can reserve the number despite them.
+        // Connections that an earlier server left do not count, because an attempt at
+        // `RetryLevel::WithTable` can reserve the number despite them.
         rows.retain(|row| !row.is_leftover());
         rows.extend(name(*port).ok().flatten());
         Some(rows)
@@ -92,8 +93,8 @@ fn owner_of_socket(holder: &Holder) -> ResidualOwner {
         [] if !holder.hidden && matches!(holder.state, State::Bound | State::Listen) => {
             ResidualOwner::Unknown
         }
-        // TIME_WAIT, or a closing connection without a process. It usually lasts longer than the
-        // retries, so a retry cannot help.
+        // The socket is in TIME_WAIT, or is a closing connection without a process. Such a socket
+        // usually outlasts the retries.
         [] if !holder.hidden => ResidualOwner::Process,
         // A retry would not make the descriptors of another user's process visible.
         [] if is_of_another_user(holder) => ResidualOwner::Process,
@@ -101,16 +102,16 @@ fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     }
 }
 
-/// Whether the socket belongs to another user, and this process is not root. This process then
-/// usually cannot see which process has the socket. Returns `false` for an abstract name, because
-/// the socket table shows no user for it.
+/// Returns `true` if the socket belongs to another user and this process is not root. This process
+/// then usually cannot see which process has the socket. Returns `false` for an abstract name,
+/// because the socket table shows no user for the name.
 fn is_of_another_user(holder: &Holder) -> bool {
     const ROOT: u32 = 0;
     let is_other = |uid| lease::user().is_ok_and(|user| user != ROOT && user != uid);
     holder.uid.is_some_and(is_other)
 }
 
-/// Which kind of owner a released socket has, if exactly these processes own it.
+/// Returns the kind of owner of a released socket that exactly these processes own.
 pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     if owners.is_empty() {
         ResidualOwner::Unknown
@@ -121,8 +122,9 @@ pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     }
 }
 
-/// Whether the process is a forked child that may still call exec. A child counts as a daemon,
-/// which never calls exec, if pid 1 is its parent or if its age is at least [`FORKED_CHILD_LIMIT`].
+/// Returns `true` if the process is a forked child that may still call exec. A child counts as a
+/// daemon, which never calls exec, if pid 1 is its parent or if its age is at least
+/// [`FORKED_CHILD_LIMIT`].
 fn is_about_to_exec(process: &Process) -> bool {
     const INIT: u32 = 1;
     let age = process

@@ -1,10 +1,9 @@
 //! The time limits, retries and pauses of the library.
 //!
 //! A public call that reserves ports, or that checks one port, has one [`RetryBudget`]. All retries
-//! within the call use this budget, so the limits in the table are those of the whole call. A check
-//! of several ports has one budget for each port, and these budgets run at the same time. If a
-//! check has retried, it examines all its ports a last time. For several ports, this last pass can
-//! itself retry for up to 100 ms.
+//! within the call use this budget, so the limits in the table below are those of the whole call. A
+//! check of several ports has one budget for each port, and these budgets run at the same time. If
+//! such a check has retried, it examines all its ports once more, with retries for up to 100 ms.
 //!
 //! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|
@@ -34,13 +33,13 @@ pub(crate) enum ResidualOwner {
     /// cases are connections without a process (such as TIME_WAIT) and owners that cannot be read.
     Process,
     /// No process is visible as the owner. For example, a process shows no descriptors for a moment
-    /// during its exec. Or a probe of another process occupies the number for microseconds.
+    /// during its exec, or another process probes the number for microseconds.
     Unknown,
     /// All owners are forked children that have not called exec.
     ForkedChild,
-    /// A process that locks the lock file only to check or to remove the file. Such a lock lasts
-    /// for microseconds. But many processes can take it in turn, and one of them can be suspended
-    /// meanwhile.
+    /// A process that locks the lock file only to check or to remove the file. Such a lock usually
+    /// lasts for microseconds. But many processes can take it in turn, or one can be suspended
+    /// while it has the lock.
     Reader,
 }
 
@@ -48,8 +47,8 @@ pub(crate) enum ResidualOwner {
 const NO_OWNER_LIMIT: Duration = Duration::from_millis(100);
 
 /// How long a call retries while the owner is a forked child that has not called exec. A forked
-/// child that is older than this is assumed never to call exec. It counts as
-/// [`ResidualOwner::Process`].
+/// child of this age or older counts as [`ResidualOwner::Process`], because it will probably never
+/// call exec.
 pub(crate) const FORKED_CHILD_LIMIT: Duration = Duration::from_secs(2);
 
 /// The first pause of a budget. Each further pause is twice as long, up to [`LONGEST_PAUSE`]. A
@@ -60,7 +59,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// What is left of the time that one public call may spend on retries.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
-    /// When the first refusal came; `None` before it.
+    /// When the first refusal came; `None` before the first refusal.
     started: Option<Instant>,
     /// Since when no owner is visible; `None` before the first refusal and while an owner is
     /// visible.
@@ -143,8 +142,8 @@ impl RetryBudget {
         Some(jitter.min(left))
     }
 
-    /// Whether [`NO_OWNER_LIMIT`] has passed since the first refusal. If the limit of the whole
-    /// budget is shorter, that limit counts. Always `true` for a budget without retries.
+    /// Returns `true` once [`NO_OWNER_LIMIT`], or the limit of the whole budget if that is shorter,
+    /// has passed since the first refusal. Always `true` for a budget without retries.
     pub(crate) fn is_spent(&self) -> bool {
         let limit = self.at_most.min(NO_OWNER_LIMIT);
         limit.is_zero()
@@ -188,16 +187,16 @@ pub(crate) enum RetryLevel {
 const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
-/// A try that walks a range is slow. To limit the load, a pause is at least this many times the
-/// duration of the fastest try so far, up to [`QUEUE_PAUSE_AFTER_TRY`]. The fastest is used because
-/// the system may have preempted a slower one. Only tries of the level [`RetryLevel::Once`] are
-/// measured. From the second such try on, each of them lengthens the pause that follows it.
+/// After a try of the level [`RetryLevel::Once`], except the first, the pause is at least this many
+/// times the duration of the fastest such try, up to [`QUEUE_PAUSE_AFTER_TRY`]. This limits the
+/// load of slow tries, such as those that walk a range. The fastest try counts, because the system
+/// may have preempted a slower one.
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
-/// How often a call that waits for a busy number reads the socket table. A try with a read costs as
-/// much as a hundred tries without one. The table shows whether only connections of an earlier
-/// server are left. If so, the number can be reserved despite them.
+/// How often a call that waits for a busy number reads the socket table. The table shows whether
+/// only connections of an earlier server are left, which do not prevent a reservation. A try that
+/// reads the table costs as much as a hundred tries that do not.
 const QUEUE_TABLE_EVERY: Duration = Duration::from_millis(250);
 
 /// The pauses of one call that waits for a busy number (`ReserveOptions::wait`).
@@ -268,8 +267,8 @@ pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
 #[cfg(target_os = "linux")]
 pub(crate) const SCRIPT_BYTES: u64 = 64 * 1024;
 
-/// How long a wait for the listener of a process goes on after the process has ended, unless the
-/// process failed. The process may have left a daemon, which listens a moment later.
+/// How long a wait for the listener of a process goes on after the process has ended without a
+/// failure. The process may have left a daemon, which listens a moment later.
 pub(crate) const DAEMON_GRACE: Duration = Duration::from_millis(500);
 
 /// How long a server may run after SIGTERM before it gets SIGKILL.
@@ -295,7 +294,7 @@ pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The pause between two polls of a wait for a free port, if the port has a holder that does not
 /// listen. Only a bind, or a read of every socket, shows such a holder. Such a read costs hundreds
-/// of microseconds. A wait for listeners that stay open also uses this pause while every port has a
+/// of microseconds. A wait for listeners to stay open also uses this pause while every port has a
 /// listener.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -322,8 +321,8 @@ pub(crate) fn block_for(pause: Duration) {
 }
 
 /// A self-test checks whether the kernel keeps claims (bound sockets of this crate). If this many
-/// self-tests in a row fail, this process makes no claims. Another process that scans ports can
-/// disturb one test, but hardly three.
+/// self-tests in a row fail, this process makes no claims in the network namespace. Another process
+/// that scans ports can disturb one test, but hardly three.
 pub(crate) const SELF_TESTS: usize = 3;
 
 /// How many non-ephemeral numbers a self-test of the kernel tries if the ephemeral range is small
@@ -337,8 +336,7 @@ pub(crate) const KERNEL_PICKS: usize = 32;
 
 /// If the ephemeral range has fewer numbers than this, an automatic pick tries the non-ephemeral
 /// numbers first: the claims of a parallel test suite would take a large part of the range from
-/// outgoing connections. An administrator has narrowed such a range on purpose. The default of
-/// Linux has 28,232.
+/// outgoing connections. The default range of Linux has 28,232 numbers.
 pub(crate) const SMALL_RANGE: usize = 512;
 
 /// How many random ephemeral numbers an automatic pick tries to claim at most. If all are refused,
@@ -350,17 +348,17 @@ pub(crate) const RANDOM_PICKS: usize = 1024;
 /// [`SMALL_RANGE`] numbers always counts as nearly used up.
 pub(crate) const SCARCE_AFTER: u32 = 64;
 
-/// `bind(…, 0)` searches one half of the ephemeral range first (the odd or the even numbers). Once
-/// that half is found used up, it counts as used up for this time. A new test then costs one bind
-/// of 1.5 ms, which is little once per second.
+/// `bind(…, 0)` searches one half of the ephemeral range first (the odd or the even numbers). If
+/// this process finds that half used up, it assumes for this time that the half stays used up. The
+/// next test can cost a bind of 1.5 ms, which is little once per second.
 pub(crate) const PARITY_VALID_FOR: Duration = Duration::from_secs(1);
 
-/// A check offers another loopback address only if it has at most this many busy ports. The search
-/// for the address binds each port again, which takes about 100 us.
+/// A failed check of at most this many busy ports also searches for another loopback address to
+/// offer. The search binds each port again, which takes about 100 us.
 pub(crate) const PORTS_WITH_OTHER_ADDRESS: usize = 8;
 
 /// How long an automatic pick uses the ephemeral range that this process has read. A read takes 2
-/// us. A process that picks many ports in a row saves most of these reads.
+/// us, which matters only to a process that picks many ports in a row.
 pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 
 /// If a `bind(…, 0)` takes longer than this, it walked a used-up half of the ephemeral range, or
@@ -377,25 +375,25 @@ pub(crate) const NUMBERS_TRIED: usize = 4096;
 /// microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
-/// How many numbers a pick tries in the order of a stable name, before it picks as without a name.
-/// If all these numbers are refused, a name cannot keep a number stable on this machine.
+/// How many numbers a pick with a stable name tries, in the order that follows from the name. If
+/// all are refused, the pick goes on as without a name.
 pub(crate) const NUMBERS_OF_NAME: usize = 256;
 
 /// For how many network namespaces this process keeps cached values. The number is low because a
 /// cached socket keeps its namespace alive.
 pub(crate) const NAMESPACES_KEPT: usize = 8;
 
-/// If a pick tried at most this many numbers, sockets that were released a moment ago may explain
-/// all of the refusals. The call then usually repeats the pick.
+/// A call usually repeats a pick that failed after at most this many numbers: sockets that were
+/// released a moment ago may explain all of the refusals.
 pub(crate) const FEW_NUMBERS: usize = 64;
 
 /// How many times to open a lock file or a record file at most. The file is opened again if another
 /// process removed it between the open and the lock.
 pub(crate) const LOCK_REOPENS: usize = 16;
 
-/// How many times to create a folder at most. It is created again if another process removed it
-/// before this process could use it. Each other process that starts at the same time can remove it
-/// once.
+/// How many times to create a folder at most. The folder is created again if another process
+/// removed it before this process could use it. Each process that starts at the same time can
+/// remove it once.
 #[cfg(unix)]
 pub(crate) const FOLDER_TRIES: usize = 64;
 
@@ -408,8 +406,8 @@ pub(crate) const NUMBER_TRIES: usize = 16;
 /// the record counts as unreadable. The process that writes a record completes it within a moment.
 pub(crate) const RECORD_READS: usize = 3;
 
-/// How many times to try to lock the file of a lease's record. Another process that checks the file
-/// has it locked for microseconds.
+/// How many times to try to lock the file of a lease's record. Another process locks the file for
+/// microseconds while it checks the file.
 #[cfg(unix)]
 pub(crate) const RECORD_LOCKS: usize = 100;
 #[cfg(unix)]
@@ -437,15 +435,16 @@ impl Sweep {
 }
 
 /// The default lock folder is on a tmpfs only if that tmpfs has at least this size in bytes. The
-/// lock files of all ports of both protocols take half of it, with a page of 4 KiB each.
+/// lock files of all ports of both protocols take half of this size, with a page of 4 KiB each.
 #[cfg(target_os = "linux")]
 pub(crate) const MEMORY_OF_LOCK_FOLDER: i128 = 1 << 30;
 
-/// The first lookups of a process, at most this many, search the text of the services file. The
-/// next lookup parses the file.
+/// How many service lookups of this process search the text of the services file, at 1 us each. The
+/// next lookup parses the whole file, which takes 60 us.
 pub(crate) const SERVICE_SEARCHES: u32 = 16;
 
-/// How many times to read the socket table at most. It is read again if it changed during the read.
+/// How many times to read the socket table at most. This crate reads the table again if it changed
+/// during the read.
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_READS: u32 = 3;
 

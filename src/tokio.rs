@@ -3,10 +3,10 @@
 //!
 //! The crate's other waits block the thread. On a current-thread runtime, which `#[tokio::test]`
 //! makes by default, a server that is a task does not run meanwhile. If the server does not listen
-//! yet, the wait times out. The functions of this module wait for the same conditions, and other
-//! tasks run between their polls. Slow work, such as a check whether a port is free or a report,
-//! runs on the runtime's threads for blocking work. A wait is cancelled when its future is dropped,
-//! so `select!` and `timeout` work with it.
+//! yet, the wait times out. The functions of this module wait for the same conditions, and let
+//! other tasks run between two polls. Slow work, such as a report or a trial bind, runs on the
+//! runtime's threads for blocking work. A wait is cancelled when its future is dropped, so
+//! `select!` and `timeout` work with it.
 //!
 //! ```
 //! use portlease::tokio::wait_until_listening;
@@ -35,8 +35,9 @@
 //!
 //! [`Reservation::listen`] returns a blocking listener, as the standard library does. tokio's
 //! `from_std` does not make the listener non-blocking. `accept` then blocks the runtime's thread
-//! until a client connects (debug builds of recent tokio releases panic instead, on Unix). Call
-//! `set_nonblocking(true)` first. [`listen_tokio`](Reservation::listen_tokio) and
+//! until a client connects (in debug builds of recent tokio releases, `from_std` panics instead, on
+//! Unix). Call `set_nonblocking(true)` before `from_std`.
+//! [`listen_tokio`](Reservation::listen_tokio) and
 //! [`udp_socket_tokio`](Reservation::udp_socket_tokio) call it for you.
 //!
 //! # Child processes
@@ -47,9 +48,9 @@
 //!
 //! # The runtime
 //!
-//! The runtime's timer and I/O driver must be enabled, as `#[tokio::test]` and `enable_all` do.
-//! Otherwise tokio panics. The waits measure time by the real clock, even while tokio's clock is
-//! paused.
+//! The runtime's timer and I/O driver must be enabled, otherwise tokio can panic. `#[tokio::test]`
+//! and `enable_all` enable both. The waits measure time by the real clock, even while tokio's clock
+//! is paused.
 
 use std::io;
 use std::time::Duration;
@@ -91,14 +92,14 @@ pub use server::Server;
 ///
 /// # Errors
 ///
-/// The errors of [`portlease::wait_until_listening`](crate::wait_until_listening). As there, the
-/// report takes additional time after `at_most`.
+/// The errors of [`portlease::wait_until_listening`](crate::wait_until_listening). The report takes
+/// additional time after `at_most`.
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux and Windows a poll is quick, and runs on the thread of the task. On other systems a
-/// poll runs on a thread for blocking work. On macOS it reads every process. On systems without a
-/// socket table, such as FreeBSD, it tries one connection.
+/// On Linux and Windows a poll is usually quick, and runs on the thread of the task. On other
+/// systems a poll runs on a thread for blocking work. On macOS a poll reads every process. On
+/// systems without a socket table, such as FreeBSD, a poll tries one connection.
 pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     listening(ports_of(&port)?, None, at_most, || Ok(None)).await
 }
@@ -107,7 +108,7 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 /// blocking the thread.
 ///
 /// A server that runs as a task closes its listener when the runtime drops the task. After `abort`
-/// the runtime may drop the task later. This function waits until the listener is closed.
+/// the runtime may drop the task only later. This function waits until the listener is closed.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -125,8 +126,8 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 ///
 /// # Errors
 ///
-/// The errors of [`portlease::wait_until_free`](crate::wait_until_free). As there, the last check
-/// and the report take additional time after `at_most`.
+/// The errors of [`portlease::wait_until_free`](crate::wait_until_free). The last check and the
+/// report take additional time after `at_most`.
 pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     let (ports, asker) = (ports_of(&port)?, Asker::of(&port));
     freeing(Freeing::new(ports, ServerKind::ReuseAddr, asker, at_most)).await
@@ -146,9 +147,9 @@ async fn freeing(mut wait: Freeing) -> Result<()> {
 }
 
 /// Waits until the child, or a process that it started, listens on the reservation's
-/// [`addr`](Reservation::addr). [`Reservation::wait_for`] does the same with a child of the
-/// standard library, and says when the wait fails.
-/// [`wait_until_held_by`](crate::wait_until_held_by) says which listeners count.
+/// [`addr`](Reservation::addr). [`wait_until_held_by`](crate::wait_until_held_by) says which
+/// listeners count. [`Reservation::wait_for`] is the same wait for a child of the standard library,
+/// and its documentation says when the wait fails.
 ///
 /// The wait polls the child by `try_wait`, which leaves the child's standard input open.
 ///
@@ -178,7 +179,7 @@ pub async fn wait_for(
     child: &mut Child,
     at_most: Duration,
 ) -> Result<()> {
-    // Once the child has been waited for, tokio reports no pid.
+    // Once tokio has reaped the child, `id` returns `None`.
     let expected = child.id().map_or_else(Expected::ended, Expected::new);
     listening(reservation.ports_on_addr(), Some(expected), at_most, || {
         Ok(child.try_wait()?.map(ExitInfo::from))
@@ -190,8 +191,8 @@ impl Reservation {
     /// Calls [`listen`](Reservation::listen) and returns a tokio listener (feature `tokio`). The
     /// reservation stays in force.
     ///
-    /// A server that binds by itself needs the address of the reservation, because tokio's
-    /// `ToSocketAddrs` is sealed: `tokio::net::TcpListener::bind(p.addr())`.
+    /// A server that binds by itself takes `p.addr()`, not `&p`, because tokio's `ToSocketAddrs` is
+    /// sealed: `tokio::net::TcpListener::bind(p.addr())`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -260,9 +261,9 @@ async fn listening(
     let mut wait = Listening::new(ports, expected, at_most);
     loop {
         // A quick poll runs on the thread of this task, because waking another thread takes about
-        // as long. Only a poll that searches for the owners of listeners takes longer, and it is
-        // usually the last one. On this thread a poll also works while every thread for blocking
-        // work is busy, for example because the server under test uses them all.
+        // as long as the poll. On this thread it also works while the server under test uses every
+        // thread for blocking work. A poll that searches for the owners of listeners takes longer,
+        // but it is usually the last one.
         let poll = if sockets::IS_QUICK {
             wait.poll(&mut exit_info)
         } else {
@@ -279,7 +280,7 @@ async fn listening(
     }
 }
 
-/// Writing the report reads every process, so a thread for blocking work does it.
+/// A report reads every process, so a thread for blocking work makes it.
 async fn error(failure: WaitError) -> Error {
     run_blocking(move || failure.into_error(false)).await
 }

@@ -31,13 +31,14 @@ pub use steady::wait_until_all_listening;
 /// counts its connections sees none. A listener of any process counts. [`wait_until_held_by`] waits
 /// for the listener of one process.
 ///
-/// A packet filter may redirect a TCP port on which no socket listens. So if no socket listens on
-/// the port when the time is up, the report tries a connection to the address of the operand. If
-/// the operand names no address, the report tries 127.0.0.1 and ::1. If an address accepts the
-/// connection, the report tries a second one to that address.
+/// If no socket listens on a TCP port when the time is up, a packet filter may still redirect its
+/// connections. So the report tries a connection to the address of the operand. If the operand
+/// names no address, the report tries 127.0.0.1 and ::1. If an address accepts, the report tries a
+/// second connection to that address.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
-/// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
+/// even a server that is a task. `portlease::tokio` has a wait that does not block (feature
+/// `tokio`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,17 +73,17 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, because `pid` may
 /// have left a daemon that listens a moment later. The wait then fails.
 ///
-/// A listener of another process does not count. It can be a server of an earlier run, or the
-/// server of a parallel test. The wait goes on, and its error names that process. A listener whose
-/// owner cannot be seen counts.
+/// A listener of another process does not count, such as a server of an earlier run or of a
+/// parallel test. The wait goes on, and its error names that process. A listener whose owner cannot
+/// be seen counts.
 ///
-/// A process that `pid` started is a descendant of `pid`, or a daemon that `pid` left. A daemon is
-/// a process that started after `pid` and whose parent has ended. While `pid` runs, a daemon counts
-/// only if it is in the process group or session of `pid`.
+/// Two kinds of processes count as started by `pid`: descendants of `pid`, and daemons that `pid`
+/// left. A daemon is a process that started after `pid` and whose parent has ended. While `pid`
+/// runs, a daemon counts only if it is in the process group or session of `pid`.
 ///
-/// On Linux a subreaper (prctl(2)) can adopt the daemon. If the calling process, or an ancestor of
-/// it in the same session, has adopted the daemon, a condition applies. The leader of the daemon's
-/// group or session must be `pid` or must have ended, as after a double fork.
+/// On Linux a subreaper (prctl(2)) can adopt the daemon. The adopter may be the calling process, or
+/// an ancestor of it in the same session. The daemon then counts only if the leader of its process
+/// group or session is `pid` or has ended, as after a double fork.
 ///
 /// ```
 /// use std::time::Duration;
@@ -102,8 +103,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// # Platform-specific behavior
 ///
-/// Where the system does not show the owners of sockets, any listener counts. On Linux this is so
-/// without `/proc`, and if `/proc` was mounted for another pid namespace.
+/// If the system does not show the owners of sockets, any listener counts. Linux does not show the
+/// owners without `/proc`, or if `/proc` was mounted for another pid namespace.
 pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) -> Result<()> {
     wait_by_pid(ports_of(&port)?, pid, at_most)
 }
@@ -111,7 +112,7 @@ pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) ->
 /// Waits until the process `pid`, or a process that it started, listens on each of the ports, as
 /// [`wait_until_held_by`] does for one. The ports need not have listeners at the same moment.
 ///
-/// The error also names a listener of `pid` on another port, because the server may have taken
+/// The error can also name a listener of `pid` on another port, because the server may have taken
 /// another number. If `pid` is the calling process, the error names no such listener, because the
 /// process may run other servers.
 ///
@@ -153,7 +154,8 @@ pub fn wait_until_all_held_by<P: ToEndpoint>(
 /// a bind, unless a reservation blocks the port.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
-/// even the server. `portlease::tokio` has a wait that does not block (feature `tokio`).
+/// even a server that is a task. `portlease::tokio` has a wait that does not block (feature
+/// `tokio`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -240,9 +242,9 @@ impl Reservation {
     /// Waits until the child, or a process that it started, listens on [`addr`](Reservation::addr).
     /// [`wait_until_held_by`] says which listeners count.
     ///
-    /// If the child ends and no listener counts, the wait fails. If the child itself failed, the
-    /// wait fails at once, and a daemon counts only in the process group or session of the child.
-    /// If the child did not fail, the wait first goes on for at most 500 ms, because a daemon may
+    /// If the child ends with a failure and no listener counts, the wait fails at once. After a
+    /// failure, a daemon counts only in the process group or session of the child. After any other
+    /// end of the child, the wait goes on for at most 500 ms before it fails, because a daemon may
     /// listen a moment later.
     ///
     /// ```
@@ -302,8 +304,8 @@ impl Reservation {
     }
 }
 
-/// Waits until the process with this pid, or one that it started, listens on each of the ports. The
-/// process need not be a child of the calling process.
+/// Waits until the process with this pid, or a process that it started, listens on each of the
+/// ports. The process need not be a child of the calling process.
 fn wait_by_pid(ports: Vec<Port>, pid: u32, at_most: Duration) -> Result<()> {
     let started = sockets::started(pid)
         .map_err(|cause| Error::of_system("read the start of", &format!("pid {pid}"), cause))?;

@@ -55,8 +55,8 @@ pub(crate) struct OutputArgs {
     pub(crate) color: ColorChoice,
 }
 
-// With `defer`, clap defines only the options of the command that is called. Without it, each call
-// takes 0.2 ms longer.
+// With `defer`, clap defines only the options of the command that is called. Without `defer`, each
+// call takes 0.2 ms longer.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum Command {
@@ -238,7 +238,7 @@ pub(crate) struct ReserveArgs {
     pub(crate) format: FormatArgs,
 }
 
-/// The process of `reserve --pid`.
+/// The process that `reserve --pid` names. `job` stands for the process that runs the CI job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HoldingProcess {
     Pid(u32),
@@ -262,8 +262,8 @@ impl FromStr for HoldingProcess {
     }
 }
 
-// Which ports a keeper reserves. `reserve` sends this value to the keeper. In a doc comment this
-// text would replace the description of `reserve`.
+// The ports to reserve. `reserve` sends this value to the keeper, the process that holds the ports.
+// A doc comment here would replace the help text of `reserve`.
 #[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
 pub(crate) struct PortSelection {
     /// Number of ports to reserve, printed one per line
@@ -351,8 +351,8 @@ pub(crate) struct ManArgs {
     pub(crate) command: Option<String>,
 }
 
-// The options that `run` and `reserve` share. In a doc comment this text would replace the
-// description of these commands.
+// The options that `run` and `reserve` share. A doc comment here would replace the help text of
+// both commands.
 #[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
 pub(crate) struct SharedReserveArgs {
     /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT

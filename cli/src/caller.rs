@@ -1,5 +1,5 @@
-//! Finds the process that called `reserve`. A keeper process then holds the ports until that
-//! process ends. With `--pid`, the user names another process instead.
+//! Finds the process for which `reserve` holds the ports: its caller, such as a shell, or with
+//! `--pid job` the process that runs the CI job.
 
 use crate::failure::Failure;
 use crate::limits::NESTED_CALLERS;
@@ -22,7 +22,7 @@ use windows as system;
 pub(crate) use system::calling_process;
 
 /// Programs that start a command, and end when the command ends. Programs such as nice(1) are not
-/// listed: they call exec, so they are never an ancestor of their command.
+/// listed: exec replaces them by their command, so they are never an ancestor of the command.
 const WRAPPERS: [&str; 22] = [
     "bwrap",
     "cargo",
@@ -56,9 +56,8 @@ const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
 pub(crate) struct Caller {
     pub(crate) pid: u32,
     pub(crate) name: String,
-    /// Whether the process may end before the numbers are used. The ports are then released too
-    /// early. This is `true` for a process that only wraps this call, or that passes the numbers to
-    /// its own caller.
+    /// `true` if the process may end before the numbers are used, so that the ports are released
+    /// too early. Such a process only wraps this call, or passes the numbers to its own caller.
     pub(crate) is_brief: bool,
 }
 
@@ -88,8 +87,8 @@ fn without_exe(name: &str) -> &str {
     name.strip_suffix(".exe").unwrap_or(name)
 }
 
-/// Whether the shell of `sh -c TEXT` or `cmd /c TEXT` has nothing to do after the call of `reserve`
-/// in TEXT. A pipe may follow the call, and so may `||` with a command for a failure.
+/// Returns `true` if the TEXT of `sh -c TEXT` or `cmd /c TEXT` ends with a call of `reserve`. A
+/// pipe, a redirection, or `||` with a command for a failure may follow the call.
 #[cfg(any(target_os = "linux", windows))]
 fn ends_with_this_call(text: &str) -> bool {
     let Some((_, rest)) = text.rsplit_once("reserve") else {

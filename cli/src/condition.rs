@@ -29,8 +29,8 @@ impl Condition {
         }
     }
 
-    /// What a help line must know about a check of this condition. `waited` says whether the check
-    /// follows a wait.
+    /// The facts about a check of this condition that the help lines of its report depend on.
+    /// `waited` says whether the check follows a wait.
     pub(crate) fn asked(self, waited: bool) -> Asked {
         Asked {
             waited,
@@ -68,9 +68,9 @@ impl Condition {
         }
     }
 
-    /// Waits for the port at `index`. A wait for [`Condition::HeldBy`] also waits for the other
-    /// ports in `endpoints`. Its report may name a number on which the process listens instead. If
-    /// the wait did not know the other ports, this number could be one of them.
+    /// Waits for the port at `index`. With [`Condition::HeldBy`], waits for all `endpoints`. A
+    /// report can say that the process listens on another port, and must not name one of the
+    /// `endpoints` there.
     pub(crate) fn wait_among(
         self,
         endpoints: &[Endpoint],

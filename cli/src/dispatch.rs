@@ -19,14 +19,13 @@ use crate::watcher::{WATCHER_ARG, run_watcher};
 
 pub(crate) fn main() -> ExitCode {
     // `reserve` starts this program as a keeper (the process that holds the ports). The keeper is
-    // not a command of `Args`, because help, completions and man pages would then list it.
+    // not a command of `Args`, so help, completions and man pages do not list it.
     if std::env::args_os().skip(1).eq([KEEPER_ARG]) {
         // The keeper's stderr is the null device, so nothing is printed here. If a reservation
         // fails, the keeper sends the error to `reserve` over their link.
         return ExitCode::from(run_keeper().unwrap_or_else(|failure| failure.code()));
     }
-    // In the same way, `run` starts this program as a watcher (a process that ends the command if
-    // `run` is killed).
+    // `run` starts this program as a watcher (a process that ends the command if `run` is killed).
     #[cfg(unix)]
     if std::env::args_os().skip(1).eq([WATCHER_ARG]) {
         return ExitCode::from(run_watcher().unwrap_or_else(|failure| failure.code()));
@@ -38,7 +37,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(match error.use_stderr() {
                 true if is_run_command() => exit::RUN_FAILED,
                 true => exit::FAILED,
-                // A reader may close the pipe early, as `head` does.
+                // It is no failure if the reader closes the pipe early, as `head` does.
                 false if printed.is_err_and(|e| e.kind() != ErrorKind::BrokenPipe) => exit::FAILED,
                 false => exit::YES,
             });
@@ -69,8 +68,8 @@ fn dispatch(console: &Console, command: &Command) -> Result<u8, Failure> {
     }
 }
 
-/// Whether the arguments that failed to parse belong to `run`. `run` returns the exit code of its
-/// command, which may be 2. So a usage error of `run` has the code 125.
+/// Returns `true` if the arguments that failed to parse belong to `run`. A usage error of `run` has
+/// the code 125, because 2 may be the exit code of its command.
 fn is_run_command() -> bool {
     let lenient = Args::command().ignore_errors(true).try_get_matches();
     lenient.is_ok_and(|matches| matches.subcommand_name() == Some("run"))

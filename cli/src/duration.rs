@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use humantime::DurationError as Error;
 
-/// A duration with units, or a bare number of seconds.
+/// Parses a duration with units, or a bare number of seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let has_digits_only = |part: &str| part.chars().all(|c| c.is_ascii_digit());
     if text.starts_with(|c: char| c.is_ascii_digit())
@@ -15,7 +15,8 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         return duration.map_err(|_| "the number of seconds is too large".to_owned());
     }
     humantime::parse_duration(text).map_err(|error| match error {
-        // These errors name a unit that is unknown or missing, or a number that is too large.
+        // The texts of these errors state the cause: a unit is unknown or missing, or a number is
+        // too large.
         Error::UnknownUnit { .. } | Error::NumberOverflow => error.to_string(),
         _ => "expected a number of seconds, or numbers with units, as in 30, 500ms or 1m 30s"
             .to_owned(),

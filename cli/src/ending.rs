@@ -108,8 +108,8 @@ pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, E
     all.into_iter().map(ended).collect()
 }
 
-/// Sends SIGTERM. Returns `false` if the process has ended. A suspended process also gets SIGCONT,
-/// because it does not handle SIGTERM while it is suspended.
+/// Sends SIGTERM. Returns `false` if the process had already ended. A suspended process also gets
+/// SIGCONT, because it does not handle SIGTERM while it is suspended.
 fn terminate(target: &Target) -> io::Result<bool> {
     let is_running = target.handle.terminate()?;
     if is_running && target.process.state == ProcessState::Suspended {
@@ -132,7 +132,7 @@ fn await_end(handle: &ProcessHandle, sent: Instant, timeout: Duration) -> io::Re
 fn ends_before(handle: &ProcessHandle, started: Instant, timeout: Duration) -> io::Result<bool> {
     loop {
         let left = timeout.saturating_sub(started.elapsed());
-        // A signal to this process ends the wait early, with `false`.
+        // `ended_within` returns `false` early if this process gets a signal.
         if handle.ended_within(left)? {
             return Ok(true);
         }

@@ -15,8 +15,8 @@ pub(crate) struct Failure {
     asked: Asked,
 }
 
-/// The library's error stays a value, so that `output::report` can print the facts and the remedies
-/// of its diagnosis.
+/// `Library` contains the error itself, not its text. So `output::report` can print the facts and
+/// the remedies of its diagnosis.
 #[derive(Debug)]
 pub(crate) enum Cause {
     Text(String),
@@ -42,8 +42,8 @@ impl Failure {
         Failure { code, ..self }
     }
 
-    /// A failure of `run` or `reserve` to reserve ports. `waited` says whether the user passed
-    /// `--wait`.
+    /// Marks this as a failure of `run` or `reserve` to reserve ports. `waited` says whether the
+    /// user passed `--wait`.
     pub(crate) fn of_reserving(self, waited: bool) -> Self {
         let asked = Asked {
             waited,

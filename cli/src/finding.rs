@@ -56,9 +56,8 @@ impl Finding {
         endpoints.iter().zip(results).map(finding).collect()
     }
 
-    /// Checks which of the free ports are free only for servers that set SO_REUSEADDR, because of
-    /// the connections of a server that has stopped. Tries once to bind each free port without
-    /// SO_REUSEADDR.
+    /// Finds the free ports that only a server with SO_REUSEADDR can bind, because connections of a
+    /// stopped server are left. Tries once to bind each free port without SO_REUSEADDR.
     pub(crate) fn note_servers(findings: &mut [Finding]) {
         // On Windows, a server needs no option to bind despite the connections of an earlier
         // server.
@@ -85,18 +84,16 @@ impl Finding {
     }
 }
 
-/// Whether only connections keep a server from binding the port. Returns `false` if the port is
-/// reserved, because the reservation keeps a server from binding too.
+/// Returns `true` if only connections, and no reservation, keep a server from binding the port.
 fn has_only_connections(problem: &Diagnosis) -> bool {
     let mut holders = problem.holders().into_iter().flatten().peekable();
     let is_connection = |holder: &Holder| holder.remote.is_some();
     problem.leases().is_empty() && holders.peek().is_some() && holders.all(is_connection)
 }
 
-/// The report on a port that has no listener after a wait for one. `problem` is the report of a
-/// check, which makes no connection. A wait tries to connect before it times out, so its report
-/// also says whether a packet filter redirects the port. Returns `None` if a server began to listen
-/// after the check.
+/// Replaces `problem`, the report of a check, by the report of a wait. Only a wait tries to
+/// connect, so only its report says whether a packet filter redirects the port. Returns `None` if a
+/// server began to listen after the check.
 fn after_wait(endpoint: Endpoint, problem: Diagnosis) -> Option<Diagnosis> {
     if !problem.could_tell() {
         return Some(problem);

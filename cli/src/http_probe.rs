@@ -116,7 +116,7 @@ impl HttpProbe {
         let ask = |ip: IpAddr| {
             let (probe, sender) = (self.clone(), sender.clone());
             let ask = move || {
-                // If the other address has answered before, the receiver is gone, and the send
+                // If the other address has answered first, the receiver is gone, and the send
                 // fails.
                 let _sent = sender.send(probe.ask_address((ip, port).into(), None, ends));
             };
@@ -150,7 +150,8 @@ impl HttpProbe {
     }
 
     /// Sends the request to `address`. `name` is the endpoint that the user named, if that endpoint
-    /// has an address. Reports print `name`, because it shows an interface by its name.
+    /// has an address. Reports print `name`, because `address` would show an interface only by its
+    /// index.
     fn ask_address(
         &self,
         address: SocketAddr,

@@ -131,7 +131,7 @@ impl Obstacle {
     }
 }
 
-/// The obstacle if no visible process that listens on the endpoint runs.
+/// Returns [`Obstacle::Halted`] if no visible process that listens on the endpoint runs.
 fn halted(endpoint: Endpoint) -> Option<Obstacle> {
     let holders = who_holds(endpoint).ok()?;
     let listeners = || holders.iter().filter(|holder| holder.is_server());
@@ -218,8 +218,7 @@ pub(crate) fn until_answered(
             return Ok(HttpOutcome::Answered);
         }
         // This check comes after the requests, because an answer counts even if the process has
-        // ended. A request to an ended process usually fails at once, because the kernel has closed
-        // its sockets.
+        // ended.
         let ended = match &process {
             Some((pid, Some(process))) => process
                 .ended_within(Duration::ZERO)

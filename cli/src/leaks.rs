@@ -122,7 +122,7 @@ impl LeakCheck {
     }
 
     /// Scans until the command has no listener left, for up to [`LEAK_GRACE`]. Returns the
-    /// listeners of the last scan. A server that was just signalled may need that time to end.
+    /// listeners of the last scan. A server that has just got a signal may need this time to end.
     fn leaks(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let started = Instant::now();
         loop {
@@ -151,7 +151,7 @@ impl LeakCheck {
     }
 
     /// Ends the processes that listen, and returns the listeners that are left. Scans again after
-    /// each round, because the workers of a server can outlive it.
+    /// each round, because the workers of a server can outlive the server.
     fn stop(
         &self,
         udp: &[Endpoint],

@@ -12,26 +12,26 @@ pub(crate) const PROGRESS_DELAY: Duration = Duration::from_millis(200);
 /// this often whether the process of `--pid` has ended.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// If `check` or `wait` uses several threads, each one except the last checks at least this number
-/// of ports. A check takes about 20 us, so a further thread saves time only for many checks.
+/// If `check` or `wait` uses several threads, each thread except the last checks at least this
+/// number of ports. A check takes about 20 us, so a further thread saves time only for many checks.
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
 /// The maximum number of ports that a wait checks with one call to the library. The search for a
-/// port that does not meet the condition ends after the call that finds one. Each further such port
-/// in the same call costs about 100 us.
+/// failing port ends with the call that finds one. Each further failing port in that call costs
+/// about 100 us.
 pub(crate) const PORTS_PER_STEP: usize = 1024;
 
 /// The maximum number of ports that a failed `wait` reports with their holders. `wait` only counts
 /// further ports.
 pub(crate) const WAIT_REPORTS: usize = 10;
 
-/// How many ports the note of a wait names. The rest are counted.
+/// How many ports the note of a wait names. The note only counts the other ports.
 pub(crate) const PORTS_IN_SUMMARY: usize = 4;
 
-/// How long a failed `wait` searches for further ports to report. It searches longer while at most
-/// [`PORTS_PER_THREAD`] ports are left, or while it has no port to report yet. `Finding::all` uses
-/// the same limit twice after a wait: for the retries of its check, and for its calls of
-/// `after_wait`.
+/// How long a failed `wait` searches for further ports to report. The search goes on after this
+/// time if at most [`PORTS_PER_THREAD`] ports are left, or if no port to report was found yet.
+/// `Finding::all` uses the same limit twice after a wait: for the retries of its check, and for its
+/// calls of `after_wait`.
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// The timeout of `who --probe`. A host that accepts or refuses the connection usually answers
@@ -62,12 +62,14 @@ pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 pub(crate) const DEFAULT_STOP_TIMEOUT: &str = "10s";
 
 /// How long to wait for a process to end after SIGKILL. Normally the kernel ends the process at
-/// once. It cannot while a system call does not return, such as a read from a network file system.
+/// once. The kernel cannot end a process in a system call that does not return, such as a read from
+/// a network file system.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
 
 /// How long `stop` waits for the ports to become free after their servers have ended. A port can
 /// stay in use for two reasons. A forked child can keep a socket until it calls exec. If the server
-/// was the command of `portlease run`, `run` still has to notice its end and release the port.
+/// was the command of `portlease run`, `run` still has to notice that the command has ended, and
+/// release the port.
 pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 
 /// The timeout of one HTTP request of `wait --http` or `run --http`. A server that is still
@@ -134,13 +136,13 @@ pub(crate) const KEEPER_ANSWER_BYTES: usize = 1024 * 1024;
 #[cfg(target_os = "linux")]
 pub(crate) const PROCESS_POLL: Duration = Duration::from_millis(20);
 
-/// `serve` closes a connection if it waits longer than this for a request. On Unix the limit holds
-/// for each read of the request, on Windows for the whole request.
+/// `serve` closes a connection on which no request arrives within this time. On Unix the limit
+/// holds for each read of the request, on Windows for the whole request.
 pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `serve` and a keeper pause this long after a failed accept or thread start. If descriptors or
-/// threads are used up, the next attempt would fail at once. No event reports when one becomes
-/// available.
+/// threads are used up, the next attempt would fail at once. No event reports when a descriptor or
+/// thread becomes available.
 pub(crate) const SERVE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The size of the stack of each thread of `serve`. Each reservation has a thread, which makes the
@@ -155,12 +157,12 @@ pub(crate) const PROCESS_END_POLL: Duration = Duration::from_secs(3600);
 /// longer than this.
 pub(crate) const PORT_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a connect to a port server is repeated after "connection refused". A server binds its
-/// address a moment before it listens.
+/// How long a connect to a port server is repeated after "connection refused". A server refuses
+/// connects for a moment: it binds its address before it listens.
 #[cfg(unix)]
 pub(crate) const SERVER_START_LIMIT: Duration = Duration::from_millis(100);
 
-/// The pause before such a connect is repeated.
+/// How long a client pauses before it repeats a connect that a port server refused.
 #[cfg(unix)]
 pub(crate) const SERVER_START_PAUSE: Duration = Duration::from_millis(2);
 
@@ -185,7 +187,7 @@ pub(crate) const TIMER_STEP: Duration = Duration::from_millis(1);
 /// `check` prints all remedies in one line at the end.
 pub(crate) const HELP_PER_PORT: usize = 3;
 
-/// `run` records at most this number of characters of its command. Reports show them.
+/// `run` records at most this number of characters of its command, for reports.
 pub(crate) const COMMAND_CHARS: usize = 80;
 
 /// All code of the command calls this function to sleep.

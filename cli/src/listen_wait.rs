@@ -64,8 +64,7 @@ impl ListenWait {
     }
 }
 
-/// If the command ended before it listened, reports this. Exit code 0 of the command then becomes a
-/// failure of `run`.
+/// Reports a command that ended before it listened. If such a command returned 0, `run` fails.
 pub(crate) fn after_end(
     console: &Console,
     status: ExitStatus,
@@ -98,8 +97,8 @@ fn report_of(failure: &Failure) -> Option<&Diagnosis> {
     }
 }
 
-/// Whether the wait failed because this process could not check whether the command listens.
-/// Returns `false` if the error has a diagnosis that is certain, or is about a request of `--http`.
+/// Returns `true` if `run` could not check whether the command listens. Returns `false` if the
+/// diagnosis is certain, or if a request of `--http` failed.
 fn could_not_check(failure: &Failure) -> bool {
     match failure.cause() {
         failure::Cause::Library(error) => error.diagnosis().is_none_or(|of| !of.could_tell()),

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use crate::ffi::pipes::{self, OwnerOnly};
 use crate::limits::{PIPE_RETRY_DELAY, sleep};
 
-/// All instances of the pipe have a client, and the server has not created the next one yet.
+/// Windows returns this error while every instance of the pipe has a client, until the server
+/// creates the next instance.
 const ERROR_PIPE_BUSY: i32 = 231;
 
-/// The server learns who the client is, but cannot act as that user.
+/// With this flag, the server learns which user the client is, but cannot act as that user.
 const SECURITY_IDENTIFICATION: u32 = 1 << 16;
 
 #[derive(Debug)]
@@ -105,7 +106,7 @@ fn within<T: Send + 'static>(
 ) -> io::Result<T> {
     let (sender, receiver) = channel();
     let run = move || {
-        // After a timeout the receiver is gone.
+        // After a timeout the receiver is gone, and the send fails.
         let _late = sender.send(call());
     };
     let thread = std::thread::Builder::new()

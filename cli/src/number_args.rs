@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ports::{InvalidPort, PortList, parse_port};
 
-/// The heading of these options in `--help`.
+/// The heading of the options of [`NumberArgs`] in `--help`.
 const NUMBERS: &str = "Choice of numbers";
 
-// The numbers from which portlease chooses, and the protocols for which it reserves them. In a doc
-// comment this text would replace the description of `run` and `reserve`.
+// The numbers from which portlease chooses, and the protocols for which it reserves them. A doc
+// comment here would replace the help text of `run` and `reserve`.
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub(crate) struct NumberArgs {
     /// Choose only numbers from LOW to HIGH
@@ -62,8 +62,8 @@ impl NumberArgs {
         (low..=high).filter(move |number| number.is_multiple_of(multiple) && !is_excluded(number))
     }
 
-    /// The first option that influences which number is chosen. Such an option cannot apply to a
-    /// port server, which chooses the numbers itself.
+    /// The first given option that influences which number is chosen. Such an option cannot apply
+    /// to a port server, which chooses the numbers itself.
     pub(crate) fn chooses(&self) -> Option<&'static str> {
         match self {
             NumberArgs { range: Some(_), .. } => Some("--range"),

@@ -1,4 +1,4 @@
-//! [`Placeholders`]: the `{NAME}` in the arguments of `run` that stand for the numbers of ports.
+//! [`Placeholders`]: replaces each `{NAME}` in the arguments of `run` by the number of a port.
 
 use std::ffi::{OsStr, OsString};
 
@@ -9,8 +9,8 @@ use crate::ffi::os_text;
 pub(crate) struct Placeholders<'a>(pub(crate) Vec<(&'a str, String)>);
 
 impl Placeholders<'_> {
-    /// Replaces each `{NAME}` by the number of the port. `{{NAME}}` becomes `{NAME}`. `${NAME}`
-    /// stays: a shell or another program expands it. Other braces stay too.
+    /// Replaces the `{NAME}` of each port by its number, and `{{NAME}}` by `{NAME}`. `${NAME}`
+    /// stays, because a shell or another program expands it. Other braces stay too.
     pub(crate) fn fill(&self, argument: &OsStr) -> OsString {
         let mut rest = argument.as_encoded_bytes();
         let mut out = Vec::with_capacity(rest.len());
@@ -41,8 +41,8 @@ impl Placeholders<'_> {
         os_text::joined(out)
     }
 
-    /// The words in braces that are probably misspelled names. Such a word differs from a name only
-    /// in case, or contains `PORT`.
+    /// Returns the words in braces that are probably misspelled names. Such a word differs from a
+    /// name only in case, or contains `PORT`.
     pub(crate) fn unknown(&self, argument: &OsStr) -> Vec<String> {
         let text = argument.to_string_lossy();
         let mut words = Vec::new();

@@ -11,11 +11,11 @@ use crate::output::json::ReservedRow;
 use crate::server_address::{PortStream, ServerAddress};
 use crate::text::os_message;
 
-/// A number that this process has reserved, or that a port server holds for it.
+/// A port that is reserved for a process.
 #[derive(Debug)]
 pub(crate) enum Granted {
     Reserved(Reservation),
-    /// The server holds a reservation for a process, until that process ends.
+    /// The port server holds the reservation, and releases it when the requesting process ends.
     HeldByServer(u16),
 }
 
@@ -54,7 +54,7 @@ impl From<&Granted> for ReservedRow {
     }
 }
 
-/// Whether a process has reserved the port on behalf of the process `pid`.
+/// Returns `true` if the port is reserved on behalf of the process `pid`.
 fn is_reserved_for(port: u16, pid: u32) -> Result<bool, Failure> {
     let leases = portlease::reservations()?;
     Ok(leases
@@ -67,7 +67,7 @@ fn is_reserved_for(port: u16, pid: u32) -> Result<bool, Failure> {
 pub(crate) struct PortServer(ServerAddress);
 
 impl PortServer {
-    /// The server that `PORTSERVER_ADDRESS` names.
+    /// The server that `PORTSERVER_ADDRESS` names. `None` if the variable is not set, or is empty.
     pub(crate) fn from_env() -> Result<Option<PortServer>, Failure> {
         let Some(address) = std::env::var_os("PORTSERVER_ADDRESS").filter(|a| !a.is_empty()) else {
             return Ok(None);
@@ -83,11 +83,12 @@ impl PortServer {
         })
     }
 
-    /// Reserves a number that the server grants. Most servers only remember their grants, which
-    /// stops no other program from binding the port. So if a granted number is in use, this
-    /// function requests another one. It makes at most [`PORT_SERVER_ATTEMPTS`] requests.
-    /// If the server is `portlease serve`, the server itself holds a reservation until the process
-    /// `pid` ends. This function then makes no reservation.
+    /// Reserves a number that the server grants. `portlease serve` itself holds a reservation until
+    /// the process `pid` ends, so this function makes none.
+    ///
+    /// Most other servers only remember their grants, so any program can bind a granted number. If
+    /// the number is in use, this function requests another one, up to [`PORT_SERVER_ATTEMPTS`]
+    /// times in all.
     pub(crate) fn reserve(&self, options: &ReserveOptions, pid: u32) -> Result<Granted, Failure> {
         let mut attempts = 0;
         loop {
@@ -118,7 +119,7 @@ impl PortServer {
             stream.receive_number()
         };
         let answer = ask().map_err(|e| match e.kind() {
-            // An expired timeout of a socket.
+            // A socket reports an expired timeout with one of these two kinds.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => cannot(&format!(
                 "no answer within {}",
                 humantime::format_duration(PORT_SERVER_TIMEOUT)

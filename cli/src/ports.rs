@@ -88,8 +88,8 @@ fn unique(endpoints: impl Iterator<Item = Endpoint>) -> Vec<Endpoint> {
 
 /// Parses a range such as `127.0.0.1:8000-8010/udp`. Returns `None` if the text is not a range.
 fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, InvalidPort> {
-    // A pasted URL, or a mapping of `docker ps` such as `0.0.0.0:8080->80/tcp`, is not a range. The
-    // parser of endpoints rejects such a text, and its error names the endpoint inside the text.
+    // `docker ps` prints a mapping such as `0.0.0.0:8000-8002->80-82/tcp`. The error names the
+    // ports of this machine in the mapping.
     if let Some((host, container)) = item.split_once("->") {
         let protocol = container.find('/').map_or("", |at| &container[at..]);
         let ports = format!("{host}{protocol}");
@@ -100,6 +100,8 @@ fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use
             )));
         }
     }
+    // The parser of endpoints rejects a pasted URL or mapping. If the text contains an endpoint,
+    // the error of the parser names it.
     if item.contains("://") || item.contains("->") {
         return Ok(None);
     }

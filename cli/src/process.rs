@@ -1,5 +1,5 @@
-//! [`ProcessHandle`]: waits for a process to end, and ends it. A handle never refers to a later
-//! process with the same id.
+//! [`ProcessHandle`]: waits for a process to end, and ends it. A handle distinguishes the process
+//! from a later one with the same id.
 
 use std::io;
 use std::time::Duration;

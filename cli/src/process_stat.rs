@@ -24,8 +24,8 @@ use windows as system;
 
 pub(crate) use system::ProcessStat;
 
-/// Whether `/proc` shows the processes of this pid namespace. Always `true` on systems other than
-/// Linux, because this program needs no `/proc` there.
+/// Returns `true` if `/proc` shows the processes of this pid namespace. Always `true` on systems
+/// other than Linux, because this program needs no `/proc` there.
 pub(crate) fn shows_processes() -> bool {
     #[cfg(target_os = "linux")]
     return linux::shows_processes();
@@ -33,7 +33,7 @@ pub(crate) fn shows_processes() -> bool {
     return true;
 }
 
-/// The note on a listener that counted as the expected one, because its owner could not be seen.
+/// The note on a listener whose owner could not be seen. The listener counts as the expected one.
 pub(crate) const OWNER_UNSEEN: &str = "cannot check whose listener it is: /proc is missing or \
                                        belongs to another pid namespace; mount proc on /proc";
 

@@ -7,9 +7,9 @@ use crate::limits::{KILL_GRACE, TERMINATE_GRACE, TERMINATE_POLL, sleep};
 use crate::process::ProcessHandle;
 use crate::process_stat::{ProcessStat, shows_processes};
 
-/// Sends SIGTERM to the process `root` and to the processes that it started. If any of them still
-/// runs [`TERMINATE_GRACE`] later, sends SIGKILL to all that are left, also to processes that
-/// started in between. On Windows there is no SIGTERM, so each process ends at once.
+/// Sends SIGTERM to the process `root` and to the processes that it started. After
+/// [`TERMINATE_GRACE`], sends SIGKILL to the processes that still run, also to those that started
+/// meanwhile. Windows has no SIGTERM, so each process ends at once.
 ///
 /// Without a `/proc` that shows processes, only `root` ends, because the processes that it started
 /// cannot be found.
@@ -71,8 +71,8 @@ fn any_runs(tree: &[(u32, ProcessHandle)]) -> io::Result<bool> {
 /// Handles of the process `root` and of its descendants. If `root` leads a session or a process
 /// group, the members count too, because their own parents may have ended.
 ///
-/// The list is empty if `root` has ended and a later process, which did not start at `started`, has
-/// its pid.
+/// The list is empty if the pid `root` now belongs to a later process, whose start is not
+/// `started`.
 fn tree(root: u32, started: Option<u64>) -> io::Result<Vec<(u32, ProcessHandle)>> {
     let all = ProcessStat::all()?;
     let start = |pid| all.iter().find(|of| of.pid == pid).map(|of| of.started);
@@ -92,8 +92,8 @@ fn tree(root: u32, started: Option<u64>) -> io::Result<Vec<(u32, ProcessHandle)>
     }
     let mut tree = Vec::with_capacity(pids.len());
     for pid in pids {
-        // `open` returns `None` if the process has ended since the scan. The start shows whether
-        // the handle is that of a later process with the same pid.
+        // Skips a process that has ended since the scan. A later process with the same pid has
+        // another start time, and is skipped too.
         if let Some(process) = ProcessHandle::open(pid)?
             && ProcessStat::of(pid).map(|of| of.started) == start(pid)
         {

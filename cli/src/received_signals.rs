@@ -16,8 +16,8 @@ pub(crate) use system::ReceivedSignals;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
     pub(crate) signal: i32,
-    /// Whether the kernel sent the signal, as it does for Ctrl-C. The kernel then sent it to the
-    /// whole foreground process group of the terminal. SIGHUP is an exception: the kernel can send
-    /// it to the session leader alone. `false` on systems that do not show the sender.
+    /// `true` if the system shows that the kernel sent the signal. For Ctrl-C, the kernel signals
+    /// the whole foreground process group of the terminal. For a hang-up, it can send SIGHUP to the
+    /// session leader alone.
     pub(crate) is_from_terminal: bool,
 }

@@ -29,8 +29,8 @@ pub(crate) fn reserve_options(
 }
 
 /// Fails if the user restricts the choice of numbers while the port server of `PORTSERVER_ADDRESS`
-/// chooses them. `further` names an option outside `numbers` that restricts the choice, if the user
-/// passed one.
+/// chooses them. `further` names an option outside of `numbers` with which the user restricts the
+/// choice too.
 pub(crate) fn check_choice(
     numbers: &NumberArgs,
     further: Option<&'static str>,
@@ -82,8 +82,8 @@ pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
         let taken: Vec<String> = within
             .map(|(option, port)| format!("{option} {port}"))
             .collect();
-        // The numbers are enough. If they are not, but only one port of this `run` uses the range,
-        // the library reports why that port cannot be reserved.
+        // Continues if the range has enough numbers. Also continues if only one port uses the
+        // range: the library then reports why this port cannot be reserved.
         if picked.len() <= room || picked.len() + taken.len() == 1 {
             continue;
         }
@@ -107,8 +107,8 @@ pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reserves `number`. If it is `None`, the port server of `PORTSERVER_ADDRESS` picks one. If that
-/// variable is not set, the library picks one.
+/// Reserves `number`. Without a number, the port server of `PORTSERVER_ADDRESS` picks one, or the
+/// library does if that variable is not set.
 pub(crate) fn reserve_port(
     options: &ReserveOptions,
     number: Option<u16>,

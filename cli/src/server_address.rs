@@ -18,8 +18,8 @@ use windows as system;
 pub(crate) use system::{PortListener, PortStream, ServerAddress};
 
 impl PortStream {
-    /// Reads the line that the other side sends. Returns the number on it, or `None` if the other
-    /// side sends anything else.
+    /// Reads a line from the other side, and returns the number on the line. Returns `None` if the
+    /// line is not a number.
     pub(crate) fn receive_number(&self) -> io::Result<Option<u32>> {
         Ok(self.receive()?.trim().parse().ok())
     }

@@ -9,8 +9,8 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use crate::exit;
 use crate::ffi::unix as ffi;
 
-/// Whether the parent started this process with the signal ignored. Such a signal must stay
-/// ignored, here and in children.
+/// Returns `true` if the parent started this process with the signal ignored. Such a signal must
+/// stay ignored in this process and in its children.
 pub(crate) fn starts_ignored(signal: i32) -> bool {
     ffi::is_ignored_at_start(signal)
 }
@@ -18,8 +18,8 @@ pub(crate) fn starts_ignored(signal: i32) -> bool {
 /// Starts the command with the signal mask of the calling thread. The command ignores each signal
 /// that was ignored when this process started.
 pub(crate) fn spawn_with_inherited_signals(command: &mut Command) -> io::Result<Child> {
-    // An ignored signal stays ignored across exec, with two exceptions. exec resets SIGCHLD,
-    // because this process has a handler for it. std resets SIGPIPE in each child.
+    // exec(3) resets SIGCHLD, because this process has a handler for it. The standard library
+    // resets SIGPIPE in each child. Other ignored signals stay ignored across exec.
     let reset = [Signal::SIGPIPE, Signal::SIGCHLD].map(|signal| signal as i32);
     let ignored: Vec<i32> = reset.into_iter().filter(|s| starts_ignored(*s)).collect();
     if !ignored.is_empty() {
@@ -37,8 +37,8 @@ pub(crate) fn spawn_with_blocked_signals(command: &mut Command) -> io::Result<Ch
     spawned
 }
 
-/// Unblocks the signals in this thread, because the parent may have started this process with them
-/// blocked.
+/// Unblocks the signals in this thread, because the parent may have started this process with these
+/// signals blocked.
 pub(crate) fn unblock(signals: impl IntoIterator<Item = i32>) -> io::Result<()> {
     let mut set = SigSet::empty();
     for signal in signals {
@@ -47,9 +47,11 @@ pub(crate) fn unblock(signals: impl IntoIterator<Item = i32>) -> io::Result<()> 
     Ok(set.thread_unblock()?)
 }
 
-/// Ends this process by the signal, so that the parent learns that a signal ended it. A shell
-/// script then stops after Ctrl-C. Returns an exit code if the signal does not end this process.
-/// For example, the kernel protects the first process of a PID namespace.
+/// Ends this process by the signal, not with an exit code. So the parent learns of the signal: for
+/// example, a shell script stops after Ctrl-C.
+///
+/// Returns an exit code if the signal does not end this process. For example, the kernel protects
+/// the first process of a PID namespace.
 pub(crate) fn die_by(signal: i32) -> u8 {
     // A core dump of this process would say nothing about the command that the signal ended.
     let no_core = Rlimit {

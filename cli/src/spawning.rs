@@ -15,9 +15,8 @@ use windows as system;
 
 pub(crate) use system::{exit_code, instead};
 
-/// A command with another program, and with the arguments and the environment of `command`. The
-/// argument `first` comes before the arguments of `command`. If `command` passes sockets on, the
-/// new command does not.
+/// A command that runs `program` with the arguments and the environment of `command`. The argument
+/// `first` comes before those arguments. The new command does not pass on the sockets of `command`.
 fn with_program(command: &Command, program: &OsStr, first: Option<&OsStr>) -> Command {
     let mut other = Command::new(program);
     other.args(first).args(command.get_args());

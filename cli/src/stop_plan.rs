@@ -17,7 +17,7 @@ const INIT: u32 = 1;
 pub(crate) struct StopPlan {
     pub(crate) targets: Vec<Target>,
     pub(crate) refusals: Vec<Refusal>,
-    /// What may start a target again.
+    /// Notes on processes that may start a target again.
     pub(crate) notes: Vec<String>,
 }
 
@@ -46,9 +46,10 @@ pub(crate) fn servers(endpoints: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
 }
 
 impl StopPlan {
-    /// Decides for each process that owns one of the sockets whether `stop` may end it. With
-    /// `under`, the working directory of the process must be that folder or a folder below it. The
-    /// caller must open the handles before it reads the sockets. A handle that is opened later
+    /// Decides for each process that owns one of the sockets whether `stop` may end it. If `under`
+    /// is set, the working directory of the process must be `under` or a folder below it.
+    ///
+    /// The caller must open the handles before it reads the sockets. A handle that is opened later
     /// could refer to another process with the same pid.
     pub(crate) fn new(
         servers: &[Holder],
@@ -62,8 +63,8 @@ impl StopPlan {
                 if holder.hidden {
                     plan.refuse(holder, None, "its process cannot be seen", remedies);
                 }
-                // A socket without an owner has no process to stop: the process has ended, and the
-                // kernel is closing the socket.
+                // A socket without a visible or hidden owner has no process to stop. Its process
+                // has ended, and the kernel is closing the socket.
                 continue;
             }
             if remedies.is_empty() {
@@ -162,7 +163,8 @@ impl StopPlan {
     }
 }
 
-/// Why `--under` excludes the process; `None` if it does not.
+/// Why `--under` excludes the process. `None` if the working directory of the process is `under` or
+/// a folder below it.
 fn outside(process: &Process, under: &Path) -> Option<String> {
     let text = |path: &Path| escape(&path.display().to_string());
     match &process.working_directory {
@@ -176,7 +178,7 @@ fn outside(process: &Process, under: &Path) -> Option<String> {
     }
 }
 
-/// The owner that the remedy names. If the remedy names none of the owners, the first owner.
+/// The owner that the remedy names, or the first owner if the remedy names none of them.
 fn named_by<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
     let named = match remedy {
         Remedy::CloseSocketOfAncestor { pid, .. }
@@ -192,7 +194,7 @@ fn named_by<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
     named.or(owners.first())
 }
 
-/// Why a signal to the process is not the way to free the port.
+/// Why `stop` does not signal the process.
 fn cause_of(remedy: &Remedy) -> &'static str {
     match remedy {
         Remedy::CloseOwnSocket => "it is this process",

@@ -1,5 +1,5 @@
-//! Supervises a command until it ends: passes signals on to it, waits for its listeners, and reaps
-//! it.
+//! Supervises a command until it ends: waits for its listeners and its end, and on Unix passes
+//! signals on to it.
 
 #[cfg(unix)]
 mod unix;

@@ -17,16 +17,16 @@ pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
 #[derive(Debug)]
 pub(crate) struct Unmet {
     pub(crate) index: usize,
-    /// Why the port cannot be checked. `None` if the check found that the port does not meet the
-    /// condition, or if the limit ended the search before this port was checked.
+    /// Why the port cannot be checked. `None` if the port does not meet the condition, or if the
+    /// limit ended the search before the port was checked.
     pub(crate) error: Option<portlease::Error>,
 }
 
-/// The first port that does not meet the condition now. For many ports the search ends at the
-/// limit, and returns the first port that it has not checked.
+/// Returns the first port that does not meet the condition now. If `limit` ends a search of many
+/// ports, returns the first port that was not checked.
 ///
-/// Each step checks twice as many ports as the step before. So the search is quick both if an early
-/// port does not meet the condition and if all ports do.
+/// Each step checks twice as many ports as the step before, up to [`PORTS_PER_STEP`]. So the search
+/// is quick both if an early port does not meet the condition and if all ports do.
 pub(crate) fn first_unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -50,7 +50,7 @@ pub(crate) fn first_unmet(
 }
 
 /// The first of these ports that does not meet the condition now. One call of the library checks
-/// all of them, without retries.
+/// all these ports, without retries.
 fn first_unmet_of(endpoints: &[Endpoint], condition: Condition) -> Option<Unmet> {
     if let Condition::HeldBy(_) = condition {
         let error = condition.wait_among(endpoints, 0, Duration::ZERO).err()?;
@@ -78,8 +78,8 @@ fn first_unmet_of(endpoints: &[Endpoint], condition: Condition) -> Option<Unmet>
     )
 }
 
-/// Whether each port meets the condition now, or why it cannot be checked. For many ports the
-/// checks end at the limit, and the answer for a port that was not checked is `Ok(false)`.
+/// Returns for each port whether it meets the condition now, or why it cannot be checked. If
+/// `limit` ends a check of many ports, the answer for a port that was not checked is `Ok(false)`.
 pub(crate) fn answers(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -102,8 +102,8 @@ pub(crate) fn answers(
     parts.into_iter().flatten().collect()
 }
 
-/// Whether the port meets the condition, by the result of its check. Fails if the port could not be
-/// checked, or if this machine does not have its address.
+/// Returns `true` if the port meets the condition. `result` comes from the check of the port. Fails
+/// if the port could not be checked, or if this machine does not have its address.
 fn answer(
     endpoint: Endpoint,
     condition: Condition,
@@ -114,8 +114,8 @@ fn answer(
         Err(problem) => problem,
     };
     match condition {
-        // Skips the wait below, which would also try a connection before it reports that no socket
-        // listens.
+        // Returns at once, because the wait below would try a connection before it reports that no
+        // socket listens.
         Condition::Listening if problem.could_tell() => return Ok(false),
         Condition::Free(_) => {
             let error = portlease::Error::from(problem);

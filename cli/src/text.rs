@@ -6,8 +6,8 @@ use std::io;
 /// The number of this error is the same on every Unix.
 const EMFILE: i32 = 24;
 
-/// The system's message for an error, to print after a colon. It starts in lower case and lacks
-/// "(os error N)". The message for EMFILE says what to do.
+/// The system's message for an error, to print after a colon. The message starts in lower case and
+/// lacks "(os error N)". For EMFILE it also says what to do.
 pub(crate) fn os_message(cause: &io::Error) -> String {
     let text = cause.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

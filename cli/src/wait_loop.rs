@@ -19,11 +19,11 @@ use crate::survey::{self, Unmet};
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Met,
-    /// Contains the report on the port that the wait was waiting for. `None` if the time limit
-    /// passed while the wait checked many ports.
+    /// Contains the report on the port that did not meet the condition in time. `None` if the time
+    /// limit passed while the wait checked many ports.
     TimedOut(Option<Diagnosis>),
     /// The process of `--pid` ended before the ports met the condition. Contains the report on the
-    /// port that the wait was waiting for, if there is one.
+    /// port that the wait was waiting for, if there is a report.
     ProcessEnded(Option<Diagnosis>),
 }
 
@@ -31,13 +31,13 @@ pub(crate) enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unable {
     Fail,
-    /// Wait for the other ports alone.
+    /// Wait only for the ports that can be checked.
     Skip,
 }
 
-/// Waits until all ports meet the condition at the same time, and with `steady` until they have
-/// been listening for that long. The wait ends earlier when the time limit is reached or the
-/// process `pid` ends.
+/// Waits until all ports meet the condition at the same time. With `steady`, also waits until all
+/// ports have been listening for that duration. The wait ends earlier when the time limit is
+/// reached or the process `pid` ends.
 pub(crate) fn wait_for(
     console: &Console,
     endpoints: &[Endpoint],
@@ -100,8 +100,8 @@ pub(crate) fn wait_for(
             Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => {
                 break Outcome::TimedOut(error.diagnosis().cloned());
             }
-            // If the process of `--pid` ends, the wait in the thread can fail before this loop
-            // checks the process.
+            // If the process of `--pid` has ended, the outcome is the end of the process, not the
+            // error of the thread.
             Ok(Err(error)) if has_ended(process.as_ref())? => {
                 break after_end(
                     endpoints,
@@ -117,9 +117,9 @@ pub(crate) fn wait_for(
             Err(RecvTimeoutError::Timeout) => {}
         }
         if has_ended(process.as_ref())? {
-            // If the wait is for listeners of the process, the waiting thread also notices the end
-            // of the process. The thread may still find a listener of a daemon that the process
-            // started.
+            // With `HeldBy`, the thread also notices the end of the process. The thread may still
+            // find a listener of a daemon that the process started, so this loop waits for its
+            // result.
             let is_about_process = matches!(condition, Condition::HeldBy(_));
             let report = match is_about_process.then(|| receiver.recv_timeout(LISTEN_REPORT)) {
                 Some(Ok(Ok(Some(_)))) => break Outcome::Met,
@@ -196,7 +196,7 @@ fn are_free(
     Ok(are_free)
 }
 
-/// The port that the wait is waiting for.
+/// The port that the wait is waiting for now. The progress line shows it.
 #[derive(Clone, Debug, Default)]
 struct Current(Arc<Mutex<Option<Endpoint>>>);
 
@@ -222,9 +222,9 @@ struct WaitForAll {
 }
 
 impl WaitForAll {
-    /// Returns the ports that met the condition. With [`Unable::Skip`] the ports that could not be
-    /// checked are omitted. Returns `None` if the limit ended a pass over many ports. Returns a
-    /// timeout error if the limit passed during the wait for one port.
+    /// Returns the ports that met the condition, without those that [`Unable::Skip`] skipped.
+    /// Returns `None` if the limit ended a pass over many ports. Returns a timeout error if the
+    /// limit passed during the wait for one port.
     fn wait(mut self) -> portlease::Result<Option<Vec<Endpoint>>> {
         let (condition, limit, started) = (self.condition, self.limit, self.started);
         // `wait_until_all_listening` records which listeners were open. So it can report a server
@@ -243,7 +243,7 @@ impl WaitForAll {
             let ports = &self.endpoints;
             // A port that met the condition early may have changed since. So all ports must meet
             // the condition in one pass, which starts at index 0. With `steady`, `wait_for_steady`
-            // checks this instead.
+            // checks all ports instead.
             let unmet = match survey::first_unmet(&ports[from..], condition, limit, started) {
                 None if from == 0 || self.steady.is_some() => {
                     if let Some(steady) = self.steady {
@@ -310,10 +310,9 @@ fn check_first(
     limit: Duration,
     started: Instant,
 ) -> Result<FirstCheck, Failure> {
-    // The check for a free port binds it. The bind can require a privilege, and a sandbox can
-    // forbid it. Both depend on the number, so each port is checked. The check for a listener reads
-    // the socket table. Whether the read succeeds depends only on the address and the protocol, so
-    // only one port of each such kind is checked.
+    // A missing privilege or a sandbox can forbid the bind of a single number, so a check for free
+    // ports checks each. A read of the socket table succeeds or fails for all numbers of an address
+    // and protocol alike. So a check for listeners checks one number of each kind.
     let is_per_number = matches!(condition, Condition::Free(_));
     let kind = |endpoint: &Endpoint| match is_per_number {
         true => *endpoint,

@@ -4,10 +4,9 @@
 //! From the pending signal, `run` concludes that its command got the signal too. If `run` is
 //! killed, the watcher ends the command and the processes that the command started.
 //!
-//! The watcher's stdin is a socket to `run`. Each message that the watcher reads is a number of
-//! four bytes. The forked child of `run` sends its pid before it calls exec, and `run` sends
-//! [`TAKE_PENDING`]. After [`TAKE_PENDING`], the watcher takes its pending signals, and sends them
-//! as eight bytes: bit N-1 stands for signal N.
+//! The watcher's stdin is a socket, from which it reads numbers of four bytes. The forked child of
+//! `run` sends its pid before it calls exec to become the command. `run` sends [`TAKE_PENDING`],
+//! and the watcher answers with its pending signals in eight bytes: bit N-1 stands for signal N.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,7 +42,8 @@ impl PendingSignals {
     fn take() -> io::Result<PendingSignals> {
         let mut taken = 0;
         loop {
-            // A real-time signal stays pending, because nix does not know it. `run` forwards none.
+            // A real-time signal stays pending, because nix does not know it. `run` forwards no
+            // such signal.
             let pending: SigSet = ffi::pending_signals()?.iter().collect();
             if pending == SigSet::empty() {
                 return Ok(PendingSignals(taken));
@@ -54,7 +54,7 @@ impl PendingSignals {
     }
 }
 
-/// The watcher of this process, as `run` sees it.
+/// The watcher process, as `run` sees it.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     process: Child,
@@ -80,8 +80,8 @@ impl Watcher {
     }
 
     /// Makes the watcher end the command, and the processes that the command started, if this
-    /// process ends first. The forked child sends its pid to the watcher before it calls exec. So
-    /// the command never runs without a watcher that knows it.
+    /// process ends first. The forked child sends its pid to the watcher before it calls exec, so
+    /// the watcher knows the pid before the command runs.
     pub(crate) fn guard(&self, command: &mut Command) -> io::Result<()> {
         let socket = self.socket.try_clone()?;
         #[cfg(target_os = "macos")]
@@ -98,8 +98,8 @@ impl Watcher {
         Ok(PendingSignals(u64::from_ne_bytes(mask)))
     }
 
-    /// Discards a watcher that was reaped, without the kill in `drop`. Another process may have its
-    /// pid by now.
+    /// Discards a watcher that was reaped. Skips the kill in `drop`, because another process may
+    /// have the pid by now.
     pub(crate) fn forget(self) {
         std::mem::forget(self);
     }
@@ -107,7 +107,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // Both calls fail if the watcher was already reaped.
+        // The kill and the wait fail if the watcher was already reaped.
         let _killed = self.process.kill();
         let _reaped = self.process.wait();
     }

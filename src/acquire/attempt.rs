@@ -84,7 +84,7 @@ impl AttemptError {
         }
     }
 
-    /// The error of a call that reserves `n` ports, one of which was refused with this error.
+    /// Turns the error of one port into the error of the call that reserves `n` ports.
     pub(super) fn of_one_of(mut self, n: usize) -> Self {
         if let AttemptError::NoneFree(stats) = &mut self {
             stats.requested = n;
@@ -100,8 +100,8 @@ impl AttemptError {
         ) || matches!(self, AttemptError::NoneFree(stats) if stats.tried() > 0 || stats.spared)
     }
 
-    /// Counts why one of several numbers was refused. Returns the error instead if trying another
-    /// number cannot help.
+    /// Adds the reason why one of several numbers was refused to `stats`. Returns the error instead
+    /// if another number cannot help.
     pub(super) fn count(self, stats: &mut AttemptStats) -> Result<(), AttemptError> {
         match self {
             AttemptError::Leased(_) => stats.reserved += 1,

@@ -17,7 +17,7 @@ pub(super) fn reserve(
     let mut stats = AttemptStats::default();
     let is_other = |port: &u16| !own.contains(*port);
     for port in request.prefer.iter().copied().filter(is_other) {
-        // All preferred numbers share the retry budget of the call. Once it is spent, each further
+        // All preferred numbers share the retry budget of the call. If the budget is spent, a
         // preferred number gets a single bind.
         let level = if effort.budget.is_spent() {
             RetryLevel::Once
@@ -39,10 +39,8 @@ pub(super) fn reserve(
         if let Some(reservation) = kernel_choice::reserve(request, &mut stats, effort)? {
             return Ok(reservation);
         }
-        // A claim (a bound socket) keeps a non-ephemeral number just as it keeps an ephemeral one,
-        // and outgoing connections never need a non-ephemeral number. But reserving such a number
-        // takes longer. So non-ephemeral numbers come first only if outgoing connections need the
-        // ephemeral ones.
+        // Outgoing connections never need a non-ephemeral number, but reserving one takes longer.
+        // So non-ephemeral numbers come first only if outgoing connections need the ephemeral ones.
         let ephemeral = EphemeralRange::refreshed().map_err(AttemptError::range)?;
         let others_first = kernel_choice::is_needed(&ephemeral);
         for others in [others_first, !others_first] {
@@ -72,10 +70,9 @@ pub(super) fn reserve(
             return Ok(reservation);
         }
     }
-    // A number that only old connections (such as TIME_WAIT) occupy can be reserved. Only the
-    // socket table shows such a number, so this last pass reads the table. If `spared` is set, the
-    // pick has left the last free numbers for outgoing connections on purpose. It then takes no
-    // number at all.
+    // A number that only old connections (such as TIME_WAIT) occupy can be reserved, but only the
+    // socket table shows this. So the last pass reads the table. If `spared` is set, there is no
+    // last pass: the last free numbers must stay free for outgoing connections.
     if effort.level > RetryLevel::Once && !stats.spared {
         let numbers = numbers(request)?.filter(is_other).take(NUMBERS_LOOKED_UP);
         let mut with_table = effort.at_most(RetryLevel::WithTable);
@@ -93,10 +90,9 @@ pub(super) fn reserve(
     Err(AttemptError::NoneFree(Box::new(stats)))
 }
 
-/// A stable name determines an order of numbers. Reserves the first free number of that order.
-/// Returns `None` if the request has no name, or if the first [`NUMBERS_OF_NAME`] numbers are
-/// taken. The caller then picks a number as if there were no name. The refusals in this function
-/// are not counted.
+/// Reserves the first free number in the order that the stable name determines. Returns `None`
+/// without a name, or if the first [`NUMBERS_OF_NAME`] numbers are taken. The caller picks another
+/// number in both cases, and its error does not count these refusals.
 fn of_name(
     request: &Request,
     own: &PortSet,
@@ -111,9 +107,9 @@ fn of_name(
     };
     let numbers = numbers.filter(|port| !own.contains(*port));
     let mut numbers = numbers.take(NUMBERS_OF_NAME);
-    // A forked child that has not called exec yet can hold a copy of a socket that was just closed.
-    // The name must not yield another number because of that copy. So the first number is retried
-    // as long as a number requested with `port` would be. The other numbers get one attempt each.
+    // A forked child that has not called exec can hold a copy of a socket that was just closed.
+    // This copy must not change the number of a name, so the first number is retried like a number
+    // requested with `port`. The other numbers get one attempt each.
     let first = numbers.by_ref().take(1);
     let mut stats = AttemptStats::default();
     if let Some(reservation) = first_of(request, first, effort, &mut stats)? {
@@ -175,7 +171,7 @@ pub(crate) fn numbers_of(
     numbers.collect::<Vec<_>>().into_iter()
 }
 
-/// Reserves the first of these numbers that is free. It uses the cached ephemeral range, which the
+/// Reserves the first of these numbers that is free. Uses the cached ephemeral range, which the
 /// caller has just read.
 fn first_of(
     request: &Request,

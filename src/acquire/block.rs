@@ -31,9 +31,9 @@ pub(super) fn reserve(
         // The range has room for only one block, so each port is retried as an exact number is.
         RetryLevel::WithBudget
     } else if request.name.is_some() {
-        // A stable name should stand for the same base number in every run. A number that only old
-        // connections occupy can still be reserved, but only the socket table shows that. So after
-        // a refused bind the search also reads the table.
+        // A stable name should stand for the same base number in every run. If only old connections
+        // occupy a number, it can still be reserved, but only the socket table shows this. So the
+        // search reads the table after a refused bind.
         RetryLevel::WithTable
     } else {
         RetryLevel::Once
@@ -41,8 +41,8 @@ pub(super) fn reserve(
     if let Some(held) = search.first_of(bases(request, offsets, ephemeral), level, effort)? {
         return Ok(held);
     }
-    // The second pass reads the socket table. A number that only old connections (such as
-    // TIME_WAIT) occupy can be reserved, and only the table shows what occupies a number.
+    // A number that only old connections (such as TIME_WAIT) occupy can be reserved, but only the
+    // socket table shows this. So the second pass reads the table.
     if effort.level > RetryLevel::Once {
         let bases = bases(request, offsets, ephemeral).take(NUMBERS_LOOKED_UP);
         let mut again = Search::new(request, offsets, ephemeral);
@@ -94,8 +94,8 @@ fn bases<'a>(
         (None, Some(_)) => Box::new(ports::shuffled(vec![all])),
         (None, None) => {
             // Base numbers with all ports on one side of the ephemeral range come first. All base
-            // numbers follow, ordered by tier. Ports that are far apart can lie on both sides of
-            // the range, and then only this second part contains their base number.
+            // numbers follow, ordered by tier, because ports that are far apart can lie on both
+            // sides of the range.
             let ranges: Vec<_> = ephemeral.outer_ranges().iter().filter_map(within).collect();
             let by_tier = tiers.flat_map(move |wanted| {
                 let tier = tier.clone();
@@ -114,8 +114,8 @@ struct Search<'a> {
     /// The first base number in the order that the requested name determines; `None` without a
     /// name.
     first_choice: Option<u16>,
-    /// The numbers that were refused or that the caller excludes. The search skips a base number
-    /// that leads to one of them.
+    /// The numbers that were refused or that the caller excludes. The search skips a base number if
+    /// one of its ports is among them.
     refused: PortSet,
     stats: AttemptStats,
 }
@@ -139,8 +139,8 @@ impl<'a> Search<'a> {
     }
 
     /// Reserves all ports at the first of these base numbers at which every port can be reserved.
-    /// `level` sets how hard to try for the first port, which is refused most often. For the
-    /// further ports the level is at least `WithTable`. `effort` limits both levels.
+    /// `level` applies to the first port, which is refused most often. The further ports use at
+    /// least `WithTable`, and `effort` limits both levels.
     fn first_of(
         &mut self,
         bases: impl Iterator<Item = u16>,

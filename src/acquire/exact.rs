@@ -1,5 +1,5 @@
-//! Reserves an exact number. The lease (a locked file) is taken before the claim (a bound socket).
-//! So if another process with the same lock folder has reserved the number, the call fails at the
+//! Reserves an exact number: first its lease (a locked file), then its claim (a bound socket). So
+//! if another process with the same lock folder has reserved the number, the call fails at the
 //! lease. The record of the lease names that process.
 
 use std::io;
@@ -49,9 +49,9 @@ fn part(
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
     let lease = lease_of_exact(port, claims, effort)?;
-    // Another process may have reserved a non-ephemeral number without a claim, by a lease and an
-    // abstract socket name. If that process is in a container with the same network namespace but
-    // another lock folder, its lease is not visible here. Only the name then shows the conflict.
+    // Another process may have reserved a non-ephemeral number by a lease and an abstract socket
+    // name, without a claim. If that process is in a container with the same network namespace but
+    // another lock folder, only the name shows the conflict.
     let is_named = !claims
         || ephemeral()
             .map_err(AttemptError::range)?
@@ -74,9 +74,9 @@ fn part(
     ))
 }
 
-/// The lease of an exact number. A process that tries several numbers takes the lease of each for a
-/// moment. It writes a record only for a number that it has reserved. So a taken lease without a
-/// record may be released soon, and is worth a retry.
+/// Takes the lease of an exact number, and retries while a taken lease has no record. A process
+/// that tries several numbers takes each lease for a moment, and records only the number that it
+/// reserves.
 fn lease_of_exact(
     port: Port,
     claims: bool,
@@ -117,9 +117,8 @@ fn exclusive_name(
     }
 }
 
-/// Checks by a bind without the reuse options that no socket has the port now. Connections of an
-/// earlier server make this bind fail, as they make the bind of a server without these options
-/// fail.
+/// Checks that a bind without the reuse options succeeds now. Connections of an earlier server make
+/// this bind fail, and would make the bind of a server without these options fail too.
 fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
     let mut is_last = false;
     loop {
@@ -156,9 +155,9 @@ fn claim(
         if let Occupant::Leftovers { sees_claims } = occupant
             && (sees_claims || leased)
         {
-            // If the kernel's socket table cannot show claims (`sees_claims` is false), another
-            // container may have a claim beside the connections. The bind below would succeed
-            // beside that claim. So the guarantee is lower.
+            // If the socket table cannot show claims (`sees_claims` is false), another container
+            // may have a claim on this number. The bind below would succeed beside that claim, so
+            // the guarantee is lower.
             let guarantee = if sees_claims {
                 Guarantee::Kernel
             } else {
@@ -172,9 +171,9 @@ fn claim(
         if is_last || !effort.retries() {
             return Err(AttemptError::Occupied(port));
         }
-        // One more try follows even if no further pause is allowed. The kernel may have refused the
-        // bind because of a probe of another process. `pause_for` searches for the owner of the
-        // sockets. That search takes longer than a probe, so the probe has usually ended.
+        // One more try follows even if the budget allows no further pause. A probe of another
+        // process may have made the bind fail. The probe has usually ended, because the search of
+        // `pause_for` for an owner takes longer.
         is_last = !pause_for(occupant, effort);
     }
 }
@@ -182,9 +181,9 @@ fn claim(
 /// Claims a number on which an earlier server left connections (leftovers). If other sockets have
 /// the number too, the function releases the claim and returns these sockets as the inner `Err`.
 ///
-/// The claim sets the reuse options before its bind, so the kernel allows a second claim of this
-/// kind. The abstract name excludes this second claim. To rule out every other socket, the calling
-/// function reads the socket table before the bind, and this function reads it after the bind.
+/// This claim sets the reuse options before its bind, so the kernel would allow a second such
+/// claim. The abstract name excludes the second claim. The caller reads the socket table before the
+/// bind, and this function reads it after the bind, to rule out every other socket.
 fn claim_over_leftovers(
     request: &Request,
     port: Port,
@@ -195,10 +194,9 @@ fn claim_over_leftovers(
         *name = exclusive_name(port, effort)?;
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
-    // The connections have the reuse options of their server. The claim sets both options, so it
-    // can bind where a server that sets one of them cannot. So this function first probes with the
-    // options of the requested server. The probe must precede the claim: the connections can make
-    // the bind of a server with SO_REUSEPORT alone fail, but beside a claim that bind succeeds.
+    // The claim sets both reuse options, so it can bind beside connections where a server that sets
+    // only one cannot. So this function first probes with the options of the requested server.
+    // Beside the claim, a probe with SO_REUSEPORT alone would succeed in spite of the connections.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,
@@ -226,7 +224,7 @@ enum Occupant {
     /// Sockets other than connections that an earlier server left. The list is empty if no such
     /// socket is visible, for example because it was closed since the bind.
     Sockets(Vec<Row>),
-    /// The number has only connections that an earlier server left. `sees_claims` is whether the
+    /// The number has only connections that an earlier server left. `sees_claims` is `true` if the
     /// kernel's socket table would also show a claim.
     Leftovers { sees_claims: bool },
     /// The socket table cannot be read.

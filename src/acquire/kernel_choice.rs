@@ -17,8 +17,8 @@ use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER, SMALL_RANGE};
 
 /// Lets the kernel choose the number.
 ///
-/// Returns `None` if the range is small or about half used up, if the request wants a multiple
-/// (`aligned`), or if every choice was rejected.
+/// Returns `None` for a small or about half used range, for a request for a multiple (`aligned`),
+/// or if every choice was rejected.
 pub(super) fn reserve(
     request: &Request,
     stats: &mut AttemptStats,
@@ -30,8 +30,8 @@ pub(super) fn reserve(
         return Ok(None);
     }
     let parity = ParityExhaustion::of_this_namespace();
-    // The claims of rejected numbers. They stay open until this function ends, so that the kernel
-    // does not offer these numbers again.
+    // The claims of rejected numbers stay open until this function ends, so that the kernel does
+    // not offer these numbers again.
     let mut rejected = Vec::new();
     // An administrator may have changed the range since the last pick, so an old cached range is
     // read again.
@@ -68,9 +68,9 @@ pub(super) fn reserve(
     Ok(None)
 }
 
-/// Draws random numbers of the range, except the ports in `own`, which this call has already
-/// reserved. Sets `stats.spared` if few numbers are free, and this crate leaves these for outgoing
-/// connections.
+/// Reserves a random number of the range, except the ports in `own`, which this call has already
+/// reserved. If few numbers are free, sets `stats.spared` and returns `None`, so that these numbers
+/// stay free for outgoing connections.
 pub(super) fn draw(
     request: &Request,
     range: &EphemeralRange,
@@ -105,8 +105,8 @@ pub(super) fn draw(
     Ok(None)
 }
 
-/// Turns the claim into a reservation. Returns the claim if the request excludes its number, or if
-/// the lease is refused.
+/// Turns the claim into a reservation. If the request excludes its number, or the lease is refused,
+/// the inner `Err` returns the claim.
 fn adopt(
     request: &Request,
     claim: Claim,
@@ -131,20 +131,20 @@ fn adopt(
     }
 }
 
-/// Whether outgoing connections need the numbers of the range. They do if the range is small, or if
-/// the kernel has shown that at least half of it is in use.
+/// Returns `true` if the range is small, or if the kernel has shown that at least half of it is in
+/// use. Outgoing connections need the numbers of the range in both cases.
 pub(super) fn is_needed(range: &EphemeralRange) -> bool {
     is_small(range) || ParityExhaustion::of_this_namespace().is_proven()
 }
 
-/// Whether the range is so small that a few dozen reservations would take a large part of it.
+/// Returns `true` if a few dozen reservations would take a large part of the range.
 pub(super) fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() < SMALL_RANGE
 }
 
-/// Whether `range.spare()` more numbers of the range are free for outgoing connections. To find
-/// out, this function claims that many random numbers for a moment. A port in `own` does not count
-/// as free. If no number of the range is free, connect(2) can fail in every process.
+/// Returns `true` if `range.spare()` further numbers are free for outgoing connections. Checks this
+/// by claiming that many random numbers for a moment, except those in `own`. If no number of the
+/// range is free, connect(2) can fail in every process.
 fn leaves_spare(range: &EphemeralRange, own: &PortSet) -> Result<bool, AttemptError> {
     let mut free = Vec::with_capacity(range.spare());
     // An outgoing connection can also use a number that the request does not admit.

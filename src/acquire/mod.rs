@@ -43,12 +43,12 @@ pub(crate) struct Refused {
 /// Reserves `n` ports: the exact ones of the request in ascending order, then ports that this crate
 /// picks.
 ///
-/// While the call waits for one exact port, it keeps the lower exact ports. So each such call waits
-/// only for a port above all ports that it holds. Such calls never wait for each other in a circle.
+/// A call that waits for one exact port keeps the lower exact ports. So each call waits only for a
+/// port above all ports that it holds. Such calls cannot wait for each other in a circle.
 ///
-/// If an automatic pick fails during a wait, the call releases all ports before the next try.
-/// Without a wait it keeps them. If it released them, a child forked meanwhile could still have
-/// copies of their sockets, and the kernel would refuse those ports in the next try.
+/// If an automatic pick fails during a wait, the call releases all ports before the next try. A
+/// call without a wait keeps its ports. If it released them, a child forked meanwhile could have
+/// copies of the sockets, and the next try would fail.
 pub(crate) fn reserve_many(request: &Request, n: usize) -> Result<Vec<Reservation>, Refused> {
     let _memo = Memo::new();
     let mut retries = Retries::new(request);
@@ -108,7 +108,7 @@ struct Retries {
     budget: RetryBudget,
     wait: Duration,
     queue: Option<Queue>,
-    /// Whether the current try of a pick is the last one.
+    /// `true` if the current try of a pick is the last one. Used only without a `wait`.
     is_last: bool,
 }
 
@@ -139,8 +139,8 @@ impl Retries {
         }
     }
 
-    /// Repeats `attempt` until it succeeds, until a repetition cannot help, or until the wait or
-    /// the retry budget of the call is used up.
+    /// Repeats `attempt` until it succeeds, or until a repetition cannot help. Ends at the latest
+    /// when the wait or the retry budget of the call is used up.
     fn until_success<T>(
         &mut self,
         attempt: &mut dyn FnMut(&mut Effort<'_>) -> Result<T, AttemptError>,
@@ -164,18 +164,17 @@ impl Retries {
         took: Duration,
     ) -> Result<RetryLevel, Refused> {
         let Some(queue) = &mut self.queue else {
-            // An error other than `NoneFree` is final: the attempt itself has retried, or a retry
-            // cannot help. A pick that tried only a few numbers is repeated, because forked
-            // children may have copies of sockets that were just closed. Such copies can block all
-            // of these numbers.
+            // An error other than `NoneFree` is final: the attempt has retried, or a retry cannot
+            // help. A pick that tried only a few numbers is repeated. Copies of just closed sockets
+            // in forked children can block all of these numbers.
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
             if self.is_last || !may_be_residual(stats) {
                 return Err(Refused::at_once(error));
             }
-            // One more try follows even if no further pause is allowed. The search for the owner
-            // takes time, and most forked children call exec meanwhile.
+            // One more try follows even if the budget allows no further pause. Most forked children
+            // call exec while `owner_of_any` searches for the owner.
             self.is_last = !self
                 .budget
                 .pause(|| residual::owner_of_any(stats.residual()));
@@ -186,7 +185,8 @@ impl Retries {
         }
         match queue.pause(level, took) {
             Some(level) => Ok(level),
-            // The time is up, but the last try did not read the socket table. One more try does.
+            // The time is up, but the last try did not read the socket table. So one more try reads
+            // it.
             None if level == RetryLevel::Once => Ok(RetryLevel::WithTable),
             None => Err(Refused {
                 error,
@@ -205,16 +205,16 @@ impl Refused {
     }
 }
 
-/// Whether sockets that were released a moment ago may explain why no number was free. Such sockets
-/// hardly block more than [`FEW_NUMBERS`] numbers. They are not the reason if no socket or abstract
-/// name blocked a number, or if the pick left the last free numbers for outgoing connections.
+/// Returns `true` if sockets that were released a moment ago may explain why no number was free.
+/// Such sockets hardly block more than [`FEW_NUMBERS`] numbers. With `spared`, the reason is that
+/// the pick left the last free numbers for outgoing connections.
 fn may_be_residual(stats: &AttemptStats) -> bool {
     !stats.spared && stats.tried() <= FEW_NUMBERS && !stats.residual().is_empty()
 }
 
-/// Takes the port's lease. If the lock folder cannot be used, but a claim can keep the port
-/// (`claims`), the inner `Err` says why the folder cannot be used. An invalid `PORTLEASE_DIR` leads
-/// to the outer `Err` in any case.
+/// Takes the port's lease. If a claim can keep the port without a lease (`claims`), the inner `Err`
+/// says why the lock folder cannot be used. An invalid `PORTLEASE_DIR` leads to the outer `Err` in
+/// any case.
 fn lease_for(
     port: Port,
     claims: bool,

@@ -18,13 +18,12 @@ use crate::sockets;
 /// The record of a reservation for this request. `ProtocolReservation::publish` adds the inode of
 /// the claim later.
 ///
-/// Fails if descriptors or memory are lacking, because the start time of this process then cannot
-/// be read. A child process needs that time to recognize that the port belongs to its parent.
+/// Fails if a process's start time cannot be read because descriptors or memory are lacking. A
+/// child process needs the start time to recognize that the port belongs to its parent.
 pub(super) fn record(request: &Request) -> io::Result<Record> {
     let process = this_process()?;
-    // If the caller passed the command of a program that it starts, as `portlease run` does, the
-    // record has no source line. The line would be in the caller, and would not help the reader of
-    // a report.
+    // If the caller passed the command that it runs, as `portlease run` does, the record has no
+    // source line. The line would be code of the caller, and would not help the reader of a report.
     let at = match &request.command {
         Some(_) => String::new(),
         None => source_line(request.at),
@@ -54,9 +53,8 @@ pub(super) fn record(request: &Request) -> io::Result<Record> {
 
 /// The caller's source line, or an empty text if it is unknown.
 ///
-/// If the caller passed this crate's function as a value, as in `LazyLock::new(reserve_port)`, the
-/// compiler does not report the caller's line. It reports the line of this crate's function, or the
-/// line of the standard library that calls function values.
+/// For a function passed as a value, as in `LazyLock::new(reserve_port)`, the compiler reports a
+/// line of this crate or of the standard library. Such a line counts as unknown.
 fn source_line(at: &Location<'_>) -> String {
     let file = Path::new(at.file());
     let own_folder = Path::new(file!()).ancestors().nth(2);
@@ -75,8 +73,8 @@ struct ThisProcess {
     pid_namespace: Option<NonZeroU64>,
 }
 
-/// The cached value is valid for one process. A forked child is another process, so it reads the
-/// values again.
+/// The cached value is valid for one process. A forked child reads the values again, because it is
+/// another process.
 fn this_process() -> io::Result<Arc<ThisProcess>> {
     static KNOWN: Mutex<Option<Arc<ThisProcess>>> = Mutex::new(None);
     let id = ProcessId::current();
@@ -100,9 +98,9 @@ fn beneficiary(pid: u32) -> io::Result<Option<Beneficiary>> {
     Ok(started.is_some().then_some(Beneficiary { pid, started }))
 }
 
-/// The name of the calling thread: libtest runs each test on a thread with the name of the test.
-/// For the main thread and unnamed threads, the value of `NEXTEST_TEST_NAME`, or empty without that
-/// variable.
+/// Returns the name of the calling thread, because libtest runs each test on a thread with the name
+/// of the test. For the main thread and unnamed threads, returns the value of `NEXTEST_TEST_NAME`,
+/// or an empty text without that variable.
 fn test_name() -> String {
     static NEXTEST: OnceCell<String> = OnceCell::new();
     let thread = std::thread::current();

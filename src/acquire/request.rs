@@ -79,14 +79,15 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Whether a claim (a bound socket) can keep the port. It can if the port is a TCP port, the
-    /// server can bind over a claim, and the kernel passes the checks of
+    /// Returns `true` if a claim (a bound socket) can keep a port of this protocol. This requires
+    /// TCP, a server that can bind over a claim, and a kernel that passes the checks of
     /// [`claim::kernel_keeps_claims`].
     pub(super) fn claims(&self, protocol: Protocol) -> Result<bool, AttemptError> {
         Ok(protocol == Protocol::Tcp && self.server.binds_over_claims() && keeps_claims()?)
     }
 
-    /// Whether a claim can keep each port of the request, as [`claims`](Self::claims) describes.
+    /// Returns `true` if a claim can keep each port of the request, as [`claims`](Self::claims)
+    /// describes.
     pub(super) fn claims_every_port(&self) -> Result<bool, AttemptError> {
         for protocol in self.protocols {
             if !self.claims(*protocol)? {
@@ -96,13 +97,12 @@ impl Request {
         Ok(true)
     }
 
-    /// Whether an automatic pick may yield the number. The caller checks that the number is in the
-    /// requested range. The pick yields only multiples of `aligned`. It never yields an excluded
-    /// number, 65535, or a number that browsers refuse to connect to. The pick does not call this
-    /// function for preferred numbers.
+    /// Returns `true` if an automatic pick may yield the number: a multiple of `aligned` that is
+    /// not excluded, not 65535, and not refused by browsers. The caller checks that the number is
+    /// in the requested range. The pick does not call this function for preferred numbers.
     ///
-    /// If the request has no range, the pick also avoids the numbers of common services. It still
-    /// takes such a number if the administrator withheld it from the kernel (on Linux
+    /// If the request has no range, the number must not be that of a common service either. An
+    /// exception is a number that the administrator withheld from the kernel (on Linux
     /// `ip_local_reserved_ports`), perhaps for these tests.
     pub(crate) fn admits(&self, port: u16) -> bool {
         port.is_multiple_of(self.aligned) && self.admits_further(port)
@@ -191,7 +191,7 @@ impl Request {
 
     /// How many numbers an automatic pick skips, although the options allow them: 65535, and
     /// numbers that browsers refuse to connect to. Only multiples of `aligned` count. Without a
-    /// requested range the count is 0 once the pick has tried a number.
+    /// requested range, returns 0 if the pick has tried any number.
     pub(super) fn blocked_in_range(&self, tried: usize, aligned: u16) -> usize {
         let all = (tried == 0).then_some(1..=u16::MAX);
         let range = self.allowed.clone().or(all).into_iter().flatten();

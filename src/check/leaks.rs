@@ -36,7 +36,7 @@ use crate::sockets::{self, ScanDepth};
 ///
 /// # Panics
 ///
-/// If listeners are left; the message then names each one. Also if the socket table, or the owners
+/// If listeners are left: the message names each of them. Also if the socket table, or the owners
 /// of new listeners, cannot be read. Before the panic, the call retries as
 /// [`check_no_leaked_listeners`] does, for about 2 s at most.
 #[track_caller]
@@ -61,13 +61,13 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// # Errors
 ///
 /// A [`Diagnosis`] of the first listener that is left, with the other listeners as its
-/// [`more`](Diagnosis::more). The call also fails if the socket table cannot be read. It fails too
-/// if there are new listeners but no process can be inspected, as without `/proc`. Only root sees a
-/// descendant that runs as another user.
+/// [`more`](Diagnosis::more). The call also fails if the socket table cannot be read, or if there
+/// are new listeners but no process can be inspected, as without `/proc`. Without the rights of
+/// root, the call misses the listeners of a descendant that runs as another user.
 ///
 /// A listener that was closed can stay open in a forked child until the child calls exec. So the
 /// call retries, for about 2 s at most, while one of the listeners belongs only to such children. A
-/// listener that is still open after that counts as left.
+/// listener that is still open after the retries counts as left.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
     let unreadable = |e: io::Error| diagnose::without_port(Verdict::cannot_tell(&e));
     let listeners = || sockets::all_listeners().map_err(unreadable);

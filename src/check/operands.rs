@@ -6,20 +6,19 @@ use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::ownership::Asker;
 
-/// The operands of one check, each with its ports. An operand can have several ports: a reservation
-/// of TCP and UDP has two.
+/// The operands of one check, such as numbers, addresses and reservations, with their ports. A
+/// reservation of TCP and UDP has two ports.
 pub(super) struct Operands {
-    /// The result for each operand. An operand without a port is an error from the start.
+    /// One result per operand. A result starts as an error if `ports_of` fails for the operand.
     results: Vec<Result<(), Diagnosis>>,
     pub(super) ports: Vec<OperandPort>,
 }
 
-/// A port of an operand.
 #[derive(Clone, Copy)]
 pub(super) struct OperandPort {
     pub(super) port: Port,
     pub(super) asker: Asker,
-    /// The position of the operand.
+    /// The index of the operand in the field `results`.
     operand: usize,
 }
 
@@ -44,9 +43,9 @@ impl Operands {
         all
     }
 
-    /// The result for each operand: the report on the first of its ports that failed, if one did.
-    /// The verdicts are in the order of `ports`. A port that passes the check has the verdict
-    /// `None`.
+    /// Returns one result per operand: an error with the report on its first failed port, else
+    /// `Ok`. `verdicts` are in the order of `ports`, with `None` for each port that passed the
+    /// check.
     pub(super) fn results(
         mut self,
         verdicts: impl IntoIterator<Item = Option<Verdict>>,

@@ -1,8 +1,9 @@
-//! On Linux this crate gives each port an abstract Unix socket name (unix(7)). A reservation binds
-//! the name if it has no claim (a bound socket), as for UDP ports, or if its port is non-ephemeral.
-//! It also binds the name for a claim beside the connections of an earlier server, because such a
-//! claim is not exclusive. While the name is bound, no other process can make a reservation that
-//! needs the name.
+//! On Linux each port has an abstract Unix socket name (unix(7)). While one reservation has the
+//! name bound, the kernel refuses the name to every other reservation.
+//!
+//! A reservation binds the name in three cases: the reservation has no claim (a bound socket), as
+//! for UDP ports; the port is non-ephemeral; or the claim is beside connections of an earlier
+//! server, and so is not exclusive.
 //!
 //! Like a port, the name belongs to a network namespace. It has no file. The kernel releases it
 //! when no process has the socket open any more.
@@ -42,12 +43,12 @@ mod system {
             })
         }
 
-        /// Whether a socket of this network namespace has the name. The check connects a socket to
-        /// the name and sends nothing. It does not bind the name, so no other process's bind fails
-        /// because of the check.
+        /// Returns `true` if a socket of this network namespace has the name. The check connects to
+        /// the name and sends nothing. It does not bind the name, so it cannot make a bind of
+        /// another process fail.
         pub(crate) fn is_taken(protocol: Protocol, port: u16) -> io::Result<bool> {
-            // All calls use one socket that the process keeps. Creating and closing a socket takes
-            // longer than all other steps of a check for a free port.
+            // The process keeps one socket per network namespace for this check. Creating and
+            // closing a socket takes longer than all other steps of a check for a free port.
             static ASKER: PerNamespace<KeptFd<UnixDatagram>> = PerNamespace::new();
             let make = || KeptFd::new(UnixDatagram::unbound()?);
             let mut kept = ASKER.get_or_try_init(make)?;

@@ -1,9 +1,9 @@
-//! Whether the kernel can assign a claimed number (one that a socket of this crate is bound to) to
-//! a `bind(…, 0)` with SO_REUSEADDR. It can if the setting `net.ipv4.ip_autobind_reuse` of Linux is
-//! on.
+//! Finds out whether the kernel can assign a claimed number (one that a socket of this crate is
+//! bound to) to a `bind(…, 0)` with SO_REUSEADDR. The kernel can do so if the Linux setting
+//! `net.ipv4.ip_autobind_reuse` is on.
 //!
-//! The self-test tries such a bind once. The setting can change later, so each reservation with a
-//! claim reads it.
+//! The self-test tries such a bind. The setting can change later, so each reservation with a claim
+//! also reads the setting.
 
 pub(super) use system::assigned;
 pub(crate) use system::assigns_no_claimed_port;
@@ -23,11 +23,13 @@ mod system {
     use crate::os_error::is_exhaustion;
     use crate::proc_fs;
 
-    /// The number that the kernel assigns to a `bind(ip, 0)` of this socket, if it may choose only
-    /// the number `only`. `None` if it assigns no number. The socket is then still unbound.
+    /// Binds the socket to port 0 of `ip`, and returns the number that the kernel assigns. The
+    /// kernel may assign only the number `only`. Returns `None` if the kernel refuses the bind; the
+    /// socket is then still unbound.
     ///
-    /// The answer is also `None` on Linux before 6.3, which cannot limit a bind to one number. If
-    /// the ephemeral range lacks `only`, the kernel ignores the limit and assigns another number.
+    /// Also returns `None` if the kernel cannot limit a bind to one number, as on Linux before 6.3.
+    /// If `only` is outside the ephemeral range, the kernel ignores the limit and assigns another
+    /// number.
     pub(crate) fn assigned(socket: &Socket, ip: IpAddr, only: u16) -> io::Result<Option<u16>> {
         match ffi::allow_only(socket, only) {
             Err(error) if is_exhaustion(&error) => return Err(error),
@@ -43,9 +45,9 @@ mod system {
         }
     }
 
-    /// Whether the setting is off, or this Linux is too old to have it. The inner error says that
-    /// the setting is on, or that the system does not show it. A lack of descriptors or memory is
-    /// the outer error.
+    /// Returns `Ok(Ok(()))` if the setting is off, or if this Linux is too old to have it. The
+    /// inner error says that the setting is on or unreadable. The outer error is a lack of
+    /// descriptors or memory.
     pub(crate) fn assigns_no_claimed_port() -> io::Result<Result<(), &'static str>> {
         static SETTING: KeptSetting = KeptSetting::new("ip_autobind_reuse");
         let text = match SETTING.read() {
@@ -64,10 +66,9 @@ mod system {
 
     /// Linux before 5.7 lacks the setting, and never assigns a claimed port.
     ///
-    /// A kernel that only imitates Linux lacks it too, and calls itself an old Linux: gVisor is
-    /// "4.4.0". On the host's network gVisor passes each bind on to a kernel that may have the
-    /// setting on. So this function also checks for settings that every Linux has in each network
-    /// namespace.
+    /// gVisor also lacks the setting, and reports the old release 4.4.0. On the host's network
+    /// gVisor passes each bind on to a kernel that may have the setting on. To exclude gVisor, this
+    /// function also requires settings that every Linux has in each network namespace.
     fn is_linux_before_5_7() -> bool {
         let settings = [
             "conf/all/forwarding",
@@ -115,7 +116,7 @@ mod tests {
         };
         let mut is_assigned_if_released = false;
         let mut can_limit = true;
-        // Another process can take the released number first, so the test tries several.
+        // Another process can take the released number first, so the test tries several numbers.
         for _ in 0..64 {
             let claim = Claim::any().unwrap();
             let port = claim.port();
@@ -124,8 +125,8 @@ mod tests {
             is_assigned_if_released |= assigned(&server(), ip, port).unwrap() == Some(port);
             can_limit &= ffi::allow_only(&server(), port).is_ok();
         }
-        // The kernel must assign a released number. Without this control, the test would also pass
-        // if `assigned` always returned `None`, as it does on Linux before 6.3 and on emulators.
+        // If the kernel can limit a bind, it must have assigned a released number. Without this
+        // check, the test would also pass if `assigned` always returned `None`.
         assert_eq!(is_assigned_if_released, can_limit);
     }
 }

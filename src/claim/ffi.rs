@@ -10,9 +10,11 @@ use windows_sys::Win32::Networking::WinSock::{
 };
 
 /// Sets SO_EXCLUSIVEADDRUSE. Call this before the bind of the socket. After the bind, Windows
-/// refuses every other bind to the same address, with any options. If the address is a wildcard,
-/// Windows also refuses binds to the single addresses that the wildcard contains. If the address is
-/// a single one, another socket can still bind the wildcard, unless it sets the option too.
+/// refuses every other bind to the same address and port, with any options.
+///
+/// If the address is a wildcard, Windows also refuses binds to the single addresses that the
+/// wildcard contains. If the address is a single one, Windows still admits a bind of the wildcard
+/// by a socket without this option.
 pub(super) fn set_exclusive(socket: &Socket) -> io::Result<()> {
     let on = 1i32.to_ne_bytes();
     // SAFETY: the socket is open while it is borrowed. The option is a BOOL, four bytes, and `on`

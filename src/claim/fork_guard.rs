@@ -39,9 +39,11 @@ pub(super) fn wait_for_forked_copies(
     }
 }
 
-/// This version probes once and does not wait. Windows has no forked children. macOS has no
-/// pipe2(2), so a new pipe is inheritable for a moment there. A child that is forked in that moment
-/// keeps the pipe after its exec, until it exits. A wait for that child would use up the budget.
+/// On Windows and Apple systems the probe does not wait. Windows has no forked children.
+///
+/// macOS has no pipe2(2), so a new pipe is inheritable for a moment. A child that is forked in that
+/// moment keeps the pipe after its exec, until the child exits. A wait for that child would use up
+/// the budget.
 #[cfg(not(all(unix, not(target_vendor = "apple"))))]
 pub(super) fn wait_for_forked_copies(
     probe: impl FnOnce() -> io::Result<()>,

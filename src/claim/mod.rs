@@ -34,9 +34,9 @@ pub(crate) use system::{BIND_MODES, listen, udp_socket};
 /// A TCP socket that is bound to a port on all addresses and never listens.
 ///
 /// If the kernel [keeps claims](kernel_keeps_claims), it gives the port to no `bind(…, 0)` and no
-/// outgoing connection while the claim exists. It refuses a second exclusive claim, and every bind
-/// without the reuse options (SO_REUSEADDR, SO_REUSEPORT). A server that sets SO_REUSEADDR still
-/// binds the port and listens on it.
+/// outgoing connection while the claim exists. The kernel refuses a second exclusive claim, and
+/// every bind without the reuse options (SO_REUSEADDR, SO_REUSEPORT). A server that sets
+/// SO_REUSEADDR still binds the port and listens on it.
 #[derive(Debug)]
 pub(crate) struct Claim {
     socket: Socket,
@@ -49,19 +49,19 @@ impl Claim {
         Self::test_and_set(0)
     }
 
-    /// Claims this number. The bind fails with `AddrInUse` if any socket has the port, also one in
-    /// TIME_WAIT.
+    /// Claims this number. The bind fails with `AddrInUse` if any TCP socket has the port, even one
+    /// in TIME_WAIT.
     pub(crate) fn exact(port: u16) -> io::Result<Claim> {
         Self::test_and_set(port)
     }
 
-    /// Claims a number that only connections of an earlier server still have. The kernel refuses
+    /// Claims a number whose only sockets are connections of an earlier server. The kernel refuses
     /// the bind if that server set no reuse option.
     ///
-    /// The claim sets the reuse options before its bind, so a second such bind would also succeed.
-    /// Only one caller at a time can pass `_exclusive`, the abstract name of this port. The caller
-    /// reads the socket table before and after the bind, and so finds every other socket on the
-    /// port.
+    /// The claim sets the reuse options before its bind, so the kernel would admit a second claim
+    /// of this kind. `_exclusive`, the abstract name of this port, prevents a second claim: only
+    /// one caller at a time can have the name. To find all other sockets on the port, the caller
+    /// reads the socket table before and after the bind.
     pub(crate) fn over_leftovers(port: u16, _exclusive: &ExclusiveName) -> io::Result<Claim> {
         let socket = wildcard_socket()?;
         system::share(&socket)?;
@@ -109,7 +109,7 @@ fn wildcard(port: u16) -> io::Result<SocketAddr> {
     Ok(SocketAddr::new(ip, port))
 }
 
-/// Whether the kernel has IPv6 sockets that also serve IPv4. The process keeps the answer.
+/// `true` if the kernel has IPv6 sockets that also serve IPv4. The process keeps the answer.
 static HAS_IPV6: OnceCell<bool> = OnceCell::new();
 
 fn has_ipv6() -> io::Result<bool> {

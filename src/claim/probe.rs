@@ -1,4 +1,5 @@
-//! A probe binds a port and closes the socket at once, to find out whether a server could bind it.
+//! A probe binds a port and closes the socket at once, to find out whether a server could bind the
+//! port.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -59,8 +60,8 @@ fn probe(
 ) -> io::Result<()> {
     let (kind, mode) = match protocol {
         Protocol::Tcp => (Type::STREAM, mode),
-        // A UDP server that sets a reuse option usually wants to share its port. The probe stands
-        // for all other UDP servers.
+        // A UDP server that sets a reuse option usually wants to share its port. The probe
+        // represents a server without such options.
         Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, BindMode::Plain),
     };
     let bound = || {
@@ -71,8 +72,8 @@ fn probe(
     };
     match mode {
         BindMode::Plain => fork_guard::wait_for_forked_copies(|| bound().map(drop), budget),
-        // Sets the reuse options (on Windows, nothing). They belong to the socket, so they also
-        // apply to a copy in a forked child.
+        // `share` sets the reuse options after the bind (on Windows, nothing). The options belong
+        // to the socket, so they also apply to a copy in a forked child.
         BindMode::Exclusive => system::share(&bound()?),
         BindMode::Server | BindMode::ReusePort => bound().map(drop),
     }

@@ -11,7 +11,8 @@ use super::{Claim, system, unbound};
 use crate::namespace::PerNamespace;
 use crate::retry::SELF_TESTS;
 
-/// Whether this kernel keeps what a [`Claim`] promises. The inner error says why it does not.
+/// Tests whether this kernel keeps what a [`Claim`] promises. The inner error says why the kernel
+/// does not, or that a sandbox forbids the test.
 ///
 /// The process keeps the answer of the self-test for each network namespace. Each call also reads
 /// the setting `ip_autobind_reuse`. That setting can change at any time, and if it is on, the
@@ -20,8 +21,8 @@ use crate::retry::SELF_TESTS;
 /// If the self-test itself fails (a sandbox, a lack of descriptors), there is no answer to keep.
 /// The next call repeats the test.
 ///
-/// The test claims the first of `numbers` that is not in use. For the number 0 the kernel chooses
-/// one. One number is enough, because the kernel treats claims of all numbers alike.
+/// The test claims the first of `numbers` that is not in use. The number 0 lets the kernel choose.
+/// One number is enough, because the kernel treats claims of all numbers alike.
 pub(crate) fn kernel_keeps_claims<N: Iterator<Item = u16>>(
     numbers: impl Fn() -> io::Result<N>,
 ) -> io::Result<Result<(), &'static str>> {
@@ -94,8 +95,8 @@ fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
     Ok(Ok(()))
 }
 
-/// Whether the kernel keeps the promises of a claim to the servers of one IP family. Also `Ok` if
-/// the kernel lacks the family.
+/// Tests the promises of the claim on `port` with servers of one IP family. The answer is also `Ok`
+/// if the kernel lacks the family.
 fn test_family(
     loopback: IpAddr,
     wildcard: IpAddr,
@@ -151,8 +152,8 @@ fn is_missing_address(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || system::is_missing_family(error)
 }
 
-/// Claims the first of these numbers that is not in use. Also returns whether the kernel chose the
-/// number. Such a number is ephemeral. If all numbers are in use, returns the last refusal.
+/// Claims the first of these numbers that is not in use. Also returns `true` if the kernel chose
+/// the number, which is then ephemeral. If all numbers are in use, returns the last refusal.
 fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<(Claim, bool)> {
     let mut refusal = io::ErrorKind::AddrInUse.into();
     for number in numbers {
@@ -172,13 +173,12 @@ enum Served {
     ByAssignment,
 }
 
-/// Lets the unbound socket listen on the claimed number. If the number is ephemeral, the socket
-/// first binds port 0, with a limit to the claimed number. A kernel that keeps claims refuses this
+/// Binds the server to the claimed number and listens. If the number is ephemeral, the server first
+/// binds port 0, with a limit to the claimed number. A kernel that keeps claims refuses this first
 /// bind, which leaves the socket unbound.
 ///
-/// If the number is not ephemeral, the socket does not bind port 0. The kernel ignores a limit
-/// outside of the ephemeral range (`inet_sk_get_local_port_range`). It would assign another number,
-/// perhaps the last free one.
+/// If the number is not ephemeral, the server does not bind port 0. The kernel would ignore the
+/// limit (`inet_sk_get_local_port_range`) and assign another number, perhaps the last free one.
 fn serve_over(mut server: Socket, ip: IpAddr, port: u16, is_ephemeral: bool) -> io::Result<Served> {
     server.set_reuse_address(true)?;
     let assigned = if is_ephemeral {

@@ -89,7 +89,7 @@ mod linux {
         ExclusiveName::take(Protocol::Tcp, claim.port()).unwrap();
     }
 
-    /// All threads check with the one socket that `is_taken` keeps.
+    /// All threads use the one socket that `is_taken` keeps.
     #[test]
     fn threads_that_ask_for_names_at_once_get_their_own_answers() {
         let claims = [(); 8].map(|()| Claim::any().unwrap());

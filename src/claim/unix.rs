@@ -13,9 +13,9 @@ use super::{BindMode, Identity};
 /// server without reuse options.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusive];
 
-/// Whether a probe of all addresses binds `0.0.0.0` in addition to `[::]`. On Unix, a probe binds
-/// `[::]` only where `[::]` covers both families. The kernel then refuses the bind if a server of
-/// either family has the port.
+/// `true` if a probe of all addresses must bind `0.0.0.0` in addition to `[::]`. On Unix, a probe
+/// binds `[::]` only where `[::]` covers both families. The kernel then refuses the bind if a
+/// server of either family has the port, so one bind is enough.
 pub(super) const PROBES_EACH_FAMILY: bool = false;
 
 pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {
@@ -37,8 +37,8 @@ pub(super) fn is_missing_family(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT)
 }
 
-/// Sets the reuse options, so that a server with SO_REUSEADDR can bind the same port. A server of
-/// the same user with SO_REUSEPORT alone can bind it too.
+/// Sets both reuse options. A server with SO_REUSEADDR can then bind the same port, and so can a
+/// server of the same user with SO_REUSEPORT alone.
 pub(super) fn share(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)
@@ -56,7 +56,7 @@ pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     socket.bind(&addr.into())
 }
 
-/// `TcpListener::bind` of the standard library sets SO_REUSEADDR.
+/// Listens with SO_REUSEADDR, which `TcpListener::bind` of the standard library sets.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(addr)
 }

@@ -11,8 +11,8 @@ use super::{BindMode, Identity, ffi};
 /// SO_EXCLUSIVEADDRUSE on Windows.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 
-/// Whether a probe of all addresses binds `0.0.0.0` in addition to `[::]`. A bind of `[::]` for
-/// both families may not be enough. No document says whether Windows refuses it while a server for
+/// `true` if a probe of all addresses must bind `0.0.0.0` in addition to `[::]`. A bind of `[::]`
+/// alone may not be enough: no document says whether Windows refuses this bind while a server for
 /// IPv4 alone has the port.
 pub(super) const PROBES_EACH_FAMILY: bool = true;
 

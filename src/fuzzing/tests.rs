@@ -14,7 +14,7 @@ use crate::model::process::ProcessState;
 use crate::model::record::{Beneficiary, StableName};
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
-/// A configuration with this number of cases. proptest then writes no file of failures into the
+/// Configures this number of cases. Without failure persistence, proptest writes no file into the
 /// source tree. It still prints the smallest failing input.
 fn cases(cases: u32) -> Config {
     Config {
@@ -63,8 +63,8 @@ fn with_header(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = V
 fn ip(v6: bool) -> BoxedStrategy<IpAddr> {
     if v6 {
         let anything = any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into());
-        // Random bits rarely give these addresses. A link-local address has a scope id, and an
-        // IPv4-mapped one could be decoded as IPv4.
+        // Random bits rarely give the special addresses below. A link-local address has a scope id,
+        // and an IPv4-mapped address could be decoded as IPv4.
         let link_local =
             any::<u16>().prop_map(|last| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last).into());
         let mapped =
@@ -225,7 +225,7 @@ proptest! {
         addr in addr(true),
         attributes in prop_oneof![
             vec(prop_oneof![Just(0u8), 3..16u8, any::<u8>()], 0..24),
-            // The last attribute of a message, without its padding.
+            // The last attribute of a message can lack its padding.
             (5..8u8, 0..4u8).prop_map(|(length, kind)| {
                 [length, 0, kind, 0, 1, 1, 1, 1][..length.into()].to_vec()
             }),
@@ -382,7 +382,7 @@ proptest! {
             .map(|(any, state)| if any % 3 == 0 { *any } else { *state });
         let table: Vec<u8> = [count].into_iter().chain(words).flat_map(u32::to_le_bytes).collect();
         super::iphlpapi(&[&[mode, 40, 0][..], &table].concat());
-        // The last value is the size of a row in words.
+        // The third value of each entry is the size of a row in words.
         let tables = [
             (Protocol::Tcp, false, 6),
             (Protocol::Tcp, true, 14),

@@ -51,7 +51,8 @@ impl Ancestor {
     /// interpreter runs. Each name comes with the arguments that follow it.
     fn names(&self) -> impl Iterator<Item = (&str, &[String])> {
         let arguments = self.words.get(1..).unwrap_or_default();
-        // npm names its process after its command line: "npm run dev".
+        // npm sets its title to its command line, such as "npm run dev". So the first word is the
+        // name.
         let title = match is_pm2_daemon(&self.name) {
             true => "pm2",
             false => self.name.split(' ').next().unwrap_or_default(),
@@ -115,8 +116,8 @@ fn first_operand(arguments: &[String]) -> Option<usize> {
     (0..arguments.len()).find(|&at| !arguments[at].starts_with('-') && !is_value(at))
 }
 
-/// Whether `option` is one of the arguments up to and including the first operand. It may also be a
-/// subcommand, which is the first operand. The value of an argument, after `=`, does not count.
+/// Returns `true` if `option` is an argument before the first operand, or if it is the first
+/// operand (a subcommand). Text after `=` in an argument is ignored.
 fn has_option(arguments: &[String], option: &str) -> bool {
     let end = first_operand(arguments).map_or(arguments.len(), |at| at + 1);
     let mut words = arguments[..end].iter();
@@ -209,7 +210,7 @@ mod tests {
             // `air` is a target of make, and `entr` is a file.
             ("make", "make air", "air"),
             ("vim", "vim entr", "entr"),
-            // The words are arguments of the script, or the beginning of its name.
+            // Here `--watch` or `watch` is an argument of the script, or the beginning of its name.
             ("node", "node build.js --watch", "node --watch"),
             (
                 "node",

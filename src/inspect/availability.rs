@@ -1,4 +1,5 @@
-//! Whether a port is free: a server could bind it now, and no other reservation has the port.
+//! Checks whether a port is free: a server could bind it now, and no other reservation has the
+//! port.
 
 use std::io;
 use std::time::Duration;
@@ -44,9 +45,9 @@ impl Availability {
         }
     }
 
-    /// Replaces this answer by the conflict with another reservation of the port, if there is one.
-    /// A conflict does not replace an answer that names the blocking sockets. It also does not
-    /// replace an error of the check other than a missing permission.
+    /// If another reservation has the port, returns this conflict instead of `self`. Two kinds of
+    /// answers stay: one that names the blocking sockets, and an error of the check other than a
+    /// missing permission.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free
@@ -68,7 +69,7 @@ impl Availability {
 
     /// The sockets whose owners decide whether a retry can help. The list is empty if no socket
     /// explains why the port is busy. `None` if a retry cannot help, or if the system does not
-    /// report the socket that has the abstract name.
+    /// report the socket that has the port's abstract Unix socket name.
     fn blocking(&self, port: Port) -> Option<Vec<Row>> {
         match self.verdict {
             Verdict::InUse(Cause::Holder) => Some(self.blocking.clone()),
@@ -92,8 +93,8 @@ struct Question {
     budget: RetryBudget,
 }
 
-/// For each port, whether a server of this kind could bind it now, and no other reservation has it.
-/// The answers are in the order of the ports.
+/// Checks for each port whether a server of this kind could bind it now, and no other reservation
+/// has it. The verdicts are in the order of the ports.
 ///
 /// The check of a port is repeated within its retry budget in two cases: no visible owner explains
 /// why the port is busy, or all owners are forked children that have not called exec. All budgets
@@ -118,7 +119,7 @@ pub(crate) fn of_each(
     let has_paused = answer(questions(&budget), kind, &mut verdicts);
     if has_paused {
         // Each answer may be out of date. While one port was retried, another port may have been
-        // taken or released. Even for a single port, a forked child may have called exec during the
+        // taken or released. Even with one port, a forked child may have released it during the
         // last search for the owner.
         let last = || match ports.len() {
             1 => RetryBudget::none(),
@@ -129,7 +130,7 @@ pub(crate) fn of_each(
     verdicts
 }
 
-/// Writes the answer to each question into `verdicts`. Returns whether a check was repeated.
+/// Writes the answer to each question into `verdicts`. Returns `true` if a check was repeated.
 fn answer(mut open: Vec<Question>, kind: ServerKind, verdicts: &mut [Verdict]) -> bool {
     let mut has_paused = false;
     loop {
@@ -168,7 +169,8 @@ fn answer(mut open: Vec<Question>, kind: ServerKind, verdicts: &mut [Verdict]) -
 }
 
 /// Checks the port once, by a bind. If the kernel refuses the bind, the function reads the reason
-/// from the socket table. It does not search for the processes of the sockets, which would be slow.
+/// from the socket table. It does not search for the processes of the sockets, because that search
+/// is slow.
 pub(crate) fn look(
     port: Port,
     kind: ServerKind,
@@ -236,8 +238,8 @@ fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) ->
         Err(e) => match refusal(port, &e) {
             None => return Bound::Refused(Box::new(context)),
             Some(verdict @ (Verdict::Privileged | Verdict::Forbidden)) => {
-                // Without the privilege to bind the port, the listeners can still show that the
-                // port is taken.
+                // This process lacks the permission for the bind. A listener can still show that
+                // the port is taken.
                 let rows = listeners(port, &PortTables::EachPort);
                 if rows.is_empty() {
                     Availability::of(verdict)
@@ -251,8 +253,8 @@ fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) ->
     Bound::Answered(found.unless_reserved(&context))
 }
 
-/// Why the kernel refused the bind: which sockets or reservations have the port. The port can still
-/// be free for a server of this kind.
+/// Finds out which sockets or reservations made the kernel refuse the bind. The answer can still be
+/// `Free`: the refused bind set no reuse option, but a server of this kind may set one.
 fn explain(
     context: &PortContext,
     kind: ServerKind,
@@ -275,9 +277,8 @@ fn find_blocking(
         ServerKind::Plain => false,
     };
     let admitted = admits_server();
-    // On Linux a read of the listeners alone takes a tenth to a hundredth of the time of a read of
-    // every socket, by the size of the kernel's tables. The read of the listeners is usually
-    // enough.
+    // On Linux, reading only the listeners takes 1/10 to 1/100 of the time of reading every socket,
+    // depending on the size of the kernel's tables. The listeners are usually enough.
     if !admitted {
         let rows = listeners(port, tables);
         if !rows.is_empty() {
@@ -293,8 +294,8 @@ fn find_blocking(
             unseen: vec![Incompleteness::Sockets(port.protocol)],
         },
     };
-    // Beside a claim (a socket that this crate has bound) the kernel refuses a server without the
-    // reuse options, even if the caller itself holds the claim.
+    // For a server without the reuse options, every claim (a socket that this crate has bound)
+    // blocks the port, even the caller's own claim.
     let is_over_claim = |row: &Row| kind != ServerKind::Plain && context.is_claim(row);
     let unseen_claim = cfg!(target_os = "linux")
         && port.protocol == Protocol::Tcp
@@ -303,8 +304,8 @@ fn find_blocking(
     others.retain(|row| row.matches_addr(port.ip, port.scope_id) && !is_over_claim(row));
     let has_others = !others.is_empty();
     let waits = others.iter().any(|row| row.state == State::TimeWait);
-    // Listening and bound sockets always block the port. Other connections block it only if the
-    // trial bind of a server has failed.
+    // Listening and bound sockets block the port. Other sockets block it only if the trial bind of
+    // a server has failed. TIME_WAIT is handled below.
     others.retain(|row| match row.state {
         State::TimeWait => false,
         State::Listen | State::Bound => true,
@@ -313,10 +314,9 @@ fn find_blocking(
     if !others.is_empty() {
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
-        // A server of this kind can bind. If `admitted` is false, the first trial failed and the
-        // second one succeeded. So another socket blocked the first trial and has been closed
-        // since, for example the listener of a forked child. The connections in TIME_WAIT were
-        // there during both trials.
+        // A server of this kind can bind. If `admitted` is false, a socket blocked the first trial
+        // and has been closed since, for example the listener of a forked child. The connections in
+        // TIME_WAIT did not block the first trial: they were there in both trials.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else if unseen_claim {
@@ -376,7 +376,7 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     match error.kind() {
         io::ErrorKind::AddrInUse => None,
         io::ErrorKind::AddrNotAvailable => Some(Verdict::NoSuchAddress),
-        // No interface has the link-local address, so the bind had no scope id.
+        // The bind had no scope id, because no interface has this link-local address.
         io::ErrorKind::InvalidInput
             if cfg!(target_os = "linux")
                 && port.scope_id == 0
@@ -394,7 +394,7 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
 }
 
 /// What can be known about a port without a bind. Each socket on the port gives one of these
-/// answers. The answer for the port is the smallest of them, in the order of the variants.
+/// answers. The answer for the port is the first of them, in the order of the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
     /// The port is in use or reserved. A check of the reservations and listeners shows this at low
@@ -406,8 +406,8 @@ pub(crate) enum QuickStatus {
     MaybeFree,
 }
 
-/// Whether the port is in use, as far as that is known without a bind. If a wait bound the port in
-/// each poll, it could keep a starting server from binding.
+/// Checks without a bind whether the port is in use. A wait that bound the port in each poll could
+/// keep a starting server from binding.
 pub(crate) fn quick_status(port: Port, asker: Asker) -> io::Result<QuickStatus> {
     let context = PortContext::read(port, asker)?;
     if context.conflict().is_some() {
@@ -425,7 +425,7 @@ pub(crate) fn quick_status(port: Port, asker: Asker) -> io::Result<QuickStatus> 
         State::Bound if port.protocol != Protocol::Tcp => QuickStatus::Busy,
         State::Bound | State::Connected => QuickStatus::BusyExpensive,
         // The port is the source port of a client, so a server usually cannot bind. The next arm
-        // has the connections of a server, beside which another server may bind.
+        // has the connections of a server: another server may bind beside them.
         _ if row.client => QuickStatus::BusyExpensive,
         _ => QuickStatus::MaybeFree,
     };

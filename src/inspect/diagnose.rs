@@ -160,10 +160,11 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
     facts.into_iter().map(Diagnosis::new).collect()
 }
 
-/// A port may have no listener, while a server has the same number for the other protocol. The
-/// function notes that server, because the caller may have asked for the wrong protocol. If
-/// `expected` is set, only a server of the expected process counts. `asked` has all ports of the
-/// call. A server on one of these ports is not noted, because the caller asked for its protocol
+/// For each port without a listener, notes a server on the same number for the other protocol. The
+/// caller may have asked for the wrong protocol.
+///
+/// If `expected` is set, only a server of the expected process counts. `asked` has all ports of the
+/// call. A server on one of these ports does not count, because the caller asked for its protocol
 /// too.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
@@ -231,8 +232,7 @@ pub(crate) fn not_listening_each(
     let running = expected.pid().filter(runs);
     let halted = running.and_then(|pid| Some((pid, sockets::halt(pid)?)));
     let in_other_network = running.filter(|pid| Namespace::differs_from_that_of(*pid));
-    // If the listeners of the expected process cannot be read, the report does not show those on
-    // other ports.
+    // If the listeners of the expected process cannot be read, the report omits them.
     let own_listeners = OwnListeners::of(expected, asked).unwrap_or_default();
     let report = |((port, _), facts): (&(Port, Verdict), Facts)| {
         let facts = with_redirection(*port, facts);
@@ -254,11 +254,12 @@ pub(crate) fn not_listening_each(
     ports.iter().zip(facts).map(report).collect()
 }
 
-/// Like [`report`], after a wait for a listener has timed out. If no socket listens on the port,
-/// the function tries to connect, because a packet filter may redirect the connections of the port.
-/// It tries the address of the port, or without an address each loopback address. If listeners came
-/// and none stayed open, `last_listener` is the last one whose owner was found. `asked` has all
-/// ports of the wait.
+/// The [`report`] after a wait for a listener has timed out. `asked` has all ports of the wait. If
+/// listeners came and none stayed open, `last_listener` is the last one whose owner was found.
+///
+/// If no socket listens on the port, the function tries to connect, because a packet filter may
+/// redirect the connections of the port. For a port without an address, it tries each loopback
+/// address.
 pub(crate) fn after_waiting_for_any(
     port: Port,
     verdict: Verdict,
@@ -288,7 +289,8 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
     facts
 }
 
-/// Whether the verdict says that the expected listener is missing. Another process may listen.
+/// Returns `true` if the verdict says that the expected listener is missing. Another process may
+/// listen.
 fn lacks_listener(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::NotListening | Verdict::NotHeldBy(_))
 }
@@ -374,7 +376,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
     ports.into_iter().zip(holders).map(facts).collect()
 }
 
-/// Tries which servers could bind now, on the loopback and wildcard addresses of IPv4 and IPv6. A
+/// Tries to bind as each kind of server, on the loopback and wildcard addresses of IPv4 and IPv6. A
 /// port with an address is tried on that address alone, and only if the address is one of these
 /// four.
 fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {

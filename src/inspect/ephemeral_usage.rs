@@ -8,9 +8,9 @@ use crate::sockets;
 /// How full the ephemeral range is. `None` if less than half of it is in use, if `protocols` does
 /// not contain TCP, or if the range cannot be read.
 ///
-/// A read of all TCP sockets takes milliseconds if there are many. So the function first reads an
-/// upper limit of their number, which is cheap. If the limit is below half of the range, the
-/// function reads no more. On systems that do not report such a limit, it always returns `None`.
+/// Reading all TCP sockets takes milliseconds if there are many. So the function first reads a
+/// cheap upper limit of their number. If this limit is below half of the range, the function stops.
+/// Without such a limit, as on systems other than Linux, the result is `None`.
 pub(crate) fn if_crowded(protocols: &[Protocol]) -> Option<EphemeralUsage> {
     if !protocols.contains(&Protocol::Tcp) {
         return None;

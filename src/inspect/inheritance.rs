@@ -1,6 +1,6 @@
 //! Reservations that outlive the process that made them. A forked child that never calls exec
 //! shares the claim (the bound socket of the reservation), the abstract Unix socket name and the
-//! lock. It keeps them until it exits.
+//! lock. The child keeps them until it exits.
 
 use std::io;
 
@@ -13,10 +13,13 @@ use crate::process_id::ProcessId;
 use crate::residual;
 use crate::sockets::{self, Inode, Row, ScanDepth};
 
-/// Completes each lease by what this process sees. If the recorded process has ended, the lease
-/// gets the processes that still hold the reservation. If the record is of another pid namespace,
-/// the lease gets the pid that the recorded process has in the namespace of this process, if it is
-/// visible there. A lease that cannot be examined stays as it is.
+/// Adds to each lease what this process can see of the owner:
+///
+/// - If the recorded process has ended: the processes that still hold the reservation.
+/// - If the record is from another pid namespace: the pid under which this process sees the
+///   recorded process, or that it is not visible.
+///
+/// If the owners cannot be read, the lease gets neither list nor pid.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     let folder = std::env::current_dir().unwrap_or_default();
     for lease in &mut leases {
@@ -95,9 +98,10 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
 }
 
 /// The processes that hold the reservation after the recorded process ended. `None` if there is no
-/// record, or if the recorded process may still run in another pid namespace. It may still run in
-/// two cases: no owner of the socket is visible, or a visible owner is the recorded process by its
-/// start and by the pid in its own namespace.
+/// record, or if the recorded process may still run in another pid namespace.
+///
+/// The recorded process may still run if no owner of the socket is visible. It runs if a visible
+/// owner has the recorded start and, in its own pid namespace, the recorded pid.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();
@@ -105,8 +109,8 @@ fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     is_known.then(|| holder.processes.clone())
 }
 
-/// The pid that the recorded process of another pid namespace has here. `None` if that process is
-/// not visible.
+/// The pid under which this process sees the recorded process of another pid namespace. `None` if
+/// the recorded process is not visible.
 fn pid_here(lease: &Lease, holder: &Holder) -> Option<u32> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();

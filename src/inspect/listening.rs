@@ -1,4 +1,4 @@
-//! Listening: whether a socket would answer on a port.
+//! Checks whether a socket would answer on a port.
 
 use std::collections::HashMap;
 use std::io;

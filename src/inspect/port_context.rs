@@ -43,8 +43,8 @@ impl PortContext {
         }
     }
 
-    /// Whether the socket is the claim (the bound socket of a reservation) of the asker or of the
-    /// lease.
+    /// Returns `true` if the socket is a claim (the bound socket of a reservation): the asker's own
+    /// claim, or the one in the record of the lease.
     pub(super) fn is_claim(&self, row: &Row) -> bool {
         let own = self.own.and_then(|own| own.claim);
         let recorded = self.lease.as_ref().and_then(Lease::record);
@@ -54,8 +54,9 @@ impl PortContext {
     }
 }
 
-/// Whether a reservation has the abstract Unix socket name of the port. If the lock folder shows no
-/// lease on the port, that reservation uses another lock folder or none.
+/// Returns `true` if a process has the abstract Unix socket name of the port. If the lock folder
+/// shows no lease, that process uses another lock folder or none, or it is a forked child that
+/// still has the name of a released reservation.
 pub(super) fn is_named(port: Port) -> bool {
     // If the names cannot be read, the check relies on the bind alone.
     ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)

@@ -93,10 +93,12 @@ pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
         .unwrap_or_else(|| connect(*last))
 }
 
-/// Whether the socket is connected to itself. If a client connects to an ephemeral port that no
-/// socket has, the kernel can choose this port as the client's source port. TCP then connects the
-/// socket to itself. The function sets such a socket to reset the connection when it is closed.
-/// Otherwise the port would stay in TIME_WAIT.
+/// Returns `true` if the socket is connected to itself. If a client connects to an ephemeral port
+/// that no socket has, the kernel can choose this port as the client's source port. TCP then
+/// connects the socket to itself.
+///
+/// The function sets such a socket to reset the connection when the socket is closed. Otherwise the
+/// port would stay in TIME_WAIT.
 fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
     let is_own = stream
         .local_addr()
@@ -151,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// The test calls `redirected` while a server listens. The server stands for one that began to
+    /// The test calls `redirected` while a server listens. The server represents one that began to
     /// listen after the caller had read the listeners.
     #[test]
     fn a_server_that_began_to_listen_is_no_packet_filter() {

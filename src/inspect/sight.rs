@@ -21,7 +21,7 @@ pub(super) fn is_root() -> bool {
 
 /// Records in each holder which kinds of hidden process may own its socket. If this process is not
 /// in the first pid namespace, a process of another namespace may own any socket that has an inode.
-/// If a holder then has such a socket, the function adds [`Incompleteness::PidNamespace`] to
+/// So if a holder has such a socket, the function adds [`Incompleteness::PidNamespace`] to
 /// `unseen`.
 pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompleteness>) {
     let lacks_proc = unseen.iter().any(|reason| reason.is_of_proc());
@@ -39,10 +39,10 @@ pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompletenes
     }
 }
 
-/// Corrects which TCP connections count as outgoing. A connection without a listener may also have
-/// been accepted by a listener that was closed since. Such a connection counts as outgoing if its
-/// server is visible at the other end, or if its local port is ephemeral and the peer's port is
-/// not. A connection in SYN_SENT is always outgoing.
+/// Corrects which TCP connections count as outgoing. A connection without a listener may have been
+/// accepted by a listener that was closed since. So such a connection counts as outgoing only if a
+/// socket of this machine listens at its other end, or if its local port is ephemeral and the
+/// peer's port is not. A connection in SYN_SENT is always outgoing.
 ///
 /// Also notes which unconnected sockets of the other protocols may belong to clients.
 pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
@@ -51,8 +51,7 @@ pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) 
     };
     let is_unconnected =
         |holder: &Holder| holder.protocol != Protocol::Tcp && holder.state == State::Bound;
-    // Without a range no number counts as ephemeral, so no connection is called outgoing by its
-    // number.
+    // If the ephemeral range cannot be read, no number counts as ephemeral.
     let range = Lazy::new(EphemeralRange::read);
     let is_assigned = |port: u16| {
         range

@@ -14,18 +14,18 @@ enum Stop {
     /// This command, followed by the folder of the service. The folder is the working directory of
     /// the supervisor.
     Folder(&'static str),
-    /// `CONTROL stop NAME`. `CONTROL LIST` shows the names and the pids.
+    /// The command `CONTROL stop NAME`. The command `CONTROL LIST` shows the names and the pids.
     Named(&'static str, &'static str),
     /// `rc-service NAME stop`. The name is the first argument of the supervisor.
     RcService,
     /// A command that depends on the configuration of the supervisor.
     Unknown,
-    /// The supervisor itself must end. It runs only one command.
+    /// The user must end the supervisor itself, which runs only one command.
     Itself,
 }
 
-/// Programs that start another program again, when that program ends or when a file changes. If a
-/// name has a second word, the program does so only with this option or subcommand.
+/// Programs that start another program again, when that program ends or when a file changes. If an
+/// entry has a second word, the supervisor does so only with this option or subcommand.
 ///
 /// honcho, foreman and `tsx` without `watch` are not listed: they end when their program ends.
 const SUPERVISORS: [(&str, Stop); 25] = [
@@ -84,8 +84,9 @@ const WRAPPERS_DEEP: usize = 5;
 /// supervisor is the nearest shell on the way whose script has a loop.
 ///
 /// `own_lineage` is this process and its ancestors. The search ends at an ancestor of this process,
-/// because the end of that ancestor could end this process too. A [`SupervisorKind::Manager`] is
-/// reported there all the same, because a manager such as supervisord can stop one service alone.
+/// because the end of that ancestor could end this process too. Even there, a
+/// [`SupervisorKind::Manager`] is reported: a manager such as supervisord can stop one service
+/// alone.
 pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Supervisor> {
     if is_pm2_daemon(&process.name) {
         return for_itself(process.pid);
@@ -111,7 +112,8 @@ pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Super
                 let command = stop_command(&ancestor, *stop, child);
                 return Some(found(name, SupervisorKind::Manager(command)));
             }
-            // The supervisor of this shell or wrapper runs this process too.
+            // A supervisor above this ancestor runs the calling process too, so the search ends
+            // here.
             None if is_own => return looping,
             None if ancestor.is_shell() => {
                 if looping.is_none() && ancestor.has_loop() {
@@ -252,7 +254,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in ["plain", "a space", "it's", "$HOME `x` \"y\" \\", "*", "~"] {
             let path = folder.path().join(name);
-            // A path that does not exist is of no use.
             assert_eq!(shell_word(&path), None);
             std::fs::write(&path, name).unwrap();
             let script = format!("cat {}", shell_word(&path).unwrap());

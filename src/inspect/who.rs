@@ -157,8 +157,8 @@ pub fn listeners() -> Result<Listeners> {
     read().map_err(|cause| Error::of_system("inspect", "the listeners", cause))
 }
 
-/// For each of these numbers that is taken, returns a sentence that says by whom. One search for
-/// processes serves all numbers, and ends when each socket has an owner.
+/// For each number that is taken, returns a sentence that names the owner. One search for processes
+/// serves all numbers, and ends when each socket has a known owner.
 pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, String)> {
     let ports = numbers.iter().flat_map(|number| {
         protocols
@@ -180,7 +180,7 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
             return Some((number, holders.headline()));
         }
         // The lease of a reservation may be in another lock folder. If the reservation also has no
-        // claim (a bound socket of this crate), only its abstract name shows it.
+        // claim (a bound socket of this crate), only its abstract name shows the reservation.
         let mut ports = protocols.iter().map(|of| Port::new(number, *of));
         let port = ports.find(|port| is_named(*port))?;
         Some((number, named_by(inheritance::of_name(port).first())))

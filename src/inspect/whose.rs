@@ -17,8 +17,8 @@ use crate::ownership::is_descendant;
 use crate::retry::OWNERS_EVERY;
 use crate::sockets::{self, Group, Inode, OwnedRows, PortTables, Row, ScanDepth};
 
-/// The process that a wait or an assertion expects to listen. A process that it started may listen
-/// instead.
+/// The process that a wait or an assertion expects to listen. A process that the expected process
+/// started may listen instead.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
     /// `None` if the process has ended and its handle no longer reports a pid.
@@ -27,8 +27,9 @@ pub(crate) struct Expected {
     /// is unknown.
     started: Option<NonZeroU64>,
     group: Option<Group>,
-    /// Whether the process has ended without a known failure. An orphan that started later may then
-    /// be its daemon. `false` if neither the exit status nor the start of the process is known.
+    /// `true` if the process has ended without a known failure. An orphan that started later may
+    /// then be its daemon. `false` if neither the exit status nor the start of the process is
+    /// known.
     ended_well: bool,
 }
 
@@ -121,6 +122,7 @@ impl Expected {
         }
         let group = sockets::group(process.pid);
         // The kernel does not reuse a pid while a process group or a session still has that number.
+        // So this group or session is the expected process's own.
         let is_led = group
             .zip(self.pid)
             .is_some_and(|(of, pid)| of.group == pid || of.session == pid);
@@ -138,8 +140,7 @@ impl Expected {
 /// The kernel does not show which processes are subreapers. An ancestor of the calling process
 /// counts as a subreaper if it is in another session. The calling process, or an ancestor in its
 /// session such as a test runner, may itself have started `process`. Such a parent counts as the
-/// adopter only if the leader of the process group or session of `process` has ended, as for a
-/// daemon that forked twice.
+/// adopter only if [`has_lost_leader`] is `true`, as for a daemon that forked twice.
 fn is_orphan(process: &Process) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
@@ -187,9 +188,9 @@ impl Watch {
         self.strangers = None;
     }
 
-    /// The position of the first port without a listener that counts, and who listens there. `None`
-    /// if every port has a listener that counts. A listener whose owner is not visible counts as
-    /// the expected process's.
+    /// The index of the first port on which the expected process does not listen, and who listens
+    /// there. `None` if the expected process listens on every port. A listener without a visible
+    /// owner counts as a listener of the expected process.
     pub(crate) fn first_missing(
         &mut self,
         ports: &[Port],
@@ -268,8 +269,8 @@ fn who_of(holders: &[Holder], has: &mut impl FnMut(&Holder) -> bool) -> Listener
     }
 }
 
-/// The listeners of a process, on any port. A report shows those on ports that the call does not
-/// name, because the server may have taken another number.
+/// The listeners of the expected process on ports that the call does not name. A report shows them,
+/// because the server may have taken another number.
 #[derive(Debug, Default)]
 pub(crate) struct OwnListeners(Vec<(Holder, Vec<Reserver>)>);
 
@@ -277,9 +278,9 @@ pub(crate) struct OwnListeners(Vec<(Holder, Vec<Reserver>)>);
 type Reserver = u32;
 
 impl OwnListeners {
-    /// The listeners of the expected process, for the protocols of these ports. The list omits the
-    /// listeners on these ports. It is empty if the expected process is the calling process, which
-    /// may run any number of servers.
+    /// Reads the listeners of the expected process for the protocols of `asked`, without those on
+    /// the ports in `asked`. The list is empty if the expected process is the calling process,
+    /// which may run any number of servers.
     pub(crate) fn of(expected: &Expected, asked: &[Port]) -> io::Result<OwnListeners> {
         if expected.pid == Some(std::process::id()) {
             return Ok(OwnListeners::default());
@@ -304,9 +305,9 @@ impl OwnListeners {
         ))
     }
 
-    /// The listeners that the expected process may have opened instead of one on this port. If one
-    /// process reserved this port and also the port of a listener, the list omits that listener.
-    /// Each of these ports is meant for a server of its own.
+    /// The listeners that the expected process may have opened instead of one on this port. The
+    /// list omits a listener if the process that reserved its port also reserved this port. Each of
+    /// these two ports is meant for a server of its own.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
         let own = reservers(port.number);
         let is_instead = |(holder, reservers): &&(Holder, Vec<Reserver>)| {

@@ -110,12 +110,12 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
     Attempt::BeingPeeked
 }
 
-/// Returns `false` if a process has an exclusive lock on the file, as every lease has. Otherwise
-/// returns `true`. Processes may then have shared locks on the file.
+/// Returns `true` if no process has an exclusive lock on the file, so no process has the lease.
+/// Processes may have shared locks on the file.
 ///
-/// The check takes a shared lock. A reservation that meets the shared lock calls this function too,
-/// and sees that the file has no lease. The function unlocks the file explicitly. A child that is
-/// forked meanwhile also has the file open, and would keep the lock after the close.
+/// The check takes a shared lock for a moment. A concurrent reservation calls this function too,
+/// and so does not mistake the shared lock for a lease. The unlock is explicit, because a close
+/// would leave the lock to a child that was forked meanwhile.
 fn is_shared(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {
@@ -132,7 +132,7 @@ fn is_shared(file: &File) -> io::Result<bool> {
 /// may write to it, else for reading only. Returns `None` if the file does not exist.
 fn open(folder: &LockFolder, name: &str) -> io::Result<Option<(File, u32)>> {
     let opened = match folder.folder().open_file(name, Access::Write) {
-        // The file belongs to another user. Read access is enough to lock it.
+        // The file usually belongs to another user. Read access is enough to lock it.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             folder.folder().open_file(name, Access::Read)
         }
@@ -173,8 +173,8 @@ impl LeaseLock {
                 opened => opened?,
             };
             system::lock_record(&file)?;
-            // If the name leads elsewhere, another process removed the file between the open and
-            // the lock. The loop then opens it again.
+            // If another process removed the file between the open and the lock, the loop opens it
+            // again.
             if folder.has_file(&self.name, &file)? {
                 system::write(&file, &bytes)?;
                 self.record = Some(RecordLocation::Beside(file));
@@ -190,9 +190,9 @@ impl Drop for LeaseLock {
         if ProcessId::current() != self.process {
             return;
         }
-        // Failures are ignored: a record counts only while its file is locked, and closing the file
-        // also unlocks it. If the unlock fails and a forked child also has the file open, the lock
-        // lasts until the child calls exec or exits.
+        // Failures are ignored. No record counts once the lock file is unlocked, and closing a file
+        // also unlocks it. But after a failed unlock, a forked child that has the file open keeps
+        // the lock until the child calls exec or exits.
         match &self.record {
             Some(RecordLocation::Within) => {
                 let _note = system::write(&self.file, Record::ENDED);
@@ -211,7 +211,7 @@ impl Drop for LeaseLock {
 #[derive(Debug)]
 pub(super) enum Peek {
     /// A process has the file locked, or this user may not open the file. The value is the record
-    /// and the user that owns the record's file. It is `None` if the record cannot be read.
+    /// and the user that owns the record's file, or `None` if the record cannot be read.
     Live(Option<Box<(Record, u32)>>),
     Free,
 }
@@ -241,11 +241,11 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
 
 /// The record of the process that has the lock file locked.
 ///
-/// A locked record in a folder of records has priority over the record in the lock file, which a
-/// killed process may have left there. The times in the two records do not decide, because a clock
-/// can be set back.
+/// A locked record file in a folder of records has priority, because a killed process may have left
+/// the record in the lock file. The times in the two records do not decide, because a clock can be
+/// set back.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
-    // A record that cannot be read counts as missing. The lease holds without it.
+    // A record that cannot be read counts as missing. The lease is valid without a record.
     let users = folder.record_users().unwrap_or_default();
     let beside = users.into_iter().filter_map(|user| {
         let records = folder.records(user).ok()??;
@@ -256,8 +256,8 @@ fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Opti
             None
         }
     });
-    // More than one record is locked only if a process, such as a forked child, keeps an old record
-    // locked. The newest record counts.
+    // Usually at most one record is locked. But a forked child can keep an old record locked, so
+    // the newest record counts.
     beside
         .max_by_key(|(record, _)| record.since)
         .or_else(|| Some((decode(lock)?, owner)))
@@ -276,13 +276,13 @@ fn decode(file: &File) -> Option<Record> {
     None
 }
 
-/// Removes each of `files` that no process has locked and that no process has written to for
-/// `unused_for`. If `user` is root, this applies to the files of every user, else to the files of
-/// `user`. On Unix the call does nothing while another process or thread sweeps the folder.
+/// Removes each of `files` that is unlocked and was last written to at least `unused_for` ago.
+/// Skips the files of other users, unless `user` is root. On Unix the call does nothing while
+/// another process or thread sweeps the folder.
 ///
-/// Without this exclusion, two concurrent sweeps could both find one file unlocked. After the first
-/// sweep removes the file, a reservation can create a new file of that name. The second sweep would
-/// then remove the new file. Windows needs no exclusion, because it does not delete an open file.
+/// Without this exclusion, a sweep could remove the file of a new lease: another sweep removes the
+/// unused file first, and a reservation then creates a new file of that name. Windows needs no
+/// exclusion, because it does not delete an open file.
 pub(super) fn sweep(
     folder: &system::Folder,
     files: impl IntoIterator<Item = Port>,
@@ -297,9 +297,8 @@ pub(super) fn sweep(
         let Ok((file, owner)) = folder.open_file(&name, Access::Read) else {
             continue;
         };
-        // Skips a file of another user, because the removal would usually fail. In a sticky folder
-        // only root, the file's owner and the folder's owner can remove a file. This code does not
-        // check whether the user owns the folder.
+        // Skips a file of another user. In a sticky folder the removal would fail, unless this user
+        // owns the folder.
         if owner != user && user != 0 {
             continue;
         }
@@ -311,7 +310,7 @@ pub(super) fn sweep(
     Ok(())
 }
 
-/// Removes this user's record files that no process has locked.
+/// Removes this user's unused record files.
 pub(super) fn sweep_records(folder: &LockFolder, user: u32) -> io::Result<()> {
     match folder.records(user)? {
         Some(records) => {
@@ -322,9 +321,9 @@ pub(super) fn sweep_records(folder: &LockFolder, user: u32) -> io::Result<()> {
     }
 }
 
-/// Removes the unused files and the folders of other network namespaces, most of which have ended.
-/// A namespace that still exists loses no lease, because the files of its leases are locked. The
-/// next process in that namespace creates its folder again.
+/// Removes the unused files, and then the empty folders, of other network namespaces, which may
+/// have ended. A namespace that still exists loses no lease, because the files of its leases are
+/// locked. The next process that reserves a port in that namespace creates the folder again.
 pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<()> {
     for (name, scope) in folder.other_scopes()? {
         if scope.idle_for()? < Sweep::SCOPE_UNUSED_FOR {

@@ -41,8 +41,8 @@ pub(crate) enum Refusal {
 pub(crate) struct Unusable {
     pub(crate) path: PathBuf,
     pub(crate) cause: io::Error,
-    /// `PORTLEASE_DIR` is not an absolute path, or is a link that leads nowhere. Then even a
-    /// reservation that needs no lease fails.
+    /// `PORTLEASE_DIR` is not an absolute path, or is a link that leads nowhere. Then every
+    /// reservation fails, even one that the kernel could guarantee without a lease.
     pub(crate) misconfigured: bool,
 }
 
@@ -57,8 +57,8 @@ impl Unusable {
 }
 
 /// Locks the lock file of this port. The call retries while another process checks the file (a
-/// peek) or removes it as unused (a sweep). It also tries again, once, after another process has
-/// deleted the lock folder. It never waits for another reservation to end.
+/// peek) or removes it as unused (a sweep), and once if another process has deleted the lock
+/// folder. It never waits for another reservation to end.
 pub(crate) fn acquire(port: Port, budget: &mut RetryBudget) -> Result<LeaseLock, Refusal> {
     let mut renewed = false;
     loop {
@@ -94,11 +94,11 @@ fn refusal(unusable: Unusable) -> Refusal {
     }
 }
 
-/// Removes some lock files that no process has locked and that were not used for a while.
+/// Removes some unused lock files, in one of [`Sweep::ONE_IN`] calls at random. If the removal
+/// fails, a later call removes the files.
 ///
-/// A random one of [`Sweep::ONE_IN`] calls does this. Most processes take one or two leases and
-/// exit, so a counter in each process would rarely reach its limit. If this sweep fails, a later
-/// one removes the files.
+/// The choice is random, because most processes take one or two leases and exit. A counter in each
+/// process would rarely reach its limit.
 fn sweep_sometimes(folder: &LockFolder) {
     if fastrand::u32(..Sweep::ONE_IN) != 0 {
         return;
@@ -106,8 +106,8 @@ fn sweep_sometimes(folder: &LockFolder) {
     let Ok(user) = user() else { return };
     let listed = folder.entries(Sweep::FILES_LISTED, lock::parse_name);
     let files = listed.unwrap_or_default();
-    // A sweep handles only some of the files. It starts at a random one, because the first files of
-    // the list may belong to another user, and this process may be unable to remove those.
+    // Starts at a random file. The first files of the list may belong to another user, and this
+    // process may be unable to remove them.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let some = first.iter().chain(last).copied().take(Sweep::FILES);
     let _swept = lock::sweep(folder.folder(), some, Sweep::UNUSED_FOR, user);
@@ -145,9 +145,9 @@ fn lease(port: Port, peeked: Peek) -> Option<Lease> {
     }
 }
 
-/// Every live lease of this scope (on Linux the network namespace), sorted by port. The call also
-/// removes the lock files of ended leases, if it can. If it finds no lease, it fails if a lock
-/// folder cannot be read or the scope is unknown.
+/// The live leases of this scope (on Linux the network namespace), sorted by port. The call also
+/// removes the lock files of ended leases, if it can. Instead of an empty list, it returns an error
+/// if a lock folder cannot be read or the scope is unknown.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     let leases = match LockFolder::existing()? {
         Some(folder) => live_in(&folder)?,
@@ -172,15 +172,15 @@ fn live_in(folder: &LockFolder) -> Result<Vec<Lease>, Unusable> {
             {
                 return Err(fail(cause));
             }
-            // Skips a folder, a link and a fifo, which are no leases. Also skips every file on a
-            // file system without locks, which can have no leases.
+            // Skips a folder, a link and a fifo, which are no leases. On a file system without
+            // locks, skips every file: no file there can be a lease.
             Err(_) => {}
         }
     }
     if let Ok(user) = user() {
         let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
-        // Each of the next three sweeps reads at least one whole folder. This function can afford
-        // it, because it has read a whole folder anyway.
+        // Each of the next three sweeps reads at least one whole folder, as this function already
+        // has.
         let _swept = folder.folder().sweep_staged();
         let _swept = lock::sweep_records(folder, user);
         let _swept = lock::sweep_other_scopes(folder, user);

@@ -109,7 +109,7 @@ impl Record {
                     return (value == stamp && UNIX_EPOCH.checked_add(record.since).is_some())
                         .then_some(record);
                 }
-                // Ignores an unknown field, because a later release may add fields.
+                // Ignores an unknown field, because a later release of this crate may add fields.
                 _ => {}
             }
             rest = after;
@@ -122,8 +122,8 @@ fn or_zero(number: Option<NonZeroU64>) -> u64 {
     number.map_or(0, NonZeroU64::get)
 }
 
-/// Prints a text as one line of at most [`LINE_MAX`] bytes, with backslashes and line ends escaped.
-/// Of a longer text it prints the start and the end, with `…` in between.
+/// Prints a text as one line of at most [`LINE_MAX`] bytes, with backslashes and newlines escaped.
+/// If the text is longer, prints its start and its end, with `…` in between.
 struct Line<'a>(&'a str);
 
 /// The longest text that a record holds, in bytes. Seven such texts and all numbers fit into

@@ -11,7 +11,7 @@ use crate::retry::FEW_NUMBERS;
 /// How many numbers an automatic pick tried, and why each was rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AttemptStats {
-    /// How many ports the call was to reserve one by one. 0 or 1 if the call was to reserve only
+    /// How many ports the call should reserve one by one. 0 or 1 if the call should reserve only
     /// one port, or ports at fixed distances.
     pub(crate) requested: usize,
     /// The ports that the call had already reserved. The call released them when it could not
@@ -35,8 +35,8 @@ pub(crate) struct AttemptStats {
     /// The distances of the requested ports from their base number; `None` for ports that were
     /// requested one by one.
     pub(crate) offsets: Option<Offsets>,
-    /// The first [`FEW_NUMBERS`] ports that were refused because of a socket or an abstract Unix
-    /// socket name. Before it retries, the pick searches for the owners of these ports.
+    /// The first [`FEW_NUMBERS`] ports that a socket or an abstract Unix socket name blocked. The
+    /// owners of these ports decide how long the call retries.
     residual: Vec<Port>,
 }
 

@@ -75,8 +75,8 @@ impl fmt::Display for Protocol {
 /// `check_port_free("[fe80::1%eth7]:80")`, fails if the interface is missing.
 ///
 /// An endpoint without an address means every address of this machine. An endpoint without a
-/// protocol means TCP, except for [`who_holds`](crate::who_holds), which then answers for all
-/// protocols.
+/// protocol means TCP. But [`who_holds`](crate::who_holds) and
+/// [`who_holds_each`](crate::who_holds_each) then answer for all protocols.
 ///
 /// ```
 /// use portlease::{Endpoint, Protocol};
@@ -123,7 +123,7 @@ impl fmt::Display for Endpoint {
 /// ```
 /// let error = "70000".parse::<portlease::Endpoint>().unwrap_err();
 /// assert!(error.to_string().starts_with("\"70000\" does not name a port"));
-/// // It converts to the crate's error, so `?` works.
+/// // The parse error converts to the crate's error, so `?` works.
 /// assert_eq!(portlease::Error::from(error).kind(), portlease::ErrorKind::InvalidPort);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,8 +208,8 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// Parses a text. Also fails if the text names an interface that this machine does not have, or
-    /// that cannot be looked up.
+    /// Parses a text as `str::parse` does, but fails if the text names an interface that this
+    /// machine does not have, or that cannot be looked up.
     pub(super) fn with_known_interface(text: &str) -> Result<Self, ParseEndpointError> {
         let (endpoint, interface) = Endpoint::parse(text)?;
         match interface {
@@ -274,8 +274,8 @@ fn parse_number(text: &str) -> Option<u16> {
 /// address.
 ///
 /// An IPv6 address other than `::` needs brackets, because `::1:8080` without brackets is itself an
-/// address. ss(8) prints the interface after the brackets, as in `[fe80::1]%eth0`, and most
-/// programs print it inside of them.
+/// address. ss(8) prints the interface after the brackets, as in `[fe80::1]%eth0`. Most programs
+/// print it before the closing bracket.
 fn parse_host(text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     let (address, interface) = match text.split_once('%') {
         Some((host, _)) if host.is_empty() || is_localhost(host) => return None,
@@ -312,7 +312,8 @@ impl BadText {
         if let Some((scheme, rest)) = whole.split_once("://") {
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
             let host = authority.rsplit('@').next().unwrap_or_default();
-            // The host may be a name, which an endpoint cannot have.
+            // The host may be a name, which an endpoint cannot have. Then only the port is
+            // suggested.
             let port = host.rsplit_once(':').and_then(|(_, port)| endpoint(port));
             // A URL without a port means the port of its scheme.
             let of_scheme = match scheme.to_ascii_lowercase().as_str() {

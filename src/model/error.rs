@@ -43,7 +43,7 @@ impl Error {
         self.0.kind
     }
 
-    /// The report of the port whose state caused this failure. `None` for other failures, such as
+    /// The report on the port whose state caused this failure. `None` for other failures, such as
     /// an unusable lock folder, or a range with no free port.
     ///
     /// ```

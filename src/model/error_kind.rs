@@ -15,9 +15,9 @@
 pub enum ErrorKind {
     /// The port is taken, by a socket or by another reservation. Also the kind of a failed
     /// [`check_port_held_by`](crate::check_port_held_by): the expected process does not listen on
-    /// the port, or not alone.
+    /// the port, or shares the port with an unrelated process.
     InUse,
-    /// The call could not reserve as many of the allowed numbers as it needs.
+    /// Too few of the allowed numbers could be reserved.
     NoFreePort,
     /// The argument does not name a port, the request can never be met, or one of the variables
     /// `PORTLEASE_RANGE`, `PORTLEASE_PROJECT` and `PORTLEASE_ON_LEAK` has an invalid value.

@@ -198,7 +198,7 @@ impl Error {
     }
 }
 
-/// Errors for ports that are taken.
+/// Errors for ports that are taken, and for reservations that found no port.
 impl Error {
     pub(crate) fn cannot_reserve(
         port: Port,
@@ -303,7 +303,7 @@ impl Error {
         Self::new(ErrorKind::TimedOut, message)
     }
 
-    /// This error, with the last lines that the program wrote to stderr at the end of its message.
+    /// Appends the last lines that the program wrote to stderr to the message of this error.
     pub(crate) fn with_stderr(self, lines: &[String]) -> Self {
         if lines.is_empty() {
             return self;
@@ -348,8 +348,6 @@ impl Error {
         Self::caused(ErrorKind::Lease, message, cause)
     }
 
-    /// The error if no project can be found for a stable name, because the working directory cannot
-    /// be read.
     pub(crate) fn no_project(cause: io::Error) -> Self {
         let message = format!(
             "cannot read the working directory, which a stable name depends on: {}: set \
@@ -374,7 +372,6 @@ impl Error {
         Self::caused(ErrorKind::Lease, message, cause)
     }
 
-    /// The error if the lock folder could not be searched for reservations.
     pub(crate) fn unread_lock_folder(path: &Path, cause: io::Error) -> Self {
         let advice = match cause.kind() {
             io::ErrorKind::Unsupported => "mount the file system proc on /proc, and retry",

@@ -30,8 +30,8 @@ pub struct Holder {
     pub remote: Option<SocketAddr>,
     /// What the socket is doing.
     pub state: State,
-    /// The user who created the socket. `None` on Windows, for a socket that no process owns any
-    /// more, and for a user outside of the user namespace of this process.
+    /// The user who created the socket. `None` on macOS and Windows, for a socket that no process
+    /// owns any more, and for a user outside of the user namespace of this process.
     pub uid: Option<u32>,
     /// The name of the user `uid` in `/etc/passwd`. `None` if the user is not listed there, and on
     /// macOS and Windows.
@@ -44,8 +44,8 @@ pub struct Holder {
     pub inode: u64,
     /// Whether a socket on `[::]` also serves IPv4.
     ///
-    /// Linux reports this by sock_diag(7), for sockets that listen or are bound. Windows does not
-    /// report it, nor does Linux without sock_diag(7). On such systems every socket on `[::]`
+    /// With sock_diag(7), Linux reports this for sockets that listen or are bound. Without
+    /// sock_diag(7), and on Windows, the system does not report this, and every socket on `[::]`
     /// counts as dual-stack.
     pub dual_stack: bool,
     /// Whether the socket is an outgoing (client) connection.
@@ -53,14 +53,15 @@ pub struct Holder {
     /// The kernel does not record which side connected. These sockets count as outgoing:
     ///
     /// - A TCP connection in SYN_SENT.
-    /// - A TCP connection that a process owns and that no listener on this port could have
-    ///   accepted. In addition, a socket of this machine must listen at the other end, or the local
-    ///   number must be ephemeral and the number of the peer must not be ephemeral.
+    /// - A TCP connection that a process owns. No listener on this port could have accepted the
+    ///   connection. In addition, a socket of this machine listens at the other end, or the local
+    ///   number is ephemeral and the number of the peer is not.
     /// - A connected UDP socket, if no UDP socket without a peer serves its local address and port.
     pub client: bool,
     /// The network interface that the socket is bound to (SO_BINDTODEVICE of socket(7)). Only
     /// packets of this interface reach the socket. `None` if the socket is bound to no interface,
-    /// and on systems that do not report it. Only sock_diag(7) of Linux reports it.
+    /// or if the scope id of `local` already names the interface. Always `None` without
+    /// sock_diag(7) of Linux.
     pub interface: Option<String>,
     /// Whether another socket serves the same protocol and local address (SO_REUSEADDR on UDP,
     /// SO_REUSEPORT). Each connection and each unicast datagram reaches only one of the sockets.
@@ -72,7 +73,7 @@ pub struct Holder {
     /// process.
     pub hidden: bool,
     /// Every visible process that owns the socket, the oldest first. The report of a failed check
-    /// may list only one of them and its relatives. A connection that has not been accepted yet
+    /// may list only one owner and its relatives. A connection that has not been accepted yet
     /// belongs to the processes of its listener.
     pub processes: Vec<Process>,
     /// Who can own the socket, if it is [hidden](Holder::hidden).
@@ -89,10 +90,11 @@ pub enum Owner {
     /// Visible processes: [`Holder::processes`].
     Processes,
     /// No process: the kernel itself (VXLAN, WireGuard, NFS), or a call that is still in progress,
-    /// such as accept(2) or one of io_uring. The descriptor of the socket may also be on its way to
-    /// another process. `Unowned` is the answer only if every process could be inspected.
+    /// such as accept(2) or an io_uring request. The descriptor of the socket may also be on its
+    /// way to another process. `Unowned` is the answer only if every process could be inspected.
     Unowned,
-    /// A process that this user may not inspect or that no `/proc` shows, or the kernel itself.
+    /// A process that this user may not inspect, a process that no `/proc` shows, or the kernel
+    /// itself.
     Hidden,
     /// A process outside of this pid namespace, such as one on the host of this container, or the
     /// kernel itself.
@@ -116,8 +118,8 @@ pub(crate) struct UnseenOwner {
 }
 
 impl Holder {
-    /// Whether both sockets serve the same address, so that the kernel gives each client to only
-    /// one of the two.
+    /// Whether this socket and `other` serve the same address. The kernel then gives each client to
+    /// only one of the two sockets.
     pub(super) fn shares_address_with(&self, other: &Holder) -> bool {
         let is_server = |socket: &Holder| matches!(socket.state, State::Listen | State::Bound);
         let is_wildcard = |socket: &Holder| socket.local.ip().is_unspecified();

@@ -1,4 +1,4 @@
-//! The report of all [`Holders`] of a port: a sentence, then a line for each fact.
+//! The report of the [`Holders`] of a port: a sentence, then a line for each fact.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -10,9 +10,8 @@ use super::process::Process;
 use super::state::State;
 use super::text::connections;
 
-/// A report lists up to this number of groups. The sockets of a group differ only in the peer.
-/// After those groups the report still lists sockets without a peer, but only counts the remaining
-/// connections.
+/// Once a report has this number of groups, it only counts the connections of further groups. It
+/// still lists every socket without a peer. The sockets of a group differ only in the peer.
 const GROUPS_LISTED: usize = 20;
 
 /// A line of a report: a label, then a fact. Example:
@@ -21,7 +20,7 @@ pub(crate) fn line(label: &str, text: impl fmt::Display) -> String {
     format!("  {label:<13}{text}")
 }
 
-/// The report for people: a sentence, then a line for each socket and each reservation.
+/// The report for people: a sentence, then lines for the sockets and the reservations.
 impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endpoint = Endpoint {
@@ -46,9 +45,9 @@ impl fmt::Display for Holders {
 }
 
 impl Holders {
-    /// Who holds the port, in one sentence. The first choice is a listening or bound socket, unless
-    /// it is the claim (this crate's bound socket) of a reservation. The next choice is a
-    /// reservation, and the last is any other socket.
+    /// Who holds the port, in one sentence. A listening or bound socket comes before a reservation,
+    /// and a reservation before any other socket. The claim (this crate's bound socket) of a listed
+    /// reservation counts as the reservation.
     pub(crate) fn headline(&self) -> String {
         let is_server = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
         let mut servers = self
@@ -143,8 +142,8 @@ impl Holders {
     }
 
     /// The lines that say what could not be read, except what the headline says already. If no
-    /// socket is hidden, an unreadable process could only be a further owner of a socket. In that
-    /// case no line says that processes could not be read.
+    /// socket is hidden, the lines about unread processes are left out, because such a process
+    /// could only be a further owner.
     fn unseen_lines(&self, headline: &str) -> impl Iterator<Item = String> {
         let has_hidden = self.iter().any(|holder| holder.hidden);
         self.unseen
@@ -194,7 +193,8 @@ pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> 
     lines
 }
 
-/// Whether both are connections of the same processes, with the same local address and state.
+/// Whether `a` and `b` are connections of the same processes, with the same local address and
+/// state.
 fn differ_only_in_peer(a: &Holder, b: &Holder) -> bool {
     let key = |holder: &Holder| {
         (
@@ -301,8 +301,7 @@ pid 4101 (restart), a forked child, still holds it
   reserved     by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which has ended; \
 pid 4101 (restart), a forked child, still holds it"
         );
-        // If no process that owns the claim is visible, the report names only the process that
-        // ended.
+        // If no owner of the claim is visible, the report names only the recorded process.
         let mut ended = lease(77);
         ended.set_inherited_by(Vec::new());
         assert_eq!(

@@ -10,8 +10,8 @@ use super::state::State;
 use super::text::{AddrText, AgeText};
 use crate::printable::printable;
 
-/// A report names the first owner of a socket and up to this number of further owners. It only
-/// counts the owners after these.
+/// A report names the first owner of a socket and up to this number of other owners, and only
+/// counts the rest.
 const SHARERS_NAMED: usize = 4;
 
 impl Holder {
@@ -159,7 +159,8 @@ impl Holder {
 
     fn local_with(&self, protocol: &str) -> String {
         let mut text = addr_text(self.local) + protocol;
-        // `dual_stack` is known only for a socket that listens or is bound.
+        // `dual_stack` is known only for a socket that listens or is bound, so only such a socket
+        // can be called "IPv6 only".
         let is_server = matches!(self.state, State::Listen | State::Bound);
         let is_wildcard = self.local.is_ipv6() && self.local.ip().is_unspecified();
         if is_server && is_wildcard && !self.dual_stack {
@@ -172,8 +173,8 @@ impl Holder {
     }
 
     /// Names the processes that own this socket. The first process is printed with its user and
-    /// age, unless its pid is in `introduced`. In that case an earlier line of the report has
-    /// printed the user and the age.
+    /// age, but only once in a report. `introduced` has the pids that were printed with user and
+    /// age.
     pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, sharers)) = self.processes.split_first() else {
             return if self.hidden {
@@ -247,7 +248,7 @@ impl Process {
             (None, Some(uid)) => text += &format!(", uid {uid}"),
             (None, None) => {}
         }
-        // If the clock was set back, the start can lie in the future. Then the text has no age.
+        // If the start lies in the future, because the clock was set back, the text has no age.
         let age = self
             .started
             .and_then(|started| now.duration_since(started).ok());

@@ -37,8 +37,8 @@ pub struct Holders {
     pub(super) protocol: Option<Protocol>,
     /// The address that was queried; `None` for every address.
     pub(super) ip: Option<IpAddr>,
-    /// The index of the interface of the queried address, if that is a link-local address;
-    /// otherwise 0.
+    /// The interface index of the queried link-local address. It is 0 for any other address, and if
+    /// the query named no interface.
     pub(super) scope_id: u32,
     /// Listeners on the same number, at addresses that do not match the queried address.
     pub(super) elsewhere: Vec<Holder>,
@@ -88,8 +88,8 @@ impl Holders {
         }
     }
 
-    /// Notes that only sockets on the address of this port were queried, and which listeners are on
-    /// other addresses.
+    /// Records that the query was for the address of `port` only, and which listeners are on other
+    /// addresses.
     pub(crate) fn at_address(self, port: Port, elsewhere: Vec<Holder>) -> Self {
         Holders {
             ip: port.ip,
@@ -147,8 +147,8 @@ impl Holders {
         self.rows.len()
     }
 
-    /// Whether neither a socket nor a reservation was found. It is certain that the port has no
-    /// holder only if [`is_complete`](Holders::is_complete) is also `true`.
+    /// Returns `true` if neither a socket nor a reservation was found. The port is certain to have
+    /// no holder only if [`is_complete`](Holders::is_complete) also returns `true`.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -166,9 +166,10 @@ impl Holders {
 
     /// Whether everything could be read.
     ///
-    /// It is `false` if a socket is [hidden](Holder::hidden), or if a process that could share a
-    /// socket was not inspected. It is also `false` if a part of the socket table or the lock file
-    /// of a reservation could not be read.
+    /// It is `false` if a socket is [hidden](Holder::hidden), if a process that could share a
+    /// socket was not inspected, or if a part of the socket table could not be read. On Linux it is
+    /// also `false` if a reservation has the port, but its lock file was not found or could not be
+    /// read.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -216,9 +217,9 @@ impl Holders {
         &self.leases
     }
 
-    /// How full the ephemeral range is, if at least half of its numbers have a TCP socket. The
-    /// kernel may then soon have no number for `bind(…, 0)` and for outgoing connections. `None` if
-    /// fewer numbers are in use, if the query was not for TCP, or if the range cannot be read.
+    /// How full the ephemeral range is. `None` if fewer than half of its numbers have a TCP socket,
+    /// if the query was not for TCP, or if the range cannot be read. In a full range the kernel
+    /// finds no number for `bind(…, 0)` and for outgoing connections.
     ///
     /// # Platform-specific behavior
     ///
@@ -239,7 +240,7 @@ impl Holders {
     }
 
     /// The reservation whose claim (this crate's bound socket) is this socket. `None` for any other
-    /// socket, and for a claim that no readable lock file records.
+    /// socket, and for a claim that no record names.
     pub(crate) fn lease_of(&self, holder: &Holder) -> Option<&Lease> {
         let inode = NonZeroU64::new(holder.inode);
         let is_claim = |lease: &&Lease| {
@@ -252,9 +253,9 @@ impl Holders {
             .find(is_claim)
     }
 
-    /// Whether the report shows this socket only by the line of its reservation. A claim gets a
-    /// line of its own if the recorded process has ended and another visible process owns the
-    /// claim.
+    /// Whether the report shows this socket only by the line of its reservation. A claim (this
+    /// crate's bound socket) gets a line of its own if the recorded process has ended and another
+    /// visible process owns the claim.
     pub(super) fn is_shown_by_lease(&self, holder: &Holder) -> bool {
         let lease = self.lease_of(holder);
         lease.is_some_and(|lease| lease.heir().is_none())

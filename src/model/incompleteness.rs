@@ -53,7 +53,7 @@ pub(crate) enum UnseenBound {
     OldKernel,
     /// The kernel or a sandbox does not provide sock_diag(7).
     NoSockDiag,
-    /// This system never shows such sockets.
+    /// This system never shows TCP sockets that are bound without listening.
     System,
 }
 
@@ -94,7 +94,7 @@ impl Incompleteness {
         matches!(self, Incompleteness::Proc | Incompleteness::ForeignProc)
     }
 
-    /// Whether the reason is that the owner of a socket may not have been found.
+    /// Returns `true` if this can be the reason why a socket has no visible owner.
     pub(crate) fn is_of_processes(self) -> bool {
         matches!(
             self,

@@ -35,10 +35,10 @@ pub struct Lease {
     /// The visible processes that still hold the reservation although the recorded process has
     /// ended. `None` if the recorded process runs, or if it is unknown whether it runs.
     inherited_by: Option<Vec<Process>>,
-    /// Set if the recorded pids belong to another pid namespace than that of this process. `None`
-    /// if the pids belong to the same pid namespace, or if one of the two namespaces is unknown.
+    /// `None` if the recorded pids belong to the pid namespace of this process, or if one of the
+    /// two namespaces is unknown.
     foreign: Option<Foreign>,
-    /// Whether the recorded working directory is another one than that of this process.
+    /// Whether the recorded working directory differs from that of this process.
     is_in_other_folder: bool,
 }
 
@@ -73,8 +73,8 @@ impl Lease {
         self
     }
 
-    /// Whether to believe the record if it names a process of `user`. Any user can write a record,
-    /// so it counts only if `user` or root wrote it. A record of an unknown writer counts too.
+    /// Returns `true` if a record that names a process of `user` can be trusted: `user` or root
+    /// wrote the record, or its writer is unknown. Another user could name any process.
     pub(crate) fn speaks_for(&self, user: Option<u32>) -> bool {
         const ROOT: u32 = 0;
         self.recorded_by
@@ -135,11 +135,13 @@ impl Lease {
 
     /// The id of the process that reserved the port.
     ///
-    /// The id belongs to the pid namespace of that process. In the pid namespace of the caller, an
-    /// id from another container belongs to another process, or to none: see
-    /// [`is_foreign`](Lease::is_foreign). A forked child can still hold the reservation after that
-    /// process has ended. In that case `pid` still returns the id of the process that ended, and
-    /// `Display` usually names the child as well.
+    /// The id belongs to the pid namespace of that process. If the caller is in another pid
+    /// namespace, the id there belongs to another process or to none: see
+    /// [`is_foreign`](Lease::is_foreign).
+    ///
+    /// A forked child can keep the reservation after the process that reserved the port has ended.
+    /// `pid` then still returns the id of the ended process. `Display` usually names the child as
+    /// well.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -152,9 +154,9 @@ impl Lease {
         self.record.as_ref().map(|r| r.pid)
     }
 
-    /// Whether the ids [`pid`](Lease::pid) and [`on_behalf_of`](Lease::on_behalf_of) belong to
-    /// another pid namespace than that of the calling process, for example to that of a container.
-    /// Always `false` on systems other than Linux.
+    /// Returns `true` if the ids [`pid`](Lease::pid) and [`on_behalf_of`](Lease::on_behalf_of)
+    /// belong to another pid namespace than that of the caller, for example to that of a container.
+    /// `false` if one of the two namespaces is unknown. Always `false` on systems other than Linux.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -358,8 +360,8 @@ impl Lease {
             }
             (None, None) => "by a process".to_owned(),
         };
-        // If the port is reserved for another process, that process runs the command. The code
-        // below then prints the command with the pid of that process.
+        // If the port is reserved for another process, that process runs the command. In that case
+        // the code below prints the command with the pid of that process.
         match (self.command(), self.at(), record.on_behalf_of) {
             (Some(command), _, None) => text += &format!(" (running `{}`)", printable(command)),
             (None, Some(at), _) => text += &format!(" ({})", printable(at)),
@@ -391,8 +393,8 @@ impl Lease {
         text + &self.heirs_text()
     }
 
-    /// Returns text such as `, pid 4100`. The text marks a pid of another pid namespace. In the pid
-    /// namespace of this process, another process or none has that pid.
+    /// Returns text such as `, pid 4100`. The text marks a pid of another pid namespace, because in
+    /// the namespace of this process the pid may belong to another process.
     fn pid_text(&self, pid: u32) -> String {
         match self.foreign {
             None => format!(", pid {pid}"),
@@ -403,8 +405,8 @@ impl Lease {
         }
     }
 
-    /// The text of [`by`](Lease::by), followed by the working directory of the lease if this
-    /// process has another one.
+    /// The text of [`by`](Lease::by), and the recorded working directory if it differs from that of
+    /// this process.
     pub(crate) fn by_in_folder(&self) -> String {
         match self.working_directory() {
             Some(folder) if self.is_in_other_folder => {

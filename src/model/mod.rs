@@ -1,6 +1,6 @@
 //! The public types that only hold data, such as errors and reports, and the private types behind
-//! them. The parsers and the texts of these types are here too. Nothing in this folder does I/O,
-//! except that it looks up the names and indexes of network interfaces.
+//! them. The parsers and the texts of these types are here too. The only I/O in this folder looks
+//! up the names and indexes of network interfaces.
 
 pub(crate) mod attempt_stats;
 pub(crate) mod diagnosis;

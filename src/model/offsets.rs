@@ -35,13 +35,13 @@ impl Offsets {
         self.0.last().copied().unwrap_or(0)
     }
 
-    /// How many numbers there are from the lowest port to the highest port of one base number, both
-    /// included.
+    /// How many numbers there are from the lowest to the highest port of one base number, both
+    /// ports included.
     pub(crate) fn span(&self) -> usize {
         usize::from(self.greatest() - self.least()) + 1
     }
 
-    /// The ports at these distances from `base`, ascending. `None` if one would be above 65535.
+    /// The ports at these distances from `base`, ascending. `None` if a port would be above 65535.
     pub(crate) fn ports(&self, base: u16) -> Option<impl Iterator<Item = u16> + '_> {
         base.checked_add(self.greatest())?;
         Some(self.0.iter().map(move |distance| base + distance))

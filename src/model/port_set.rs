@@ -1,9 +1,9 @@
-//! A set of port numbers.
+//! [`PortSet`]: a set of port numbers.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// The set has one bit for each port number, up to its highest member.
+/// A set of port numbers: one bit for each number, up to the highest number in the set.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct PortSet(Vec<u64>);
 

@@ -128,7 +128,8 @@ pub(crate) struct Supervisor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorKind {
     /// A service manager. The text says how to stop the service of the process; `None` if that is
-    /// unknown. pm2's daemon is its own manager, because it can listen for a service itself.
+    /// unknown. pm2's daemon counts as its own manager, because the daemon listens for services in
+    /// cluster mode.
     Manager(Option<String>),
     /// A program that runs a command, such as a file watcher. If the program is stopped, it usually
     /// stops its command too.

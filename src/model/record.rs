@@ -38,8 +38,8 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StableName {
     pub(crate) name: String,
-    /// The first number in the order of the name. The reserved number can be another one, for
-    /// example because this number was taken.
+    /// A name gives the allowed numbers an order, and this is the first number. The reserved number
+    /// can be a later one, for example because the first number was taken.
     pub(crate) first_choice: u16,
 }
 

@@ -131,15 +131,15 @@ pub enum Remedy {
         /// in backticks, such as "`sv down /etc/service/web`". `None` if the command line is not
         /// known.
         command: Option<String>,
-        /// Whether the process may still run after the stop through the supervisor. Either the
-        /// process needs SIGKILL, or the supervisor stops only another program, such as a shell
-        /// that runs the process.
+        /// Whether the process may still run after the stop through the supervisor: the process
+        /// needs SIGKILL, or the supervisor stops only another program, such as a shell that runs
+        /// the process.
         may_remain: bool,
         /// Whether the process needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
         sigkill: bool,
     },
-    /// Stop the watcher, and then the process. A watcher is a program that runs the process, such
-    /// as a file watcher, and may start the process again.
+    /// Stop the watcher, and then the process. The watcher, such as a file watcher, runs the
+    /// process and may start it again.
     #[non_exhaustive]
     StopWatcherFirst {
         /// The id of the process.
@@ -184,8 +184,8 @@ pub enum Remedy {
         endpoint: Endpoint,
         /// The id of the process that holds the reservation. `None` if this process holds it.
         pid: Option<u32>,
-        /// The id of the process for which `pid` holds it: this process or an ancestor. `None` if
-        /// `pid` holds it for itself.
+        /// The id of the process for which `pid` holds the reservation: this process or an
+        /// ancestor. `None` if `pid` holds the reservation for itself.
         on_behalf_of: Option<u32>,
     },
     /// Start the server if it does not run.
@@ -211,14 +211,15 @@ pub enum Remedy {
         /// if the check named no interface.
         scope_id: u32,
     },
-    /// Let the server listen on another loopback address, on which the same number is free.
+    /// Let the server listen on a loopback address on which the number is free. Servers have the
+    /// number on other addresses.
     #[non_exhaustive]
     ListenOnFreeAddress {
         /// The address and the number.
         addr: SocketAddr,
     },
-    /// Let the server accept connections from every network interface. It has bound its socket to
-    /// one interface (SO_BINDTODEVICE of socket(7)).
+    /// Let the server accept connections from every network interface. The server has bound its
+    /// socket to one interface (SO_BINDTODEVICE of socket(7)).
     #[non_exhaustive]
     ListenOnEveryInterface {
         /// The name of the interface.
@@ -233,7 +234,7 @@ pub enum Remedy {
     WaitForKernel,
     /// Retry with permission to inspect the processes of other users.
     InspectWithPermission,
-    /// List the rules of the packet filter, one of which redirects the connections of the port.
+    /// List the rules of the packet filter. One of them redirects the connections of the port.
     ListPacketFilter,
     /// Mount the file system proc on `/proc`, so that processes are visible.
     MountProc,
@@ -246,7 +247,8 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Find the part of the kernel that owns the socket, or a process with a call in progress.
+    /// Find the part of the kernel that owns the socket, or a process whose call on the socket is
+    /// in progress.
     FindKernelSocket,
     /// Keep the kernel from choosing the number for outgoing connections.
     #[non_exhaustive]
@@ -295,9 +297,9 @@ pub enum Remedy {
         /// The endpoint that was checked.
         endpoint: Endpoint,
     },
-    /// Await a function of `portlease::tokio` instead. The wait that timed out blocked its thread.
-    /// If the server is a task of a current-thread runtime on that thread, the task could not run
-    /// meanwhile.
+    /// Await a function of `portlease::tokio` in place of the wait that timed out. That wait
+    /// blocked its thread. If the server is a task of a current-thread runtime on that thread, the
+    /// task could not run meanwhile.
     #[non_exhaustive]
     UnblockRuntime {
         /// The name of the function in `portlease::tokio`.
@@ -643,7 +645,8 @@ impl Remedy {
     }
 }
 
-/// The remedies of one report: `stop pid 7, or reserve another port with reserve_port()`.
+/// Joins the remedies of one report to text such as `stop pid 7, or reserve another port with
+/// reserve_port()`. Returns `None` if there are no remedies.
 pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     let mut text = remedies.first()?.to_string();
     for (earlier, remedy) in remedies.iter().zip(&remedies[1..]) {
@@ -677,8 +680,8 @@ mod tests {
         protocol: Some(Protocol::Tcp),
     };
 
-    /// A value of the next variant, in the order of the match; `None` after the last variant. The
-    /// match does not compile if it lacks a variant.
+    /// Returns a value of the next variant, in the order of the match; `None` after the last
+    /// variant. The match does not compile if it lacks a variant.
     fn next(remedy: &Remedy) -> Option<Remedy> {
         let (pid, port, endpoint) = (4242, 60315, ENDPOINT);
         let addr = (Ipv4Addr::LOCALHOST, port).into();

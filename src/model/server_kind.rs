@@ -19,15 +19,15 @@
 #[non_exhaustive]
 pub enum ServerKind {
     /// The server sets SO_REUSEADDR, with or without SO_REUSEPORT, as practically every server
-    /// does. Connections that an earlier server of this kind left do not keep the next one from
-    /// binding.
+    /// does. Such a server can bind a port on which an earlier server of this kind left
+    /// connections.
     #[default]
     ReuseAddr,
     /// The server sets SO_REUSEPORT alone.
     ReusePort,
     /// The server sets neither option. Examples are Python's bare `socketserver.TCPServer`,
-    /// Erlang's `gen_tcp` by default, and Java after `setReuseAddress(false)`. Connections that an
-    /// earlier server left keep this kind from binding.
+    /// Erlang's `gen_tcp` by default, and Java after `setReuseAddress(false)`. Such a server cannot
+    /// bind a port on which an earlier server left connections.
     Plain,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::link_local;
 use crate::printable::printable;
 
-/// The text for EACCES from a bind to a number that requires no privilege.
+/// What a message says if a bind fails with EACCES although the number requires no privilege.
 pub(crate) const FORBIDDEN: &str = "this number requires no privilege, so a sandbox or a security \
                                     policy forbids the bind (on Linux for example Landlock)";
 

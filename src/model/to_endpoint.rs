@@ -11,8 +11,8 @@ pub(crate) mod sealed {
     /// [`ToEndpoint`](super::ToEndpoint).
     #[expect(unnameable_types, reason = "that is how a trait is sealed")]
     pub trait Sealed {
-        /// The id of the reservation, if the operand is a reservation. A check then counts only
-        /// this reservation as the caller's own, and no other reservation of the caller.
+        /// The id of the operand, if the operand is a reservation. A check then counts this
+        /// reservation as the caller's own, and every other reservation as a stranger's.
         #[doc(hidden)]
         fn reservation(&self) -> Option<u64> {
             None

@@ -1,4 +1,5 @@
-//! Numbers that an automatic pick avoids, most of them because clients refuse to connect to them.
+//! The port numbers that no automatic pick yields. Browsers refuse to connect to all of them but
+//! 65535.
 
 /// The blocked ports of the Fetch standard (fetch.spec.whatwg.org, section 2.9). Browsers and
 /// Node's `fetch` refuse to connect to these ports.

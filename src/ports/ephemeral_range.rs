@@ -29,7 +29,7 @@ pub(crate) struct EphemeralRange {
     /// Numbers that the administrator withheld from the kernel (on Linux
     /// `ip_local_reserved_ports`). They can lie outside `range`.
     reserved: PortSet,
-    /// Whether the system reported `range`. If not, `range` is the system's default.
+    /// `false` if the system reported no range. `range` is then the system's default.
     reported: bool,
 }
 
@@ -65,27 +65,26 @@ impl EphemeralRange {
         }
     }
 
-    /// Reads the range from the kernel. On macOS, the BSDs and Windows this crate gets it from a
-    /// program (sysctl(8), netsh). There the process keeps the answer of the program, and later
-    /// calls return it.
+    /// Reads the range from the kernel. On macOS, the BSDs and Windows a program (sysctl(8), netsh)
+    /// reports the range, and the process caches the answer for later calls.
     ///
-    /// A lack of descriptors or memory is an error, and is never kept as an answer. If the system
+    /// A lack of descriptors or memory is an error, and the next call reads again. If the system
     /// reports no range for another reason, the result is the system's default.
     pub(crate) fn read() -> io::Result<EphemeralRange> {
         system::ephemeral()
     }
 
-    /// The range that this process keeps for this network namespace. The first call reads it.
+    /// The cached range of this network namespace. If none is cached, the call reads it.
     pub(crate) fn cached() -> io::Result<Arc<EphemeralRange>> {
         Ok(CACHED.get_or_try_init(Cached::read)?.range.clone())
     }
 
-    /// Reads the range again, and keeps it for [`cached`](Self::cached).
+    /// Reads the range, and caches it for [`cached`](Self::cached).
     pub(crate) fn refreshed() -> io::Result<Arc<EphemeralRange>> {
         Ok(CACHED.set(Cached::read()?).range.clone())
     }
 
-    /// The range, read again if the cached one is older than [`RANGE_VALID_FOR`].
+    /// The cached range. If it is older than [`RANGE_VALID_FOR`], the call reads the range again.
     pub(crate) fn recent() -> io::Result<Arc<EphemeralRange>> {
         match CACHED.get() {
             Some(cached) if cached.read_at.elapsed() < RANGE_VALID_FOR => Ok(cached.range.clone()),
@@ -93,7 +92,7 @@ impl EphemeralRange {
         }
     }
 
-    /// The cached range, for a number `port` that the kernel chose. If the cached range does not
+    /// The cached range. `port` is a number that the kernel chose. If the cached range does not
     /// contain `port`, the range may have changed, so the call reads it again.
     pub(crate) fn cached_with(port: u16) -> io::Result<Arc<EphemeralRange>> {
         let known = Self::cached()?;
@@ -114,7 +113,7 @@ impl EphemeralRange {
         self.range.clone()
     }
 
-    /// Whether the system reported the range. If not, it is a default.
+    /// Returns `false` if the range is a default, because the system reported none.
     pub(crate) fn is_reported(&self) -> bool {
         self.reported
     }
@@ -125,17 +124,17 @@ impl EphemeralRange {
         self.reported && self.is_non_ephemeral(port)
     }
 
-    /// Whether the number is outside of `range`, or withheld from it. The kernel never chooses such
-    /// a number. If the system reported no range, `range` is a default, and the kernel may use
+    /// Whether the number is outside `range`, or withheld. If the system reported `range`, the
+    /// kernel never chooses such a number. Otherwise `range` is a default, and the kernel may use
     /// another range.
     pub(crate) fn is_non_ephemeral(&self, port: u16) -> bool {
         !self.range.contains(&port) || self.reserved.contains(port)
     }
 
-    /// The ports that the kernel never chooses, each once, in the order of preference. The ports of
-    /// IANA's dynamic range (RFC 6335) come first, then the registered ports from [`lowest`] on.
-    /// The ports that the administrator withheld from the range come last, because they may be
-    /// meant for a service.
+    /// Non-ephemeral ports, each once, in the order in which a pick tries them. The ports of IANA's
+    /// dynamic range (RFC 6335) come first, then the registered ports from [`lowest`] on. The ports
+    /// that the administrator withheld from `range` come last, because they may be meant for a
+    /// service.
     pub(crate) fn non_ephemeral(&self) -> PortOrder {
         let registered = lowest()..=DYNAMIC_FROM - 1;
         let withheld = self.reserved.ranges_within(self.range.clone());
@@ -167,8 +166,7 @@ impl EphemeralRange {
         parts.filter(|range| !range.is_empty()).collect()
     }
 
-    /// The ranges outside the ephemeral range, in the order in which a search for several ports at
-    /// fixed distances (such as a block) tries them.
+    /// The ranges from [`lowest`] on that are outside the ephemeral range, the higher one first.
     pub(crate) fn outer_ranges(&self) -> Vec<RangeInclusive<u16>> {
         self.outside(lowest()..=u16::MAX)
     }
@@ -201,16 +199,15 @@ impl EphemeralRange {
     }
 }
 
-/// Classes of numbers, in the order in which a stable name tries them. A search for ports at fixed
-/// distances, without a name and without a requested range, first tries the
-/// [`outer_ranges`](EphemeralRange::outer_ranges), and then these classes in this order.
+/// Classes of numbers, the preferred class first. The search for a stable name tries the classes in
+/// this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
     /// Outside the ephemeral range, and not withheld.
     Outside,
     /// Withheld from the kernel by the administrator, perhaps for a service.
     Withheld,
-    /// The kernel can assign the number to another socket.
+    /// In the ephemeral range, and not withheld. The kernel can assign the number to any socket.
     Ephemeral,
 }
 

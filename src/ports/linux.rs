@@ -1,4 +1,5 @@
-//! The ephemeral range of Linux.
+//! What Linux reports about port numbers: the ephemeral range, and the first number that requires
+//! no privilege.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -26,7 +27,7 @@ pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
 }
 
 /// The text of the setting, or `None` if the system does not show it. A lack of descriptors or
-/// memory is an error, because the system may well show the setting.
+/// memory is an error, because a later read may succeed.
 fn text(setting: &KeptSetting) -> io::Result<Option<String>> {
     match setting.read() {
         Err(error) if is_exhaustion(&error) => Err(error),

@@ -1,5 +1,5 @@
-//! [`ParityExhaustion`]: whether one half of the ephemeral range is used up. That half has the
-//! numbers of one parity (even or odd), and `bind(…, 0)` searches it first.
+//! [`ParityExhaustion`] notes whether one half of the ephemeral range is used up: the numbers of
+//! the parity (even or odd) that `bind(…, 0)` searches first.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use crate::namespace::PerNamespace;
 use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 
-/// Whether the half of the ephemeral range that `bind(…, 0)` searches first is used up.
+/// Notes whether one half of the ephemeral range is used up: the half that `bind(…, 0)` searches
+/// first.
 ///
 /// If that half is used up, each `bind(…, 0)` walks it without success, which takes about 1.5 ms.
 /// So for the next [`PARITY_VALID_FOR`] this process chooses numbers itself. All threads in one
@@ -21,11 +22,11 @@ pub(crate) struct ParityExhaustion(Mutex<Signs>);
 #[derive(Debug, Default)]
 struct Signs {
     exhausted_until: Option<Instant>,
-    /// Whether a choice of the kernel showed the exhaustion: the kernel chose a number of the other
-    /// half, or found no number. Slow binds alone prove nothing.
+    /// `true` if the kernel chose a number of the other half, or found no number. `false` if only
+    /// slow binds suggest the exhaustion.
     proven: bool,
-    /// Whether the last bind was slow. One slow bind proves nothing, because the machine may be
-    /// busy. A second one in a row counts as exhaustion.
+    /// Whether the last bind was slow. Two slow binds in a row count as exhaustion. One does not,
+    /// because the machine may be busy.
     slow: bool,
 }
 
@@ -40,8 +41,8 @@ impl ParityExhaustion {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether it is certain that the half that `bind(…, 0)` searches first is used up. Slow binds
-    /// alone do not make it certain.
+    /// Returns `true` if the half that `bind(…, 0)` searches first is certainly used up, and
+    /// `false` if only slow binds suggest it.
     pub(crate) fn is_proven(&self) -> bool {
         self.is_exhausted() && self.0.lock().proven
     }

@@ -1,4 +1,4 @@
-//! [`PortOrder`]: port numbers in random order. It keeps no list of them in memory.
+//! [`PortOrder`] yields port numbers in random order, without a list of them in memory.
 
 use std::ops::RangeInclusive;
 use std::vec;
@@ -16,7 +16,7 @@ pub(crate) fn shuffled(ranges: Vec<RangeInclusive<u16>>) -> PortOrder {
     )
 }
 
-/// Numbers to try, one range after the other, except those in `without`.
+/// The numbers of `ranges`, one range after the other, except those in `without`.
 pub(crate) struct PortOrder {
     ranges: vec::IntoIter<StridedRange>,
     without: PortSet,
@@ -45,9 +45,9 @@ impl Iterator for PortOrder {
     }
 }
 
-/// The `count` numbers `low`, `low + step` and so on, each once, in random order. The same random
-/// stride leads from each number to the next, and wraps around at the end. So neither memory nor
-/// set-up time grows with `count`.
+/// The `count` numbers `low`, `low + step` and so on, each once, in random order. Each index is its
+/// predecessor plus a constant random stride, modulo `count`. So neither memory nor set-up time
+/// grows with `count`.
 pub(super) struct StridedRange {
     low: u16,
     step: u32,

@@ -18,7 +18,7 @@ const COMMON: [u16; 44] = [
     8081, 8086, 8443, 8888, 9000, 9042, 9090, 9092, 9200, 9300, 11211, 27017,
 ];
 
-/// This system's services file. It has no names if it cannot be read.
+/// The text of this system's services file; empty if the file cannot be read.
 pub(crate) struct Services(String);
 
 impl Services {
@@ -28,7 +28,8 @@ impl Services {
 
     /// The name of a port; `None` if the file does not list the port.
     pub(crate) fn name(&self, port: u16, protocol: Protocol) -> Option<String> {
-        // This search takes 1 us. Parsing the file takes 60 us.
+        // The search takes 1 us, and parsing the file takes 60 us. Most numbers are not in the
+        // file.
         if !self.0.contains(&format!("{port}/")) {
             return None;
         }
@@ -38,13 +39,13 @@ impl Services {
     }
 }
 
-/// Whether the number is in [`COMMON`] or in the services file. The process keeps the text of the
-/// file. A missing file counts as an empty one. If the file cannot be read now, for example for a
+/// Whether the number is in [`COMMON`] or in the services file. The process reads the file once,
+/// and a missing file counts as empty. If the file cannot be read for another reason, such as a
 /// lack of descriptors, only [`COMMON`] counts, and the next call tries to read the file again.
 ///
-/// Parsing the file takes 60 us, and a search for the digits of one number takes 1 us. Most
-/// processes reserve a few ports, so the first [`SERVICE_SEARCHES`] calls search. A later call
-/// parses the file, and the process keeps the numbers.
+/// A search for the digits of one number takes 1 us, and parsing the file takes 60 us. Most
+/// processes reserve a few ports, so the first [`SERVICE_SEARCHES`] calls search the text. The next
+/// call parses the file, and the process keeps the numbers.
 pub(crate) fn is_common(port: u16) -> bool {
     static TEXT: OnceCell<String> = OnceCell::new();
     static NUMBERS: OnceCell<PortSet> = OnceCell::new();
@@ -72,8 +73,8 @@ const FILE: &str = if cfg!(windows) {
     "/etc/services"
 };
 
-/// The text of the services file. `U+FFFD` replaces each byte that is not UTF-8, so such a byte
-/// affects only its own entry.
+/// The text of the services file. `U+FFFD` replaces bytes that are not UTF-8, so they affect only
+/// their own entry.
 fn text() -> io::Result<String> {
     let bytes = std::fs::read(FILE)?;
     // `from_utf8` needs 1 us for the usual 13 KB, and `from_utf8_lossy` ten times as long.

@@ -12,8 +12,8 @@ use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 use crate::os_error::is_exhaustion;
 
-/// The range that counts if sysctl(8) reports none: on FreeBSD the default of FreeBSD, on every
-/// other system the default of macOS, which is IANA's dynamic range.
+/// The range if sysctl(8) reports none. On FreeBSD this is the default of FreeBSD. On every other
+/// system it is the default of macOS, which is IANA's dynamic range.
 const DEFAULT_RANGE: RangeInclusive<u16> = if cfg!(target_os = "freebsd") {
     10000..=u16::MAX
 } else {
@@ -34,8 +34,8 @@ pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
     ))
 }
 
-/// The first number that a user without privileges can bind on every address of these systems. On
-/// the wildcard address, macOS since 10.14 requires no privilege for a lower number either.
+/// By default, the first number that a user without privileges can bind on every address. On the
+/// wildcard address, macOS since 10.14 requires no privilege for a lower number either.
 pub(crate) fn unprivileged_from() -> u16 {
     1024
 }

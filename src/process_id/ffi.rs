@@ -5,17 +5,18 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// What this process knows about itself. Both fields are 0 until the process sets them. The kernel
-/// clears them in a forked child.
+/// The pid of this process and the inode of its pid namespace. Both are 0 until the process sets
+/// them. The kernel clears them in a forked child.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) namespace: AtomicU64,
-    /// Set after `namespace`: a thread that reads its pid here must also find the namespace.
+    /// Set after `namespace`, so that a thread that reads its pid here also finds the namespace.
     pub(super) pid: AtomicU32,
 }
 
-/// Returns the same memory each time. `None` on Linux before 4.14, which cannot clear it, and if
-/// the system calls fail, for example in a sandbox.
+/// The memory that the kernel clears in a forked child, the same for every call. `None` on Linux
+/// before 4.14, which cannot clear memory at a fork, and if the system calls fail, for example in a
+/// sandbox.
 pub(super) fn cleared_by_fork() -> Option<&'static Kept> {
     static KEPT: OnceLock<Option<&'static Kept>> = OnceLock::new();
     *KEPT.get_or_init(map)

@@ -1,4 +1,4 @@
-//! [`LeakCheck`]: reports a server that still listens when its reservation is dropped.
+//! [`LeakCheck`] reports a server that still listens when its reservation is dropped.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,16 +15,16 @@ pub(crate) enum OnLeak {
 }
 
 /// Searches for a listener of this process, or of a descendant, on the port. The module `reserve`
-/// passes the function of the module `inspect`, because this module must not import `inspect`.
+/// passes a function of the module `inspect`, because this module must not import `inspect`.
 pub(crate) type FindLeak = fn(Port) -> Option<Diagnosis>;
 
-/// Checks the ports of a reservation when it is dropped.
+/// Checks the ports of a reservation when the reservation is dropped.
 pub(crate) struct LeakCheck {
     action: OnLeak,
     find: FindLeak,
     ports: Vec<Port>,
-    /// The process that made the reservation. A forked child inherits a copy of the reservation.
-    /// The drop of that copy ends no reservation, so it checks nothing.
+    /// The process that made the reservation. If a forked child drops its copy of the reservation,
+    /// nothing is checked, because the parent may still use the port.
     process: ProcessId,
 }
 

@@ -1,4 +1,4 @@
-//! [`Reservation`]: a port that stays free for the owner of this value.
+//! [`Reservation`] keeps a port reserved while the value lives.
 
 use std::fmt;
 use std::io;
@@ -32,15 +32,15 @@ pub(crate) use part::ProtocolReservation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Guarantee {
-    /// A lease (a locked file) keeps the port from cooperating processes. The kernel may assign the
-    /// number to another socket.
+    /// A lease (a locked file) keeps the port from other processes that use this crate. The kernel
+    /// may assign the number to another socket.
     BestEffort,
-    /// A lease (a locked file) keeps the port from cooperating processes. The kernel never assigns
-    /// the number by itself.
+    /// A lease (a locked file) keeps the port from other processes that use this crate. The kernel
+    /// never assigns the number by itself.
     Cooperative,
     /// A claim (a bound socket of this crate) keeps the port. The kernel assigns the port to no
-    /// other socket by itself. It refuses every second claim and every bind without the reuse
-    /// options, from any process.
+    /// other socket by itself. The kernel also refuses every second claim and every bind without
+    /// the reuse options, from any process.
     Kernel,
 }
 
@@ -54,15 +54,16 @@ pub enum Guarantee {
 /// refused at once.
 ///
 /// A `&Reservation` is an address for `TcpListener::bind`, `TcpStream::connect` and every other
-/// function that takes the standard library's `ToSocketAddrs`. The trait of that name in tokio is
-/// sealed. Pass [`p.addr()`](Reservation::addr) there: `tokio::net::TcpListener::bind(p.addr())`.
+/// function that takes the standard library's `ToSocketAddrs`. tokio's trait of the same name is
+/// sealed. So pass [`p.addr()`](Reservation::addr) to tokio:
+/// `tokio::net::TcpListener::bind(p.addr())`.
 ///
 /// The reservation ends when this value is dropped, or when the process ends, even if it is killed.
 /// Only a forked child [keeps it](crate::docs::guarantees#if-the-process-dies) for longer, until
 /// the child calls exec or ends.
 ///
-/// The first two lines drop the reservation at once, which is a common mistake. The last two keep
-/// it:
+/// The first two lines drop the reservation at once, which is a common mistake. The last two lines
+/// keep the reservation:
 ///
 /// ```
 /// let port = portlease::reserve_port().port(); // dropped already: no longer reserved
@@ -73,7 +74,7 @@ pub enum Guarantee {
 /// ```
 #[must_use = "a reservation ends when it is dropped: keep it in a variable, or `leak` it"]
 pub struct Reservation {
-    /// This field comes first, so that the check runs while the reservation is still in force.
+    /// The first field is dropped first. So the check runs while the reservation is still in force.
     leak_check: Option<LeakCheck>,
     /// One part for each protocol, TCP first.
     parts: Vec<ProtocolReservation>,
@@ -121,7 +122,8 @@ impl Reservation {
         self.parts.iter().map(|part| part.port)
     }
 
-    /// The name of the port in error messages. For a pair of protocols it is the number alone.
+    /// The name of the port in error messages. For a reservation of TCP and UDP it is the number
+    /// alone.
     fn operand(&self) -> String {
         match self.parts.as_slice() {
             [part] => part.port.to_string(),
@@ -129,7 +131,7 @@ impl Reservation {
         }
     }
 
-    /// The reserved ports, on [`addr`](Reservation::addr).
+    /// The reserved ports, with the IP address of [`addr`](Reservation::addr).
     pub(crate) fn ports_on_addr(&self) -> Vec<Port> {
         let ip = Some(self.addr().ip());
         self.ports().map(|port| Port { ip, ..port }).collect()
@@ -159,7 +161,8 @@ impl Reservation {
 
     /// The address `ip` with the port number. A reservation covers every address of the machine.
     ///
-    /// On Linux a link-local IPv6 address gets the scope id of an interface that has it.
+    /// On Linux a link-local IPv6 address gets the scope id of an interface that has this address,
+    /// if `/proc` shows one.
     ///
     /// ```
     /// use std::net::Ipv6Addr;
@@ -239,9 +242,9 @@ impl Reservation {
     }
 
     /// The number that the [name](Reservation::name) stands for: the first number in the order of
-    /// the name. [`port`](Reservation::port) differs from it if that number could not be reserved,
-    /// or if the call reserved a [preferred](crate::ReserveOptions::prefer) number. `None` without
-    /// a name.
+    /// the name. [`port`](Reservation::port) is another number if the first one could not be
+    /// reserved, or if the call reserved a [preferred](crate::ReserveOptions::prefer) number.
+    /// `None` without a name.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;

@@ -1,5 +1,5 @@
-//! [`ProtocolReservation`]: what keeps the port of one protocol. It has a claim (a bound socket),
-//! an abstract Unix socket name, a lease (a locked file), or several of these.
+//! [`ProtocolReservation`] keeps the port of one protocol by a claim (a bound socket), an abstract
+//! Unix socket name, a lease (a locked file), or several of these.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use crate::model::record::Record;
 use crate::ownership::Guard;
 use crate::ports::EphemeralRange;
 
-/// Keeps one port of one protocol until it is dropped.
+/// Keeps one port of one protocol until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct ProtocolReservation {
     pub(super) port: Port,
@@ -19,10 +19,9 @@ pub(crate) struct ProtocolReservation {
     /// The file-system user of this process, as fstat(2) of the claim reports it. `None` without a
     /// claim, if fstat(2) fails, and on systems other than Linux.
     user: Option<u32>,
-    // Fields drop in this order. The guard drops first: another thread can reserve the number as
-    // soon as the claim and the lease are gone, and the table of this process's reservations must
-    // not list this one then. The lease drops last: the next process that takes the lease must
-    // find the port free.
+    // Fields drop in this order. The guard drops first: it removes this reservation from the table
+    // of the process before another thread can reserve the number. The lease drops last: the next
+    // process that takes the lease must find the port free.
     pub(super) guard: Guard,
     pub(super) claim: Option<Claim>,
     _name: Option<ExclusiveName>,
@@ -38,8 +37,8 @@ impl ProtocolReservation {
         lease: Result<LeaseLock, String>,
         guarantee: Guarantee,
     ) -> Self {
-        // A claim keeps the port even if its inode is unknown. Reports then show it like any other
-        // bound socket.
+        // A claim keeps the port even if its inode is unknown. Reports then show the claim like any
+        // other bound socket.
         let identity = claim.as_ref().and_then(|claim| claim.identity().ok());
         let Identity { inode, user } = identity.unwrap_or_default();
         ProtocolReservation {
@@ -62,7 +61,7 @@ impl ProtocolReservation {
             }
             Guarantee::Cooperative if self.claim.is_some() => Guarantee::Cooperative,
             Guarantee::BestEffort => Guarantee::BestEffort,
-            // If the range cannot be read now, nothing shows that the kernel keeps the number.
+            // If the range cannot be read now, the kernel may assign the number.
             _ => Guarantee::without_claim(self.port.number).unwrap_or(Guarantee::BestEffort),
         }
     }
@@ -82,9 +81,8 @@ impl ProtocolReservation {
 }
 
 impl Guarantee {
-    /// The guarantee for a number that has no claim, only a lease and an abstract name. It depends
-    /// on the ephemeral range as it is now. A lack of descriptors or memory is an error, because
-    /// the range cannot be read then.
+    /// The guarantee if no claim keeps the number. It depends on the current ephemeral range. Fails
+    /// if the range cannot be read for a lack of descriptors or memory.
     pub(crate) fn without_claim(number: u16) -> io::Result<Guarantee> {
         Ok(if EphemeralRange::read()?.surely_excludes(number) {
             Guarantee::Cooperative

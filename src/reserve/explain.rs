@@ -49,9 +49,9 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     }
 }
 
-/// For each of the first [`NUMBERS_EXPLAINED`] allowed numbers of the range, a sentence that names
-/// the holder. Skips the numbers that the call itself took, and omits numbers without a visible
-/// holder. Empty if neither the request nor `PORTLEASE_RANGE` sets a range.
+/// Sentences that name the holders of the first [`NUMBERS_EXPLAINED`] allowed numbers of the range.
+/// Numbers that the call itself took do not count, and numbers without a visible holder are
+/// omitted. Empty if neither the request nor `PORTLEASE_RANGE` sets a range.
 fn taken(request: &Request, own: &PortSet) -> Vec<(u16, String)> {
     let numbers = request.allowed.iter().cloned().flatten();
     let numbers: Vec<u16> = numbers

@@ -152,8 +152,8 @@ fn or_panic<T>(result: Result<T>) -> T {
 /// # Platform-specific behavior
 ///
 /// On Linux without `/proc` the network namespace is unknown. The call then returns only
-/// reservations that were made without `/proc`. If there are none, it returns an error instead of
-/// an empty list.
+/// reservations that were made without `/proc`. If there are none, the call returns an error
+/// instead of an empty list.
 pub fn reservations() -> Result<Vec<Lease>> {
     let leases = lease::live().map_err(explain::unread_lock_folder)?;
     Ok(inheritance::of_leases(leases))

@@ -74,11 +74,10 @@ impl ReserveOptions {
     /// Reserves a UDP port instead of a TCP port.
     ///
     /// A UDP server rarely sets the reuse options, so it could not bind beside a claim (a bound
-    /// socket of this crate). The port is therefore kept by a lease (a locked file), which other
-    /// users of this crate respect. Its number is one that the kernel never assigns by itself:
-    /// [`Guarantee::Cooperative`](crate::Guarantee::Cooperative). If no such number is free and
-    /// allowed, the call reserves an ephemeral one:
-    /// [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
+    /// socket of this crate). Instead, a lease (a locked file) keeps the port from other processes
+    /// that use this crate. Without a [range](Self::range), the call prefers numbers that the
+    /// kernel never assigns by itself: [`Guarantee::Cooperative`](crate::Guarantee::Cooperative).
+    /// An ephemeral number has only [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().udp().reserve()?;
@@ -106,10 +105,9 @@ impl ReserveOptions {
     /// Whether the TCP server sets SO_REUSEADDR before it binds; `true` by default. For a server
     /// that sets only SO_REUSEPORT, use [`server`](Self::server).
     ///
-    /// A server that sets neither option cannot bind while a claim exists. A claim is this crate's
-    /// own bound socket on the port. With `false` there is no claim: a lease (a locked file) keeps
-    /// the port. As for [`udp`](Self::udp), the number is one that the kernel never assigns by
-    /// itself, if such a number is free.
+    /// A server that sets neither option cannot bind while a claim (a bound socket of this crate)
+    /// exists. So with `false` a lease (a locked file) keeps the port, and the call chooses the
+    /// number as [`udp`](Self::udp) does.
     ///
     /// Servers that need `false` are Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp`
     /// with its defaults, and Java after `setReuseAddress(false)`. Such a server cannot be
@@ -133,8 +131,8 @@ impl ReserveOptions {
     /// [`ReuseAddr`](ServerKind::ReuseAddr) by default.
     ///
     /// A [`Plain`](ServerKind::Plain) server cannot bind while a claim (a bound socket of this
-    /// crate) exists. So a lease (a locked file) keeps its port, as it keeps a UDP port. The number
-    /// is one that the kernel never assigns by itself, if such a number is free.
+    /// crate) exists. So a lease (a locked file) keeps its port, and the call chooses the number as
+    /// [`udp`](Self::udp) does.
     ///
     /// ```
     /// use portlease::{Guarantee, ReserveOptions, ServerKind};
@@ -151,9 +149,9 @@ impl ReserveOptions {
     /// Reserves exactly this number. If the number is taken and its holder is visible, the error
     /// names the holder.
     ///
-    /// `PORTLEASE_RANGE` does not apply to an exact number, because it limits only the numbers that
-    /// this crate chooses. For [`reserve_block`](Self::reserve_block) the number is the first of
-    /// the block, and `PORTLEASE_RANGE` applies to a block of two or more.
+    /// `PORTLEASE_RANGE` limits only the numbers that this crate chooses, so it does not apply to
+    /// an exact number. For [`reserve_block`](Self::reserve_block) the number is the first of the
+    /// block, and `PORTLEASE_RANGE` applies to a block of two or more.
     ///
     /// ```
     /// # use portlease::{ErrorKind, ReserveOptions, reserve_port};
@@ -164,12 +162,12 @@ impl ReserveOptions {
     ///
     /// # Races
     ///
-    /// If a reservation or a server of this process ended a moment ago, a forked child can still
-    /// have a copy of the closed socket, until it calls exec. So the call retries. Without a
+    /// After a reservation or a server of this process has ended, a forked child can still have a
+    /// copy of the closed socket, until the child calls exec. So the call retries. Without a
     /// [`wait`](Self::wait), a refused call normally returns an error within 150 ms. This limit is
     /// 2.5 s while a forked child that has not called exec holds the number, or while other
-    /// processes check its lock file. A child that never calls exec does not extend these limits,
-    /// and neither does an owner that is not visible.
+    /// processes check the lock file of the number. A child that never calls exec does not extend
+    /// these limits, and neither does an owner that is not visible.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
@@ -179,10 +177,10 @@ impl ReserveOptions {
     /// none. The results are in the order of `ports`. If `reserve_many` is called for more ports,
     /// this crate picks the remaining ones.
     ///
-    /// Every call takes its exact numbers in ascending order, and then picks the remaining ones. So
-    /// tests that [wait](Self::wait) for several numbers in different orders cannot deadlock. While
-    /// a call waits for one exact number, it keeps the lower ones. Separate calls can still
-    /// deadlock, so a test that needs several fixed numbers must request them in one call.
+    /// Every call takes its exact numbers in ascending order, and then picks the remaining ones.
+    /// While a call [waits](Self::wait) for one exact number, it keeps the lower ones. So calls
+    /// that wait for the same numbers in different orders cannot deadlock. Tests that request their
+    /// fixed numbers in several calls can deadlock, so request such numbers in one call.
     ///
     /// ```
     /// # use portlease::{ReserveOptions, reserve_ports};
@@ -196,10 +194,10 @@ impl ReserveOptions {
     /// # Errors
     ///
     /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number
-    /// that occurs twice, for more numbers than ports to reserve, and together with
-    /// [`port`](Self::port). [`reserve_block`](Self::reserve_block) and
-    /// [`reserve_offsets`](Self::reserve_offsets) return it for more than one number. If a number
-    /// is taken and its holder is visible, the error names the holder.
+    /// that occurs twice, for more numbers than ports to reserve, and if [`port`](Self::port) is
+    /// set too. [`reserve_block`](Self::reserve_block) and
+    /// [`reserve_offsets`](Self::reserve_offsets) return this error for more than one number. If a
+    /// number is taken and its holder is visible, the error names the holder.
     pub fn ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.ports = ports.into_iter().collect();
         self
@@ -222,7 +220,7 @@ impl ReserveOptions {
     }
 
     /// Tries these numbers first, in this order, even outside the [range](Self::range). If none of
-    /// them can be reserved, the call reserves any other allowed number. It skips a preferred
+    /// them can be reserved, the call reserves any other allowed number. The call skips a preferred
     /// number that [`exclude`](Self::exclude) or `PORTLEASE_RANGE` rules out.
     ///
     /// For ports at fixed distances, such as a block, a preferred number is the base number, and
@@ -238,9 +236,9 @@ impl ReserveOptions {
     /// # Races
     ///
     /// Without a [`wait`](Self::wait), the call retries a busy preferred number for up to 100 ms if
-    /// no owner is visible. It retries for up to 2 s while a forked child that has not called exec
-    /// holds the number. All preferred numbers share this time. A preferred base number of several
-    /// ports is not retried.
+    /// no owner is visible. The call retries for up to 2 s while a forked child that has not called
+    /// exec holds the number. All preferred numbers share this time. A preferred base number of
+    /// several ports is not retried.
     pub fn prefer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.prefer.extend(ports);
         self
@@ -273,21 +271,22 @@ impl ReserveOptions {
     /// # Errors
     ///
     /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for 0, and for
-    /// an exact number that is not a multiple. It skips a preferred number that is not a multiple.
+    /// an exact number that is not a multiple. The call skips a preferred number that is not a
+    /// multiple.
     pub fn aligned(mut self, multiple: u16) -> Self {
         self.aligned = multiple;
         self
     }
 
-    /// If the port is busy, waits for it, for at most `at_most`. Tests in several processes that
-    /// need the same port then run one after another.
+    /// If the port is busy, waits up to `at_most` until the port can be reserved. Tests in several
+    /// processes that need the same port then run one after another.
     ///
-    /// This limit replaces the retry budget of the call. The pause between two tries grows from
-    /// about 0.2 ms to about 10 ms. If each try walks a range, the pause is about 20 times the
-    /// duration of the fastest try, but at most about 1 s.
+    /// `at_most` replaces the retry budget of the call. The pause between two tries grows from
+    /// about 0.2 ms to about 10 ms. After a try that walked a range, the pause is at least about 20
+    /// times the duration of the fastest such try, up to about 1 s.
     ///
-    /// The call blocks the thread. On a current-thread async runtime nothing else runs meanwhile,
-    /// not even a server of that runtime that has the port.
+    /// The call blocks the thread. On a current-thread async runtime nothing else runs meanwhile.
+    /// So a server of that runtime cannot release the port during the call.
     ///
     /// ```
     /// use std::time::Duration;
@@ -312,7 +311,7 @@ impl ReserveOptions {
         self
     }
 
-    /// A name for the reservation. Reports about the port show it to every process.
+    /// Labels the reservation. Reports about the port show the label to every process.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("database of the login tests").reserve()?;
@@ -324,8 +323,9 @@ impl ReserveOptions {
         self
     }
 
-    /// The command that runs under the reservation, for a program that reserves ports and starts
-    /// other programs. Reports show it to every process, in place of the source line of the call.
+    /// Sets the command that runs under the reservation, for a program that reserves ports and
+    /// starts other programs. Reports show the command to every process, in place of the source
+    /// line of the call.
     ///
     /// With [`on_behalf_of`](Self::on_behalf_of), pass the name of the process for which the call
     /// reserves. In a text longer than 200 bytes, `…` replaces the middle. Pass no secret, because
@@ -343,27 +343,28 @@ impl ReserveOptions {
     }
 
     /// Reserves the number that this name stands for: the same number for the same user, project
-    /// and name, run after run. The number is computed from a hash of the three, so nothing is
-    /// stored, and you can bookmark it or write it into a configuration.
+    /// and name, run after run. The number is computed from a hash of these three, so nothing is
+    /// stored. You can bookmark the number or write it into a configuration.
     ///
     /// The project is the nearest folder that has `.git` (a file or a folder): the working
     /// directory itself or a folder above it. So each git worktree has its own numbers. Without
     /// such a folder the project is the working directory. If the variable `PORTLEASE_PROJECT` is
     /// set, its text identifies the project instead.
     ///
-    /// The number is outside the ephemeral range if possible, so the kernel never assigns it by
-    /// itself. With a [range](Self::range) it is a number of the range. Without a range it is no
+    /// If possible, the number is outside the ephemeral range, where the kernel assigns no number
+    /// by itself. With a [range](Self::range) it is a number of the range. Without a range it is no
     /// number of a common service, unless the administrator withheld that number from the kernel.
-    /// If the first number of the name is taken, the call reserves the next free one in the name's
-    /// own order. After 256 taken numbers it picks one as without a name. If the call did not
-    /// reserve the first number, [`Reservation::first_choice`] differs from
-    /// [`port`](Reservation::port), and reports say so. Two names of a project can have the same
-    /// first number. With 100 names and the default ephemeral range of Linux, about one project in
-    /// eight has such a pair. The reservation is held like any other, and its record shows the
-    /// name.
+    ///
+    /// If the first number of the name is taken, the call reserves the next free number in the
+    /// order of the name. After 256 taken numbers the call picks a number as if there were no name.
+    /// If the call did not reserve the first number, [`Reservation::first_choice`] differs from
+    /// [`port`](Reservation::port), and reports say so.
+    ///
+    /// Two names of a project can have the same first number. With 100 names and the default
+    /// ephemeral range of Linux, about one project in eight has such a pair.
     ///
     /// With [`reserve_many`](Self::reserve_many) the name stands for one number per port. For a
-    /// block it stands for the first number in its order at which the block fits.
+    /// block the name stands for the first number in its order at which the block fits.
     ///
     /// ```
     /// let number = |name| -> portlease::Result<u16> {
@@ -391,17 +392,19 @@ impl ReserveOptions {
         self
     }
 
-    /// Makes a test fail that forgets to stop its server. If this process or a descendant still
-    /// listens on the port when the reservation is dropped, the drop panics, and the message names
-    /// the process. While the thread already panics, the drop prints the message on stderr instead.
+    /// Makes a test fail if the test does not stop its server. If this process or a descendant
+    /// still listens on the port when the reservation is dropped, the drop panics, and the message
+    /// names the process. If the thread already panics, the drop prints the message on stderr
+    /// instead.
     ///
     /// The variable `PORTLEASE_ON_LEAK` applies to every reservation of a process. Its value
     /// `panic` does the same as this option. With `warn`, the drop prints the message on stderr and
     /// does not panic. libtest does not capture the printed message.
     ///
-    /// Drop the server before the reservation: variables are dropped in the reverse order of their
-    /// declaration, and the fields of a struct in the order of theirs. A [`Server`](crate::Server)
-    /// keeps this order. [`Reservation::release`] returns an error instead of panicking.
+    /// Drop the server before the reservation. Variables are dropped in the reverse order of their
+    /// declaration, and the fields of a struct in the order of their declaration. A
+    /// [`Server`](crate::Server) ends its program before its reservation. [`Reservation::release`]
+    /// returns an error instead of panicking.
     ///
     /// ```should_panic
     /// # if !cfg!(target_os = "linux") { panic!("only where the sockets can be read") }
@@ -432,8 +435,8 @@ impl ReserveOptions {
     }
 
     /// Reserves on behalf of the process `pid`. For that process and its descendants, the
-    /// reservation counts as their own: [`is_port_free`](crate::is_port_free) and the other checks
-    /// do not report the port as reserved to them.
+    /// reservation counts as their own: if they call [`is_port_free`](crate::is_port_free) or
+    /// another check, this reservation does not make the port busy.
     ///
     /// The reservation still ends with the process that made it, not with the process `pid`. The
     /// option has no effect if the process `pid` does not exist, or on a system that does not
@@ -475,16 +478,16 @@ impl ReserveOptions {
     /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for a port that requires a
     ///   privilege, or that a sandbox or a security policy forbids.
     /// - [`Lease`](crate::ErrorKind::Lease) if `PORTLEASE_DIR` is no absolute path, or if the lock
-    ///   file of an exact port cannot be used. It is also returned if the lock folder cannot be
+    ///   file of an exact port cannot be used. The same error results if the lock folder cannot be
     ///   used and no claim (a bound socket of this crate) can keep the port.
-    /// - [`Io`](crate::ErrorKind::Io) if the process is out of file descriptors.
+    /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.
     ///
     /// # Races
     ///
-    /// The call has one retry budget, which preferred numbers share. If an exact port is refused,
-    /// the call normally returns within 150 ms. This limit is 2.5 s while a forked child that has
-    /// not called exec holds the port, or while other processes check its lock file. If a pick
-    /// fails after at most 64 numbers, and sockets occupied some of them, the call repeats the pick
+    /// All retries of the call share one budget. If an exact port is refused, the call normally
+    /// returns within 150 ms. This limit is 2.5 s while a forked child that has not called exec
+    /// holds the port, or while other processes check the lock file of the port. If a pick fails
+    /// after at most 64 numbers, and sockets occupied some of them, the call repeats the pick
     /// within the budget. A [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
@@ -494,8 +497,8 @@ impl ReserveOptions {
             .unwrap_or_else(|| unreachable!("reserve_many(1) returns one reservation")))
     }
 
-    /// Reserves `n` ports with distinct numbers: all of them or none. With `n` = 0 it reserves
-    /// none.
+    /// Reserves `n` ports with distinct numbers: all of them or none. With `n` = 0 the call returns
+    /// an empty list and does not check the options.
     ///
     /// ```
     /// let nodes = portlease::ReserveOptions::new().label("node").reserve_many(3)?;
@@ -533,7 +536,7 @@ impl ReserveOptions {
     }
 
     /// Reserves `n` ports with consecutive numbers, in ascending order: all of them or none. With
-    /// `n` = 0 it reserves none.
+    /// `n` = 0 the call returns an empty list and does not check the options.
     ///
     /// Every number of the block obeys the range and the exclusions. The call tries each preferred
     /// number as the first number of a block.
@@ -563,16 +566,16 @@ impl ReserveOptions {
     }
 
     /// Reserves the ports at these distances from one base number: all of them or none. Some
-    /// servers derive further numbers from the one that they are given. For example a node of a
-    /// Redis Cluster also listens on its port number plus 10000.
+    /// servers derive further numbers from their port number. For example a node of a Redis Cluster
+    /// also listens on its port number plus 10000.
     ///
-    /// The results are in the order of `offsets`. Without an offset, the call reserves no port.
+    /// The results are in the order of `offsets`. If `offsets` is empty, the call reserves no port.
     /// `reserve_block(n)` is the same as the offsets from 0 to `n` - 1.
     ///
     /// [`port`](Self::port) and [`prefer`](Self::prefer) name the base number, and
-    /// [`aligned`](Self::aligned) applies to it. Every port obeys the range, the exclusions and
-    /// `PORTLEASE_RANGE`. But `PORTLEASE_RANGE` does not apply if `port` names the base number and
-    /// `offsets` has only one offset. The call reserves the ports in ascending order.
+    /// [`aligned`](Self::aligned) applies to it. Every port obeys the range and the exclusions.
+    /// `PORTLEASE_RANGE` applies too, unless `port` names the base number and there is only one
+    /// offset. The call reserves the ports in ascending order.
     ///
     /// ```
     /// # use portlease::ReserveOptions;

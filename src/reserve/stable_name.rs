@@ -1,4 +1,4 @@
-//! What a stable name depends on: the user, the project and the name itself.
+//! Computes the seed of a stable name from the user, the project and the name itself.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::model::error::{Error, Result};
 /// folder.
 const PROJECT: &str = "PORTLEASE_PROJECT";
 
-/// Adds a seed to the name. The order in which a pick tries the numbers follows from the seed.
+/// Adds a seed to the name. The seed decides the order in which a pick tries the port numbers.
 pub(super) fn resolve(name: String) -> Result<NumberName> {
     if name.is_empty() {
         return Err(Error::empty_name());
@@ -20,8 +20,8 @@ pub(super) fn resolve(name: String) -> Result<NumberName> {
     Ok(NumberName::new(name, seed))
 }
 
-/// Identifies the user. On Windows this crate does not read the user. There the path of the
-/// temporary folder, which usually differs between users, stands for the user.
+/// Identifies the user. On Windows the path of the temporary folder stands for the user, because
+/// the path usually differs between users.
 fn user() -> Vec<u8> {
     if cfg!(windows) {
         return std::env::temp_dir().into_os_string().into_encoded_bytes();
@@ -45,8 +45,8 @@ fn project() -> Result<Vec<u8>> {
     Ok(root.into_os_string().into_encoded_bytes())
 }
 
-/// The nearest folder with `.git`. In a linked worktree (git-worktree(1)) and in a submodule `.git`
-/// is a file.
+/// Returns the nearest folder that contains `.git`, which can also be a file: in a linked worktree
+/// (git-worktree(1)) and in a submodule.
 fn repository(directory: &Path) -> Option<PathBuf> {
     let mut folders = directory.ancestors();
     let root = folders.find(|folder| folder.join(".git").exists());

@@ -1,4 +1,5 @@
-//! Validation: turns [`ReserveOptions`] into a [`Request`], or reports a contradiction.
+//! Turns [`ReserveOptions`] into a [`Request`]. Fails if an option or an environment variable is
+//! invalid, or if the options contradict each other.
 
 use std::ops::{Bound, RangeInclusive};
 
@@ -14,14 +15,15 @@ use crate::reservation::{FindLeak, OnLeak};
 /// The ports that a call reserves together.
 #[derive(Clone, Copy)]
 enum Ports<'a> {
-    /// This number of ports: the exact ones, then ports that this crate picks.
+    /// This number of ports: the caller's exact ones, then ports that this crate picks.
     Many(usize),
     /// Ports at these distances from one base number.
     Offsets(&'a Offsets),
 }
 
 impl ReserveOptions {
-    /// The request for `n` ports, or an error if the options contradict each other.
+    /// The request for `n` ports. Fails if an option is invalid, or if options contradict each
+    /// other.
     #[track_caller]
     pub(super) fn validate(self, n: usize) -> Result<Request> {
         self.validate_ports(Ports::Many(n))
@@ -89,9 +91,9 @@ impl ReserveOptions {
                 self.exact_offsets(&named, offsets, range.as_ref(), env_range.as_ref())?
             }
         };
-        // For ports at fixed distances, only the exclusions are checked here, and only for the
-        // ports. The base number is no port if no offset is 0. `block::reserve` checks the range
-        // and `aligned`.
+        // A preferred base number stays in the list if none of its ports is excluded. The base
+        // number itself may be excluded if no offset is 0. `block::reserve` checks the range and
+        // `aligned`.
         let is_allowed = |port: &u16| match ports {
             Ports::Offsets(offsets) => offsets
                 .ports(*port)
@@ -194,7 +196,7 @@ impl ReserveOptions {
         range.contains(&port) && !self.exclude.contains(port)
     }
 
-    /// Checks that the range has at least `n` allowed numbers that are multiples of `aligned`.
+    /// Checks that the range has at least `n` multiples of `aligned` that are not excluded.
     fn check_any(&self, n: usize, range: RangeInclusive<u16>) -> Result<()> {
         if !range.clone().any(|port| self.is_allowed(port, &range)) {
             return Err(Error::range_all_excluded(&range));
@@ -210,8 +212,8 @@ impl ReserveOptions {
         }
     }
 
-    /// Checks that at least one base number fits: it is a multiple of `aligned`, and every port at
-    /// these distances from it is allowed.
+    /// Checks that at least one multiple of `aligned` can be the base number: every port at these
+    /// distances from it is in the range and not excluded.
     fn check_bases(&self, offsets: &Offsets, range: RangeInclusive<u16>) -> Result<()> {
         let n = offsets.count();
         let mut allowed = range.clone().filter(|port| self.is_allowed(*port, &range));

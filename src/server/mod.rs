@@ -24,9 +24,9 @@ pub(crate) use system::{Pipe, others_run};
 pub(crate) use system::{Signal, prepare};
 
 impl Reservation {
-    /// Starts a program, and waits until it, or a process that it started, listens on
-    /// [`addr`](Reservation::addr), for at most `at_most`. `command` must pass the port number to
-    /// the program in an argument or an environment variable. It can instead pass a socket, by
+    /// Starts `command`, and waits for at most `at_most` until the program, or a process that it
+    /// started, listens on [`addr`](Reservation::addr). `command` must pass the port number to the
+    /// program in an argument or an environment variable, or a socket by
     /// [`pass_to`](Reservation::pass_to). The returned [`Server`] holds the reservation.
     ///
     /// [`wait_for`](Reservation::wait_for) says which listeners count.
@@ -79,7 +79,7 @@ impl Reservation {
 ///
 /// Dropping the value kills the program and every process of its process group (SIGKILL), and then
 /// ends the reservation. The drop waits until these processes have ended, for at most 2 s. A
-/// process that left the group, such as a daemon, goes on. [`stop`](Server::stop) ends the program
+/// process that left the group, such as a daemon, runs on. [`stop`](Server::stop) ends the program
 /// more gently, and hands the reservation back.
 ///
 /// ```no_run
@@ -198,15 +198,14 @@ impl Server {
         Ok(self.reservation)
     }
 
-    /// Waits until the program listens. If the wait fails, kills the program, because it has not
-    /// become a server.
+    /// Waits until the program listens. Kills the program if the wait fails.
     fn wait_until_listening(&mut self) -> Result<()> {
         let expected = Expected::new(self.running.pid());
         let ports = self.reservation.ports_on_addr();
         let mut wait = Listening::new(ports, Some(expected), self.at_most);
         let outcome = block_on(|| wait.poll(|| self.running.exit_info()));
         outcome.map_err(|error| {
-            // The error of the wait says more than a failure to end the program.
+            // If the kill fails too, the caller still gets the error of the wait, which says more.
             let _ended = self.running.end(Signal::Kill);
             error.with_stderr(&self.running.last_lines())
         })

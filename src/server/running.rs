@@ -46,8 +46,8 @@ pub(crate) struct Running<C: ChildProcess> {
     pid: u32,
     /// When the child started, in the system's own unit. `None` if the system does not report it.
     started: Option<NonZeroU64>,
-    /// Whether this value has reaped the child, or has found that other code did. Another process
-    /// can then have the child's pid, so no more signals are sent to that pid.
+    /// `true` once this value has reaped the child, or has found that other code did. Another
+    /// process can then have the child's pid, so this value sends no more signals to that pid.
     is_over: bool,
 }
 
@@ -83,8 +83,8 @@ impl<C: ChildProcess> Running<C> {
     }
 
     fn state(&mut self) -> io::Result<State> {
-        // If the caller has reaped the child, another child can have its pid, but not its start
-        // time. A zombie keeps both.
+        // If the caller has reaped the child, a later child of this process can have the same pid,
+        // but with a different start time. A zombie keeps its pid and its start time.
         if let (Some(started), Ok(Some(now))) = (self.started, sockets::started(self.pid))
             && started != now
         {
@@ -127,7 +127,8 @@ impl<C: ChildProcess> Running<C> {
         }
         let sent = system::signal(self.pid, signal, || self.child.start_kill());
         match (sent, self.state()) {
-            // On macOS kill(2) fails if the group has only zombies.
+            // On macOS kill(2) fails if the group has only zombies, so an error does not count if
+            // the child has ended.
             (Ok(()), _) | (_, Ok(State::Ended(_))) => Ok(()),
             (Err(e), _) => Err(self.cannot_stop(e)),
         }
@@ -137,7 +138,7 @@ impl<C: ChildProcess> Running<C> {
         Error::of_system("stop", &format!("process {}", self.pid), cause)
     }
 
-    /// Whether the child itself has ended. Other processes of its group may still run.
+    /// Returns `true` if the child itself has ended. Other processes of its group may still run.
     pub(crate) fn has_ended(&mut self) -> Result<bool> {
         if self.is_over {
             return Ok(true);
@@ -154,10 +155,12 @@ impl<C: ChildProcess> Running<C> {
     }
 
     /// Returns the pause before the next call of this function, or `None` once the child and its
-    /// group have ended. Sends SIGKILL if the group still runs [`TERMINATE_GRACE`] after SIGTERM.
-    /// If the child has ended but its group still runs [`KILL_LIMIT`] after SIGKILL, the call
-    /// returns `None` too. `others_run` gets the pid of the child, and says whether other processes
-    /// of its group run.
+    /// group have ended. Sends SIGKILL if one of them still runs [`TERMINATE_GRACE`] after SIGTERM.
+    /// [`KILL_LIMIT`] after SIGKILL, the call fails if the child still runs, and returns `None` if
+    /// only other processes of the group run.
+    ///
+    /// `others_run` gets the pid of the child. It returns `true` if other processes of the child's
+    /// group run.
     pub(crate) fn poll_end(
         &mut self,
         ending: &mut Ending,
@@ -197,7 +200,7 @@ impl<C: ChildProcess> Running<C> {
     }
 
     /// Ends the child and its group, and blocks the thread meanwhile. [`poll_end`](Self::poll_end)
-    /// has the time limits.
+    /// describes the time limits.
     pub(crate) fn end(&mut self, signal: Signal) -> Result<()> {
         let mut ending = self.begin_end(signal)?;
         while let Some(pause) = self.poll_end(&mut ending, system::others_run)? {

@@ -1,8 +1,9 @@
 //! The socket table: which sockets are on a port, and which processes own them.
 //!
-//! Each system implements the same functions with the same signatures, and Linux some more. Reading
-//! the sockets is cheap, except on macOS, where this crate reads every process. The search for the
-//! processes that own the sockets is usually expensive, so a separate function does it: `owners`.
+//! The modules of the systems have the same functions with the same signatures. The module of Linux
+//! has some more. Reading the sockets is cheap, except on macOS, where this crate reads every
+//! process. The search for the processes that own the sockets is usually expensive, so a separate
+//! function does it: `owners`.
 
 use std::ffi::OsString;
 use std::io;
@@ -50,19 +51,20 @@ pub(crate) use row::{Inode, OwnedRows, Row, ScanDepth, ScanResult, Table};
 /// Whether a forked child shares the sockets of its parent until the child calls exec.
 pub(crate) const CHILDREN_SHARE: bool = cfg!(unix);
 
-/// Whether [`listening`] is cheap enough for a thread that must not block. On macOS it reads every
-/// process. On systems whose socket table this crate cannot read, only a connection can find a
-/// listener.
+/// Whether [`listening`] is cheap enough for a thread that must not block. On macOS the call reads
+/// every process. On systems whose socket table this crate cannot read, only a connection can find
+/// a listener.
 #[cfg(feature = "tokio")]
 pub(crate) const IS_QUICK: bool = cfg!(any(target_os = "linux", windows));
 
-/// Every socket with this local port (0: any), of one protocol, or of all protocols for `None`.
+/// Every socket with this local port. The port 0 stands for every port, and `None` for every
+/// protocol.
 ///
 /// # Errors
 ///
 /// The call fails if descriptors or memory are used up, or if no table can be read. On Windows it
 /// also fails if one table cannot be read and the other tables have no socket on the port. The
-/// error is `Unsupported` on systems whose socket table this crate does not read.
+/// error is `Unsupported` on a system without a socket table that this crate can read.
 pub(crate) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = system::sockets(port, protocol)?;
     row::label_clients(&mut table.rows);
@@ -75,7 +77,7 @@ pub(crate) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Row>> {
     system::listening(port, protocol)
 }
 
-/// The sockets that [`listening`] returns, on each port from `lowest` to `highest`. One read of the
+/// The sockets that [`listening`] returns for the ports from `lowest` to `highest`. One read of the
 /// table serves all these ports.
 pub(crate) fn listening_between(
     lowest: u16,
@@ -92,8 +94,8 @@ pub(crate) fn listening_between(
     }
 }
 
-/// The sockets that [`listening`] returns. If it returns none, every socket on this port. If there
-/// are listeners, the call costs less than [`sockets`], except on macOS.
+/// Returns what [`listening`] returns or, if the port has no listener, what [`sockets`] returns. If
+/// there are listeners, this call costs less than [`sockets`], except on macOS.
 pub(crate) fn listening_or_all(port: u16, protocol: Protocol) -> io::Result<Table> {
     let rows = listening(port, protocol)?;
     if rows.is_empty() {
@@ -135,7 +137,7 @@ pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
 }
 
 /// An upper limit of the number of TCP sockets in this network namespace, without connection
-/// requests (SYN_RECV). It costs one short read. `None` on systems that do not report such a
+/// requests (SYN_RECV). The call reads one short file. `None` if the system does not report such a
 /// number.
 pub(crate) fn tcp_at_most() -> Option<usize> {
     #[cfg(target_os = "linux")]
@@ -199,8 +201,8 @@ pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
     }
 }
 
-/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) of the file with this path, as the
-/// process sees the path. Returns `None` if it is no regular file or cannot be read, and always on
+/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) bytes of the file that the process itself
+/// finds at `path`. Returns `None` if the file cannot be read or is no regular file, and always on
 /// systems other than Linux.
 pub(crate) fn file_of(pid: u32, path: &str) -> Option<String> {
     #[cfg(target_os = "linux")]
@@ -246,8 +248,8 @@ pub(crate) fn user_of(pid: u32) -> Option<u32> {
     system::user_of(pid)
 }
 
-/// Whether the uid stands for all users outside of the user namespace of this process, and so
-/// identifies none of them. Always `false` on systems other than Linux.
+/// Returns `true` if the uid stands for all users that the user namespace of this process does not
+/// map. Such a uid identifies no user. Always `false` on systems other than Linux.
 fn is_unmapped(uid: u32) -> bool {
     #[cfg(target_os = "linux")]
     return linux::is_unmapped(uid);
@@ -259,7 +261,7 @@ fn is_unmapped(uid: u32) -> bool {
 }
 
 /// The pid that a process has in its own pid namespace, which is the innermost one. Returns `None`
-/// if the process cannot be read. Systems without pid namespaces return `pid` itself.
+/// if the process cannot be read. On systems other than Linux the result is `pid` itself.
 pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     #[cfg(target_os = "linux")]
     return linux::innermost_pid(pid);
@@ -267,8 +269,8 @@ pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     return Some(pid);
 }
 
-/// Whether this process has a descriptor of epoll(7). The event loops of most async runtimes open
-/// one. Always `false` on systems other than Linux.
+/// Whether this process has a descriptor of epoll(7). Most async runtimes open such a descriptor
+/// for their event loop. Always `false` on systems other than Linux.
 #[cfg(not(feature = "tokio"))]
 pub(crate) fn has_event_loop() -> bool {
     #[cfg(target_os = "linux")]

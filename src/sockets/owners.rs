@@ -21,8 +21,8 @@ pub(crate) fn owners(rows: Vec<Row>, depth: ScanDepth) -> io::Result<OwnedRows> 
     Ok(parts.pop().unwrap_or_default())
 }
 
-/// Returns for each part what [`owners`] returns for its sockets. A part is, for example, the
-/// sockets of one port. One search serves all parts.
+/// Does what [`owners`] does, for several parts. A part is, for example, the sockets of one port.
+/// One search serves all parts.
 pub(crate) fn owners_of_each(parts: Vec<Vec<Row>>, depth: ScanDepth) -> io::Result<Vec<OwnedRows>> {
     let wanted: Vec<(Inode, Option<u32>)> = parts
         .iter()
@@ -61,8 +61,8 @@ pub(crate) fn owners_of_each(parts: Vec<Vec<Row>>, depth: ScanDepth) -> io::Resu
     Ok(parts.into_iter().map(owned).collect())
 }
 
-/// Removes the sockets that were closed during the search. Otherwise they would be reported as
-/// hidden, because no process owns them.
+/// Removes the sockets that were closed during the search. No process owns them, so a report would
+/// call them hidden.
 fn without_closed(mut parts: Vec<Vec<Row>>, found: &Found) -> Vec<Vec<Row>> {
     let mut known = HashSet::<Inode>::new();
     for (_, inodes) in found {
@@ -90,8 +90,8 @@ fn without_closed(mut parts: Vec<Vec<Row>>, found: &Found) -> Vec<Vec<Row>> {
     parts
 }
 
-/// Whether `table`, the second read, may lack a socket that the first read showed and that still
-/// exists.
+/// `table` is a second read of the sockets. Returns `true` if the table may lack a socket that the
+/// first read showed and that still exists.
 fn may_lack_socket(protocol: Protocol, table: &Table) -> bool {
     let unread = [
         Incompleteness::Sockets(protocol),
@@ -131,8 +131,8 @@ fn join(
     let holder = |mut row: Row| {
         let mut inode = row.inode;
         if row.waits_for_accept() {
-            // A listener on the exact address gets a connection before a wildcard listener, as in
-            // the kernel.
+            // The kernel gives a connection to a listener on the exact address rather than to a
+            // wildcard listener.
             let of_number = listeners.get(&row.local.port()).into_iter().flatten();
             let acceptor = of_number
                 .filter(|listener| listener.accepts(&row))

@@ -9,7 +9,7 @@ use crate::model::incompleteness::Incompleteness;
 use crate::retry::PORTS_READ_ALONE;
 
 /// The sockets of some ports. If there are more than [`PORTS_READ_ALONE`] ports, one read of every
-/// socket serves all of them. Otherwise each port is read when it is asked for.
+/// socket serves all of them. Otherwise each call reads the sockets of its port.
 #[derive(Debug)]
 pub(crate) enum PortTables {
     EachPort,

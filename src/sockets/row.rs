@@ -45,12 +45,12 @@ pub(crate) struct Row {
 pub(crate) enum ScanDepth {
     /// Every process that owns one of the sockets.
     Complete,
-    /// The depth of the report on a failed check. It is `Complete`, unless more than
-    /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes run on Linux. The
-    /// search then ends when every socket has a process. It then adds those ancestors and
-    /// descendants of the found processes that own the sockets too.
+    /// Like `Complete`, but on Linux with more than
+    /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes the search ends when
+    /// every socket has a process. It then adds the ancestors and descendants of these processes
+    /// that own one of the sockets. The report on a failed check has this depth.
     Report,
-    /// At least one process for each socket. The search starts at probable owners, such as the
+    /// One process for each socket is enough. The search starts at probable owners, such as the
     /// newest processes, and ends when every socket has a process.
     FirstHit,
 }
@@ -64,7 +64,7 @@ pub(crate) struct ScanResult {
     pub(crate) unseen: Vec<Incompleteness>,
 }
 
-/// The rows, turned into holders with the processes that own each socket.
+/// The rows as holders: each socket with the processes that own it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OwnedRows {
     pub(crate) holders: Vec<Holder>,
@@ -85,7 +85,7 @@ impl Row {
             return false;
         }
         let (requested, local) = (ip.to_canonical(), self.local.ip().to_canonical());
-        // A question about 0.0.0.0 includes every IPv4 address, and one about [::] every address.
+        // A check of 0.0.0.0 includes every IPv4 address, and a check of [::] every address.
         requested == local
             || local.is_unspecified() && (self.dual_stack || local.is_ipv4() == requested.is_ipv4())
             || requested.is_unspecified() && (requested.is_ipv6() || local.is_ipv4())
@@ -95,15 +95,15 @@ impl Row {
     /// bound to an interface (SO_BINDTODEVICE) gets only the packets of that interface. Packets to
     /// a loopback address arrive on the loopback interface.
     pub(crate) fn is_reachable_at(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
-        // LOOPBACK_IFINDEX of Linux. Other systems do not report the interface.
+        // The value is LOOPBACK_IFINDEX of Linux. Other systems do not report the interface.
         const LOOPBACK_INTERFACE: u32 = 1;
         let is_loopback = ip.is_some_and(|ip| ip.to_canonical().is_loopback());
         let is_other = |interface: NonZeroU32| interface.get() != LOOPBACK_INTERFACE;
         self.matches_addr(ip, scope_id) && !(is_loopback && self.interface.is_some_and(is_other))
     }
 
-    /// Whether the socket can be a connection that a server accepted, open or already closed. A new
-    /// server can bind beside such a connection if both servers set SO_REUSEADDR.
+    /// Whether the socket can be a connection, open or closed, that a server accepted. A new server
+    /// can bind beside such a connection if both servers set SO_REUSEADDR.
     pub(crate) fn is_leftover(&self) -> bool {
         match self.state {
             State::TimeWait => true,

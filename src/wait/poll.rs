@@ -1,5 +1,5 @@
-//! Waits as polls: each poll reads the state of the ports once, and says how long to pause before
-//! the next one. The caller pauses, so the same waits serve blocking and async callers.
+//! A wait is a series of polls. Each poll reads the state of the ports, and says how long to pause
+//! before the next poll. The caller pauses, so the same waits serve blocking and async callers.
 
 use std::fmt;
 use std::io;
@@ -48,8 +48,8 @@ pub(crate) struct Unmet {
     pub(super) expected: Option<Expected>,
     /// All ports of a wait for listeners. Empty for a wait until ports are free.
     pub(super) asked: Vec<Port>,
-    /// The latest listener of the port whose owner was found. If no owner was found, the first
-    /// listener. Always `None`, except in a wait for listeners that stay open.
+    /// The port's latest listener with a visible owner or, if no owner was visible, its first
+    /// listener. Only a wait for listeners that stay open sets this field.
     pub(super) last_listener: Option<Box<Holder>>,
 }
 
@@ -73,8 +73,8 @@ impl Unmet {
 #[derive(Clone, Debug)]
 pub(crate) struct ExitInfo {
     /// `None` if the status is unknown. Only the parent of a process gets its exit status, so a
-    /// wait for a pid gets none. The status is also unknown if other code of this process has
-    /// reaped the child.
+    /// wait by pid has none. The status is also unknown if other code of this process has reaped
+    /// the child.
     status: Option<ExitStatus>,
 }
 
@@ -108,18 +108,18 @@ impl fmt::Display for ExitInfo {
 }
 
 impl WaitError {
-    /// `blocked_thread` says whether the wait blocked its thread. If the server is a task on that
-    /// thread, it could not run, and so the wait timed out. In an async runtime the error usually
-    /// names the async form of the wait.
+    /// `blocked_thread` is `true` if the wait blocked its thread. A server that is a task on that
+    /// thread could not run meanwhile. So in an async runtime the error usually names the async
+    /// form of the wait.
     pub(crate) fn into_error(self, blocked_thread: bool) -> Error {
         match self {
             WaitError::TimedOut(waited, unmet) => {
                 let mut report = unmet.report();
-                // An expected process is usually not this process, so its listener does not need
-                // this thread.
+                // The process that a wait expects is usually not this process. Its server does not
+                // need this thread, so the error names no async form.
                 let async_form = match unmet.verdict {
                     Verdict::NotListening => Some("wait_until_listening"),
-                    // The server ran during the wait, because it has opened a listener.
+                    // The server has opened a listener, so it ran during the wait.
                     Verdict::Unsteady(_) => None,
                     _ => Some("wait_until_free"),
                 };
@@ -163,18 +163,19 @@ impl Deadline {
     }
 }
 
-/// A wait until something listens on each of the ports. It checks the ports in turn. If a process
-/// is expected, only three kinds of listeners count: its own, those of processes that it started,
-/// and those without a visible owner.
+/// A wait until something listens on each of the ports. It checks the ports in turn. If the wait
+/// expects a process, three kinds of listeners count: those of the process, those of processes that
+/// it started, and those without a visible owner.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    /// The ports that are left to check: the first one without a listener, and all after it.
+    /// The ports that are left to check: the first port without a listener that counts, and all
+    /// after it.
     ports: std::vec::IntoIter<Port>,
     asked: Vec<Port>,
     watch: Option<Watch>,
     deadline: Deadline,
     pauses: std::array::IntoIter<Duration, 3>,
-    /// When the expected process was found to have ended.
+    /// When a poll first found that the expected process had ended.
     ended: Option<Instant>,
 }
 
@@ -347,9 +348,9 @@ pub(crate) fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
     }
 }
 
-/// Whether the thread belongs to a tokio runtime. Without the feature `tokio`: whether this process
-/// has an epoll descriptor, as most async runtimes on Linux have. That check is always `false` on
-/// other systems.
+/// Whether the thread belongs to a tokio runtime. Without the feature `tokio`, the result is `true`
+/// if this process has an epoll descriptor, as most async runtimes on Linux have. On other systems
+/// the result is then `false`.
 fn is_in_runtime() -> bool {
     #[cfg(feature = "tokio")]
     return ::tokio::runtime::Handle::try_current().is_ok();

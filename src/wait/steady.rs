@@ -11,13 +11,13 @@ use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, ports_of};
 use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 
-/// Waits until something listens on every port, and all keep listening for `steady` without a
-/// break. Some servers, such as the container images of databases, listen while they initialize.
-/// They then close the socket, and listen again when they are ready.
+/// Waits until something listens on every port, and all ports keep listening for `steady` without a
+/// break. Some servers, such as databases in containers, listen while they initialize. They then
+/// close the socket, and listen again when they are ready.
 ///
-/// A port keeps listening while one of its listeners stays open. If a server closes the only
-/// listener and opens a new one, the time `steady` starts again. [`wait_until_listening`] returns
-/// at the first listener. Without ports the call returns at once.
+/// A port keeps listening if one of its listeners stays open for the whole time. If a server closes
+/// the only listener and opens a new one, the time `steady` starts again. [`wait_until_listening`]
+/// returns as soon as it finds a listener. Without ports the call returns at once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,15 +33,15 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 /// # Errors
 ///
 /// The errors of [`wait_until_listening`]. If `at_most` is shorter than `steady`, the wait usually
-/// returns [`TimedOut`](crate::ErrorKind::TimedOut). The diagnosis says whether nothing has
-/// listened, or whether no listener stayed open. In the second case it names the last visible
-/// process that listened.
+/// returns [`TimedOut`](crate::ErrorKind::TimedOut). The diagnosis says that nothing has listened,
+/// or that no listener stayed open. If no listener stayed open, the diagnosis names the last
+/// visible process that listened.
 ///
 /// # Platform-specific behavior
 ///
-/// On systems without a socket table each poll tries one TCP connection to each port. A break that
-/// is shorter than the time between two polls, about 20 ms, is not noticed there. On Windows such a
-/// break is not noticed either, if the same process opens the same address again.
+/// On systems without a socket table each poll tries one TCP connection to each port. The polls
+/// miss a break that is shorter than the time between two polls, about 20 ms. On Windows they miss
+/// such a break if the same process opens the same address again.
 ///
 /// [`wait_until_listening`]: crate::wait_until_listening
 pub fn wait_until_all_listening<P: ToEndpoint>(
@@ -76,10 +76,9 @@ struct Steady {
     /// The time of the poll that began the current period. Since that poll, every port has had a
     /// listener that stayed open. `None` if a port had no listener at the last poll.
     since: Option<Instant>,
-    /// What the wait has seen on each port.
     seen: Vec<Seen>,
     /// The index of the port that most recently ended a period, because none of its listeners
-    /// stayed open.
+    /// stayed open. If every port has a listener when the time is up, the error is about this port.
     broken: usize,
 }
 
@@ -90,7 +89,7 @@ struct Seen {
     open: Listeners,
     /// Whether the port has had a listener since the wait began.
     has_listened: bool,
-    /// The latest listener whose owner was found. If no owner was found yet, the first listener.
+    /// The latest listener with a visible owner or, if no owner was visible, the first listener.
     last: Option<Holder>,
 }
 

@@ -99,7 +99,7 @@ impl ProcessImage {
         })
     }
 
-    /// Whether this process is a subshell of the parent.
+    /// Returns `true` if this process is a subshell that `parent` forked without exec.
     fn is_fork_of(&self, parent: &ProcessImage) -> bool {
         self.is_shell()
             && self.arguments == parent.arguments
@@ -116,8 +116,8 @@ impl ProcessImage {
         self.stat.pid == 1 && INITS.contains(&self.stat.name.as_str())
     }
 
-    /// Whether this process is a shell with `-c TEXT` that has nothing to do after this call.
-    /// Returns `false` for a shell that reads `output` itself, as for `$(…)`.
+    /// Returns `true` if this process is a shell with `-c TEXT`, and TEXT ends with this call.
+    /// Returns `false` if the shell itself reads `output`, as for `$(…)`.
     fn is_brief_shell(&self, output: Option<Output>) -> bool {
         // The arguments of `busybox sh -c TEXT` contain the name of the shell, here `sh`, before
         // the `-c`.
@@ -136,15 +136,15 @@ impl ProcessImage {
         ends_with_this_call(text) && !reads
     }
 
-    /// Whether the stdout of the process is `output`. The process then does not read the numbers
-    /// itself.
+    /// Returns `true` if `output` is also the stdout of this process. In that case, the caller of
+    /// this process reads the numbers.
     fn leaves_output_to_its_caller(&self, output: Option<Output>) -> bool {
         output.is_some() && Output::of(&self.stat.pid.to_string(), 1) == output
     }
 }
 
-/// The pipe or the regular file behind a descriptor of a process. A terminal does not count: all of
-/// its processes share it, so it does not show which process reads the numbers.
+/// The pipe or the regular file behind a descriptor of a process. A terminal does not count: many
+/// processes share a terminal, so it does not show which of them reads the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Output {
     device: u64,

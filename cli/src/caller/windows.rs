@@ -1,4 +1,4 @@
-//! Windows: the command line of a `cmd.exe` shows whether it ends with this call.
+//! Windows: the command line of a `cmd.exe` shows whether the process ends with this call.
 
 use crate::caller::{Caller, ends_with_this_call, is_wrapper};
 use crate::failure::Failure;
@@ -38,7 +38,7 @@ fn is_brief(process: &ProcessStat) -> bool {
     if !process.name.eq_ignore_ascii_case("cmd.exe") {
         return is_wrapper(&process.name);
     }
-    // A `cmd.exe` whose command line cannot be read counts as one that goes on after this call.
+    // If the command line cannot be read, `cmd.exe` counts as a process that outlives this call.
     let line = command_line(process.pid).unwrap_or_default();
     let line = line.to_string_lossy();
     text_of_cmd(&line).is_some_and(ends_with_this_call)

@@ -10,7 +10,7 @@ use crate::signals::die_by;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Code(u8),
-    /// A signal ended the command. This process then ends by the same signal.
+    /// A signal ended the command. `run` ends itself by the same signal.
     Signal(i32),
 }
 
@@ -31,8 +31,8 @@ impl End {
         End::Code(code)
     }
 
-    /// Returns the exit code of this process. For a signal, first tries to end this process by it,
-    /// so that the call normally does not return.
+    /// Returns the exit code of `run`. After [`End::Signal`], ends this process by the same signal,
+    /// and returns only if that fails.
     pub(crate) fn exit(self) -> u8 {
         match self {
             End::Code(code) => code,

@@ -22,8 +22,7 @@ impl End {
         End::Code(code.into())
     }
 
-    /// Returns the exit code of this process. For a code that is wider than a byte, ends this
-    /// process with it instead.
+    /// Returns the code if it fits into a byte. Otherwise ends this process with the code.
     pub(crate) fn exit(self) -> u8 {
         let End::Code(code) = self;
         match u8::try_from(code) {

@@ -79,8 +79,8 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
     Ok(verdict(&findings))
 }
 
-/// Prints the answer if all ports pass. Also reports the ports that are free only for servers that
-/// set SO_REUSEADDR, or counts them if there are more than [`HELP_PER_PORT`].
+/// Prints the answer if all ports pass. Also reports each port that is free only for servers that
+/// set SO_REUSEADDR. If there are more than [`HELP_PER_PORT`] such ports, prints only their number.
 fn print_pass(
     console: &Console,
     findings: &[Finding],

@@ -28,7 +28,8 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     let leases = match reservations() {
         Ok(leases) => leases,
         Err(error) if is_misconfigured() => return Err(error.into()),
-        // `list` still shows the ports that only keepers (processes that hold ports) report.
+        // If the lock files cannot be read, `list` still shows the ports that keepers (processes
+        // that hold ports) report.
         Err(error) => {
             unseen.push(error.into());
             Vec::new()
@@ -94,7 +95,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     })
 }
 
-/// Whether `PORTLEASE_DIR` is empty or a relative path. Neither names a lock folder.
+/// Returns `true` if `PORTLEASE_DIR` is empty or a relative path. The library rejects both.
 fn is_misconfigured() -> bool {
     let folder = std::env::var_os("PORTLEASE_DIR");
     folder.is_some_and(|folder| !Path::new(&folder).is_absolute())
@@ -176,8 +177,8 @@ fn beneficiary(lease: &Lease) -> String {
     }
 }
 
-/// The stable name of the lease, from which the library derives its first choice, a number N. If
-/// the lease has another number, `(not N)` follows the name.
+/// The stable name of the lease. The library derives a number N from the name, and tries N first.
+/// If the lease has another number, `(not N)` follows the name.
 fn name_of(lease: &Lease) -> String {
     match (lease.name(), lease.first_choice()) {
         (Some(name), Some(first)) if first != lease.port() => format!("{name} (not {first})"),

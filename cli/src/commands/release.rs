@@ -64,9 +64,9 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
     Ok(code)
 }
 
-/// Asks the processes that reserved the port to release it, and returns whether one released it.
-/// Only a keeper can release a port on request. Two keepers may hold one number, one for each
-/// protocol. [`request_release`] also asks each keeper that holds a port without a lock file.
+/// Asks the processes that reserved the port to release it. Returns `true` if a process released
+/// the port. Only a keeper (a process of `reserve`) answers such a request. [`request_release`]
+/// also asks each keeper that holds a port without a lock file.
 fn release_port(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
     let pids: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();
     request_release(&pids, endpoint)

@@ -142,7 +142,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             return Ok(spawning::exit_code(program, &cause));
         }
     };
-    // `command` owns copies of the sockets that it passed on. This process must not keep them.
+    // `command` owns copies of the sockets of `--listen`. If this process kept the copies, the port
+    // would still accept connections after the command has closed its sockets.
     drop(command);
     let listening = match args.wait_listening {
         Some(limit) => {
@@ -295,8 +296,8 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
     Ok(reserved.into_iter().map(|(_, named)| named).collect())
 }
 
-/// The request of `--http` to the port that the option names. Without a name, the request goes to
-/// the first TCP port.
+/// The request of one `--http` option, to the port that the option names. If the option names no
+/// port, the request goes to the first TCP port.
 fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unanswered, Failure> {
     let NamedProbe { name, probe } = named;
     let mut all = reservations.iter();
@@ -350,8 +351,8 @@ fn answer(
     limit: Duration,
     pid: u32,
 ) -> Result<(), Failure> {
-    // The search for an obstacle reads the sockets of the command. They are closed once the command
-    // has ended, so the search runs only while the command does.
+    // The search for an obstacle reads the sockets of the command. The kernel closes these when the
+    // command ends, so the search follows only a timeout.
     let (left, is_running) = match until_answered(requests, started, limit, Some(pid))? {
         HttpOutcome::Answered => return Ok(()),
         HttpOutcome::TimedOut(left) => (left, true),

@@ -61,8 +61,8 @@ pub(crate) fn serve(console: &Console, args: &ServeArgs) -> Result<u8, Failure> 
 fn grant(console: &Console, stream: PortStream, options: ReserveOptions) -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("answer a client", &e);
     let requested = stream.receive_number().map_err(cannot)?;
-    // A client sends 1 if it reads the id of its parent after the parent has ended. The server then
-    // cannot know which process to wait for.
+    // A client sends 1 if it reads the id of its parent after the parent has ended. The number 1
+    // does not show which process to wait for, so the server refuses it.
     let Some(pid) = requested.filter(|pid| *pid > 1) else {
         console.note("refused a request that contains no valid process id");
         return Ok(());

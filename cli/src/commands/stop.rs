@@ -62,9 +62,9 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut handles = Handles::open(&servers(&endpoints)?)?;
     let mut stopped: Vec<StoppedRow> = Vec::new();
     let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
-    // The workers of a server may still listen after it has ended, so one round is not enough. The
-    // loop ends, because each round uses up handles, and all handles were opened before the first
-    // round.
+    // The workers of a server may still listen after the server has ended, so one round is not
+    // enough. The loop ends, because each round uses up handles, and all handles were opened before
+    // the first round.
     loop {
         let mut plan = StopPlan::new(&servers(&endpoints)?, &mut handles, under.as_deref())?;
         let targets = std::mem::take(&mut plan.targets);
@@ -106,7 +106,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     };
     let started = Instant::now();
     for endpoint in endpoints.iter().filter(|endpoint| waits(endpoint)) {
-        // The check below reports a port that is not free by then.
+        // The check below reports each port that is still in use after the wait.
         let _ = FREE.wait(*endpoint, remaining(FREE_AFTER_STOP, started));
     }
     let findings = Finding::all(&endpoints, FREE, false);

@@ -52,8 +52,8 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     }
     let started = Instant::now();
     // With `--http` alone, no listener is required. If a packet filter redirects connections, a
-    // server can answer although no socket listens. With `--pid` or `--for` too, a server must
-    // listen first.
+    // server can answer although no socket listens. If `--pid` or `--for` is also given, a server
+    // must listen first.
     let outcome = if args.http.is_some() && pid.is_none() && steady.is_none() {
         Outcome::Met
     } else {
@@ -109,9 +109,9 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition, and how many other ports
-/// may not meet it. If the wait has a `report`, the port of that report comes first. The search for
-/// other ports is short, because the timeout of the wait may have passed.
+/// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition, and the number of ports
+/// that were not checked or not returned. The port of `report` comes first. A search among many
+/// ports is cut short, because the timeout of the wait may have passed.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -126,8 +126,8 @@ fn unmet(
             asked: condition.asked(true),
             needs_reuse_addr: None,
         });
-        // Only this port is reported. A check of the other ports would not know when the process
-        // started and ended, which only the wait has recorded.
+        // Only this port is reported. The wait has recorded when the process started and ended, but
+        // a new check of the other ports would not know these times.
         if matches!(condition, Condition::HeldBy(_)) {
             return (findings, 0);
         }
@@ -150,8 +150,8 @@ fn unmet(
     (findings, left)
 }
 
-/// The JSON object that `wait --http` prints. If the wait ends before the first request, it prints
-/// [`Answer`] instead.
+/// The JSON object that `wait --http` prints. If the wait ends before the first request, `wait`
+/// prints [`Answer`] instead.
 #[derive(Debug, Serialize)]
 struct HttpAnswer {
     version: u8,

@@ -68,12 +68,13 @@ struct Probe {
     description: String,
 }
 
-/// Whether the endpoint may be a TCP port. A probe connects only to a TCP port.
+/// Returns `true` if the endpoint may be a TCP port. A probe connects only to TCP ports.
 fn takes_connections(endpoint: Endpoint) -> bool {
     endpoint.protocol.is_none_or(|of| of == Protocol::Tcp)
 }
 
-/// Connects to the address of the endpoint, or to 127.0.0.1 and ::1 if the endpoint has none.
+/// Connects to the address of the endpoint. If the endpoint has no address, connects to 127.0.0.1
+/// and ::1.
 fn probes(endpoint: Endpoint) -> Vec<Probe> {
     if !takes_connections(endpoint) {
         return Vec::new();
@@ -283,9 +284,9 @@ fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {
     ]
 }
 
-/// The end of the line about a probe. `holders` were read before the probe. If the connection was
-/// accepted although `holders` contain no listener, the text explains why. Otherwise, or if the
-/// sockets cannot be read again, the text is empty.
+/// Explains why a probe was accepted although `holders`, which were read before the probe, contain
+/// no listener. Returns an empty text if there is nothing to explain, or if the sockets cannot be
+/// read again.
 fn redirection(endpoint: Endpoint, holders: &Holders, probe: &Probe) -> &'static str {
     if probe.result != "accepts" || has_listener(holders) {
         return "";
@@ -343,7 +344,8 @@ fn describe_reachability(reachability: Reachability) -> String {
     }
 }
 
-/// Whether this process is root, so that more permission would not help. Always `false` on Windows.
+/// Returns `true` if this process is root. A retry with more permission cannot help root. Always
+/// `false` on Windows.
 fn runs_as_root() -> bool {
     #[cfg(unix)]
     return rustix::process::geteuid().is_root();

@@ -3,8 +3,8 @@
 
 use std::ffi::OsString;
 
-/// The text with these bytes. The bytes must consist of UTF-8 text and of parts of
-/// [`OsStr::as_encoded_bytes`]. Each cut that made such a part must be next to an ASCII character.
+/// Makes a text of these bytes. The bytes must be UTF-8 text, or parts of
+/// [`OsStr::as_encoded_bytes`] that the caller cut only next to ASCII characters.
 ///
 /// [`OsStr::as_encoded_bytes`]: std::ffi::OsStr::as_encoded_bytes
 pub(crate) fn joined(bytes: Vec<u8>) -> OsString {

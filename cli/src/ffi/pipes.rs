@@ -62,7 +62,8 @@ impl OwnerOnly {
 
 /// The user of this process as text, such as `S-1-5-21-…`.
 fn own_sid() -> io::Result<String> {
-    /// Larger than a `TOKEN_USER` and the longest SID (68 bytes).
+    /// The length of the buffer, in words of 8 bytes. A `TOKEN_USER` with the longest SID (68
+    /// bytes) fits.
     const WORDS: usize = 32;
     let mut token = std::ptr::null_mut();
     // SAFETY: the call has no argument, and returns a constant.
@@ -155,7 +156,7 @@ pub(crate) fn wait_for_client(pipe: &OwnedHandle) -> io::Result<()> {
     }
 }
 
-/// The pid of the process that created the pipe that `client` opened.
+/// The pid of the process that created the pipe. `client` is the client's end of the pipe.
 pub(crate) fn server_of(client: &File) -> io::Result<u32> {
     let mut pid = 0;
     // SAFETY: the pipe is open, and the number is writable.
@@ -163,7 +164,8 @@ pub(crate) fn server_of(client: &File) -> io::Result<u32> {
     Ok(pid)
 }
 
-/// Ends the system call in which the thread waits for a pipe. Fails if the thread does not wait.
+/// Ends the system call in which the thread waits for a pipe. Fails if the thread is in no such
+/// call.
 pub(crate) fn interrupt(thread: &impl AsHandle) -> io::Result<()> {
     // SAFETY: the thread is open, and the handle of a started thread has all rights.
     check(unsafe { CancelSynchronousIo(thread.as_handle().as_raw_handle()) })

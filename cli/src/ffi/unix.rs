@@ -56,14 +56,15 @@ fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// Whether the parent started this process with the signal ignored. nohup does so for SIGHUP, the
-/// shell of a script for SIGINT and SIGQUIT of its background jobs, and systemd for SIGPIPE.
+/// Returns `true` if the parent started this process with the signal ignored. For example, nohup
+/// ignores SIGHUP, and systemd ignores SIGPIPE. The shell of a script ignores SIGINT and SIGQUIT in
+/// background jobs.
 pub(crate) fn is_ignored_at_start(signal: i32) -> bool {
     IGNORED_AT_START.load(Ordering::Relaxed) & bit(signal) != 0
 }
 
-/// Whether the parent started this process without a stdout. Rust's runtime then replaced it by
-/// /dev/null, to which every write succeeds.
+/// Returns `true` if the parent started this process without a stdout. A write to stdout cannot
+/// show this, because Rust's runtime opens /dev/null instead.
 pub(crate) fn is_stdout_closed_at_start() -> bool {
     STDOUT_CLOSED_AT_START.load(Ordering::Relaxed)
 }
@@ -81,7 +82,8 @@ pub(crate) fn ignore_in_child(command: &mut Command, signals: Vec<i32>) {
     unsafe { command.pre_exec(ignore) };
 }
 
-/// macOS has no flag MSG_NOSIGNAL. There the caller sets the option SO_NOSIGPIPE on the socket.
+/// macOS has no flag MSG_NOSIGNAL. On macOS, the caller of [`send_pid_from_child`] sets the option
+/// SO_NOSIGPIPE on the socket.
 #[cfg(target_os = "macos")]
 const NO_SIGPIPE: SendFlags = SendFlags::empty();
 #[cfg(not(target_os = "macos"))]

@@ -1,4 +1,5 @@
-//! Unix: the address of the socket on which a keeper accepts release requests.
+//! Unix: the address of the socket on which a keeper (a process that holds ports) accepts the
+//! requests of `release` and `list`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

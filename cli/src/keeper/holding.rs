@@ -13,8 +13,8 @@ pub(crate) struct Holding {
     pub(crate) held: Vec<Reservation>,
     /// Ports that a port server (the server of `PORTSERVER_ADDRESS`) holds.
     pub(crate) granted: Vec<u16>,
-    /// Whether the port server holds the `granted` ports until this process ends. Otherwise it
-    /// holds them until the process named in the request ends.
+    /// `true` if the port server holds the `granted` ports until the keeper ends. Otherwise the
+    /// port server holds them until the process of the request ends.
     pub(crate) holds_granted: bool,
     pub(crate) until: Option<Instant>,
 }

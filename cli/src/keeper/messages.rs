@@ -39,8 +39,7 @@ pub(crate) const RELEASED: &str = "released";
 /// records, such as `40001/tcp 40002/tcp`.
 pub(crate) const LIST: &str = "list";
 
-/// The path of the pipe on which a keeper accepts release requests. No other process can have a
-/// pipe of this name while the keeper runs.
+/// The path of the pipe on which a keeper accepts release requests.
 #[cfg(windows)]
 pub(crate) fn release_pipe(keeper: u32) -> String {
     format!(r"\\.\pipe\portlease-keeper-{keeper}")

@@ -64,8 +64,8 @@ fn open(pid: u32) -> Result<ProcessHandle, Failure> {
     Ok(process)
 }
 
-/// Fails if the process has ended, because nothing would need the ports then. A zombie (a process
-/// whose parent has not read its exit status yet) counts as ended.
+/// Fails if the process has ended, because it no longer needs the ports. A zombie (a process whose
+/// parent has not read its exit status yet) counts as ended.
 pub(super) fn check_not_ended(pid: u32, process: &ProcessHandle) -> Result<(), Failure> {
     if process.has_ended().map_err(|e| watch_failure(pid, &e))? {
         return Err(ended(pid));
@@ -80,8 +80,8 @@ pub(super) fn ended(pid: u32) -> Failure {
 }
 
 impl KeeperHandle {
-    /// Confirms to the keeper that the numbers are printed. Without the confirmation the keeper
-    /// exits when this process does.
+    /// Confirms to the keeper that the numbers are printed. Without the confirmation, the keeper
+    /// exits when this process exits.
     pub(crate) fn confirm(mut self) -> Result<(), Failure> {
         let sent = self.link.writer.write_all(PRINTED.as_bytes());
         sent.map_err(|e| {

@@ -54,7 +54,7 @@ impl Console {
         self.json
     }
 
-    /// Prints the answer. Prints nothing with `-q`, because the exit code is then the answer.
+    /// Prints the answer. With `-q` prints nothing, because the exit code is the answer.
     pub(crate) fn answer(&self, text: impl fmt::Display) -> Result<(), Failure> {
         if self.quiet {
             Ok(())
@@ -81,8 +81,8 @@ impl Console {
         format!("port {endpoint} is {}", condition.word())
     }
 
-    /// Prints the report on a port that fails its check, with `-v` in full. For a port that passes,
-    /// prints a note with `-v`, and otherwise nothing.
+    /// Prints the report on a port that fails its check. With `-v`, the report is full, and a port
+    /// that passes gets a note.
     pub(crate) fn finding(&self, finding: &Finding, condition: Condition) -> Result<(), Failure> {
         let Some(problem) = &finding.problem else {
             if self.verbose {
@@ -165,8 +165,8 @@ impl Console {
         let _written = write_line(anstream::stderr(), line);
     }
 
-    /// Prints an object on stderr. `run` uses this, because its stdout belongs to the command it
-    /// runs.
+    /// Prints an object on stderr. `run` uses this function, because its stdout belongs to the
+    /// command that it runs.
     pub(crate) fn json_on_stderr(&self, object: &impl Serialize) -> Result<(), Failure> {
         write_line(anstream::stderr(), to_json(object)?)
     }
@@ -252,7 +252,7 @@ pub(crate) fn progress_line(waiting_for: &str, started: Instant, limit: Duration
 }
 
 /// Cuts the line to the columns of the terminal. If the terminal wrapped a progress line, the next
-/// one could not replace it.
+/// progress line could not replace it.
 fn cut(line: &str, columns: usize) -> String {
     match line.chars().count() > columns {
         true if columns > 0 => line.chars().take(columns - 1).chain(['…']).collect(),

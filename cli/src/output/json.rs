@@ -150,7 +150,7 @@ pub(crate) struct LeaseRow {
 }
 
 impl LeaseRow {
-    /// A port of a keeper (the process that holds ports for `reserve`) that no lock file records.
+    /// A port that no lock file records, and that a keeper (a process of `reserve`) holds.
     pub(crate) fn unrecorded(port: u16, protocol: Protocol, keeper: u32) -> Self {
         LeaseRow {
             protocol: protocol.as_str(),
@@ -204,8 +204,8 @@ pub(crate) fn command_of(lease: &Lease) -> Option<&str> {
     lease.command().filter(|_| lease.on_behalf_of().is_none())
 }
 
-/// The time in RFC 3339. Returns `None` for a time after the year 9999, which a forged record can
-/// contain.
+/// The time in RFC 3339. Returns `None` for a time after the year 9999, which a forged lock file
+/// can contain.
 fn utc(time: SystemTime) -> Option<String> {
     let mut text = String::new();
     write!(text, "{}", humantime::format_rfc3339_seconds(time)).ok()?;
@@ -222,7 +222,7 @@ pub(crate) struct ReservedRow {
     /// The number that a stable name stands for. `port` differs if that number was not available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_choice: Option<u16>,
-    /// Why no lock file records the reservation. Absent if one does.
+    /// Why no lock file records the reservation. Absent if a lock file records it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lease_error: Option<String>,
 }

@@ -87,7 +87,7 @@ fn case(writer: &mut Writer<Vec<u8>>, finding: &Finding) -> io::Result<()> {
     Ok(())
 }
 
-/// Escapes the characters that no XML 1.0 document may contain, not even as a reference.
+/// Escapes the characters that no XML 1.0 document may contain, not even as a character reference.
 fn xml_text(text: &str) -> String {
     let is_allowed = |c: char| match c {
         '\t' | '\n' | '\r' => true,

@@ -19,8 +19,8 @@ pub(crate) struct PortRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     listening: Option<Option<bool>>,
     holders: Vec<HolderRow>,
-    /// Why only a server that sets SO_REUSEADDR can bind the free port. The field is absent if
-    /// other servers can bind it too, or if this was not checked.
+    /// Why only a server that sets SO_REUSEADDR can bind the free port: connections of a stopped
+    /// server are left. Absent in any other case.
     #[serde(skip_serializing_if = "Option::is_none")]
     needs_reuse_addr: Option<String>,
     cause: Option<String>,

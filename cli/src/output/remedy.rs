@@ -3,19 +3,19 @@
 use portlease::{Endpoint, Protocol, Remedy};
 use serde::Serialize;
 
-/// What a help line must know about the command that prints it.
+/// The facts about a command that decide which remedies its help line prints.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
-    /// Whether the command waited. Then no remedy says to wait again.
+    /// `true` if the command waited. Its help line omits the remedies that say to wait.
     pub(crate) waited: bool,
-    /// Whether `check` or `wait` has the option `--no-reuse-addr`.
+    /// `true` if `check` or `wait` has the option `--no-reuse-addr`.
     pub(crate) no_reuse_addr: bool,
-    /// Whether the command is `run` or `reserve`. The help then says how to change the options of
-    /// this command, and names no other command for the reservation.
+    /// `true` if the command is `run` or `reserve`. Its help line suggests other options of this
+    /// command, not a separate `portlease reserve`.
     pub(crate) reserves: bool,
 }
 
-/// The remedies in one line. Returns `None` if no remedy applies to a user of the command.
+/// Joins the remedies into one line. Returns `None` if none of them applies to this command.
 pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
     let mut text = String::new();
     let mut earlier: Option<&Remedy> = None;
@@ -28,7 +28,7 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
         };
         text += match (earlier, remedy) {
             (None, _) => "",
-            // Each of the two remedies ends one holder, and both holders must end.
+            // Each of the two remedies ends one holder of the port, and both holders must end.
             (Some(Remedy::StopProcess { .. }), Remedy::StopProcess { .. }) => " and ",
             (Some(Remedy::Thaw { .. }), remedy) if remedy.ends_a_holder() => "; then ",
             (Some(earlier), remedy)
@@ -37,7 +37,8 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
             {
                 "; and "
             }
-            // This remedy is the second step after `StartServer`, not an alternative.
+            // `WaitUntilListening` is the second step after `StartServer`, not an alternative to
+            // it.
             (_, Remedy::WaitUntilListening { .. }) => ", and ",
             _ => ", or ",
         };
@@ -95,7 +96,7 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
                 .to_owned()
         }
         Remedy::UnblockRuntime { .. } => return None,
-        // The texts of the other remedies name no function of the library.
+        // The library's texts of the other remedies name no Rust function, so they fit the command.
         other => other.to_string(),
     };
     Some(text)
@@ -114,7 +115,7 @@ pub(crate) struct RemedyRow {
     name: Option<String>,
 }
 
-/// Whether the remedy would only repeat a wait.
+/// Returns `true` if the remedy is to wait.
 fn is_wait(remedy: &Remedy) -> bool {
     matches!(
         remedy,
@@ -140,7 +141,7 @@ pub(crate) fn rows(remedies: &[Remedy], asked: Asked) -> Vec<RemedyRow> {
         .collect()
 }
 
-/// The kind of a remedy, and the process and the name that it is about.
+/// The `kind`, `pid` and `name` of the [`RemedyRow`] for a remedy.
 fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
     match remedy {
         Remedy::StopProcess { pid, .. } => ("stop_process", Some(*pid), None),

@@ -8,8 +8,8 @@ use portlease::{Diagnosis, Endpoint, ErrorKind, Remedy};
 use crate::failure::{Cause, Failure};
 use crate::output::remedy::{self, Asked};
 
-/// The headline, the facts and the help line. Further ports that failed the same check follow, each
-/// with the same parts.
+/// Returns the headline, the facts and the help line. The same parts follow for each further port
+/// that failed the same check.
 pub(crate) fn full(diagnosis: &Diagnosis, asked: Asked) -> String {
     below(diagnosis.headline(), diagnosis, asked)
 }
@@ -27,8 +27,8 @@ pub(crate) fn help(diagnosis: &Diagnosis, asked: Asked) -> Option<String> {
     remedy::in_one_line(diagnosis.remedies(), asked)
 }
 
-/// The remedies for several ports in one line, each text once. The line omits remedies that wait
-/// for a port, and remedies that name a free address. Remedies that end a holder come first.
+/// Joins the remedies for several ports into one line, each text once, and those that end a holder
+/// first. Omits the remedies that wait for a port or name a free address.
 pub(crate) fn help_for_all(diagnoses: &[&Diagnosis], asked: Asked) -> Option<String> {
     let after_wait = Asked {
         waited: true,
@@ -73,8 +73,8 @@ pub(crate) fn headline_and_help(diagnosis: &Diagnosis, asked: Asked) -> String {
     }
 }
 
-/// The text of a failure. If it is an error of the library with a diagnosis, the facts about the
-/// port and the help line follow below.
+/// Returns the text of a failure. For a library error with a diagnosis, the facts about the port
+/// and the help line follow.
 pub(crate) fn failure(failure: &Failure) -> String {
     match failure.cause() {
         Cause::Text(text) => text.clone(),

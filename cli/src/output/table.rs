@@ -33,9 +33,9 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells.map(|cell| escape(&cell)));
     }
 
-    /// The width of each column, which is the width of its longest cell. If the columns together do
-    /// not fit the terminal, this function narrows the widest columns until they fit, or until no
-    /// column is wider than [`MIN_COLUMN_WIDTH`].
+    /// The width of each column, which is the width of its longest cell. If the columns do not fit
+    /// the terminal, the widest columns are narrowed until all fit, or until none is wider than
+    /// [`MIN_COLUMN_WIDTH`].
     fn widths(&self) -> [usize; N] {
         let mut widths = [0; N];
         for row in &self.rows {

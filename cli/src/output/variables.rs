@@ -38,8 +38,8 @@ pub(crate) struct FormatArgs {
 }
 
 impl FormatArgs {
-    /// Fails if the environment does not name the file that the format appends to. `reserve` calls
-    /// this before it reserves anything.
+    /// Fails if the format appends to a file, and the environment does not name that file.
+    /// `reserve` calls this function before it reserves a port.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         self.file().map(drop)
     }
@@ -71,7 +71,8 @@ impl FormatArgs {
         }
     }
 
-    /// The file to append to, and the variable that names it.
+    /// Returns the environment variable that names the file to append to, and the path of the file.
+    /// Returns `None` if the format appends to no file.
     fn file(&self) -> Result<Option<(&'static str, OsString)>, Failure> {
         let variable = match self.format {
             Format::Plain | Format::Env | Format::Dotenv => return Ok(None),

@@ -42,8 +42,8 @@ impl ProcessHandle {
         ProcessHandle::open(pid)
     }
 
-    /// Waits up to `timeout` for the process to end, and returns whether it has ended. A zombie
-    /// counts as ended. If a signal interrupts the wait, returns `false` early.
+    /// Waits up to `timeout` for the process to end. Returns `true` if the process has ended or is
+    /// a zombie. Returns `false` early if a signal interrupts the wait.
     pub(crate) fn ended_within(&self, timeout: Duration) -> io::Result<bool> {
         // poll(2) leaves the event in the queue, so that a later call finds it again.
         let mut fds = [PollFd::new(&self.queue, PollFlags::IN)];
@@ -73,8 +73,8 @@ impl ProcessHandle {
         self.signal(Signal::KILL)
     }
 
-    /// These systems cannot send a signal through a handle. If the process ends between the check
-    /// and kill(2), and another process gets its pid at once, the signal reaches the other process.
+    /// Checks the process first, because these systems cannot send a signal through a handle. If
+    /// another process gets the pid between the check and kill(2), that process gets the signal.
     fn signal(&self, signal: Signal) -> io::Result<bool> {
         if self.has_ended()? {
             return Ok(false);
@@ -93,13 +93,14 @@ impl ProcessHandle {
         Some(self.queue.as_fd())
     }
 
-    /// Always `None`, because the descriptor shows when the process ends.
+    /// Always `None`, because the descriptor of [`poll_fd`](Self::poll_fd) shows the end of the
+    /// process.
     pub(crate) fn poll_again(&self) -> Option<Instant> {
         None
     }
 }
 
-/// The name of the process, or `a process` if it cannot be read.
+/// The name of the process, or `a process` if the name cannot be read.
 pub(crate) fn name(pid: u32) -> String {
     ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
 }

@@ -17,10 +17,10 @@ use crate::process_stat::{ProcessStat, shows_processes};
 #[derive(Debug)]
 pub(crate) enum ProcessHandle {
     Pidfd(OwnedFd),
-    /// For kernels without pidfds (Linux before 5.3, and gVisor), and sandboxes that refuse the
-    /// call. The start time distinguishes the process from a later one with the same id, and is
-    /// read before each signal. A signal can reach another process only if that process gets the id
-    /// after the read.
+    /// Used if the kernel has no pidfds (Linux before 5.3, and gVisor), or if a sandbox refuses
+    /// pidfd_open(2). Before each signal, `started` is compared with the start time of the process
+    /// that has the id. A signal can reach another process only if that process gets the id after
+    /// the comparison.
     Start {
         pid: u32,
         started: u64,
@@ -36,7 +36,7 @@ impl ProcessHandle {
         match pidfd_open(id, PidfdFlags::empty()) {
             Ok(handle) => Ok(Some(ProcessHandle::Pidfd(handle))),
             Err(Errno::SRCH) => Ok(None),
-            // A sandbox that does not know the call refuses it with EPERM.
+            // ENOSYS: the kernel has no pidfds. EPERM: a sandbox does not know the call.
             Err(Errno::NOSYS | Errno::PERM) => match ProcessStat::of(pid) {
                 Some(ProcessStat { started, .. }) => {
                     Ok(Some(ProcessHandle::Start { pid, started }))
@@ -47,7 +47,8 @@ impl ProcessHandle {
         }
     }
 
-    /// The stdin with which `reserve` starts the keeper (the process that holds the ports).
+    /// The stdin with which `reserve` starts the keeper (the process that holds the ports): the
+    /// pidfd, or `/dev/null` without a pidfd.
     pub(crate) fn for_keeper(&self) -> io::Result<Stdio> {
         match self {
             ProcessHandle::Pidfd(handle) => Ok(handle.try_clone()?.into()),
@@ -55,9 +56,9 @@ impl ProcessHandle {
         }
     }
 
-    /// Returns the handle of the process `pid`. The keeper calls this function. `reserve` passes
-    /// its pidfd of that process as the keeper's stdin. If `reserve` has no pidfd, it passes
-    /// `/dev/null`, and this function opens the process by its pid.
+    /// The keeper calls this function to get a handle of the process `pid`. If the keeper's stdin
+    /// is a pidfd, which `reserve` has passed, the pidfd becomes the handle. If stdin is
+    /// `/dev/null`, this function opens the process by its pid.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
         match FileType::from_raw_mode(fstat(&stdin)?.st_mode) {
@@ -66,7 +67,7 @@ impl ProcessHandle {
         }
     }
 
-    /// A descriptor that becomes readable when the process ends. `None` without a pidfd.
+    /// A descriptor that becomes readable when the process ends. `None` if the handle is no pidfd.
     pub(crate) fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             ProcessHandle::Pidfd(handle) => Some(handle.as_fd()),
@@ -74,7 +75,7 @@ impl ProcessHandle {
         }
     }
 
-    /// When to check again whether the process has ended. `None` with a pidfd.
+    /// When to check again whether the process has ended. `None` if the handle is a pidfd.
     pub(crate) fn poll_again(&self) -> Option<Instant> {
         match self {
             ProcessHandle::Pidfd(_) => None,
@@ -82,8 +83,8 @@ impl ProcessHandle {
         }
     }
 
-    /// Waits up to `timeout` for the process to end, and returns whether it has ended. A zombie
-    /// counts as ended. If a signal interrupts the wait on a pidfd, returns `false` early.
+    /// Waits up to `timeout` for the process to end. Returns `true` if the process has ended or is
+    /// a zombie. Returns `false` early if a signal interrupts the wait on a pidfd.
     pub(crate) fn ended_within(&self, timeout: Duration) -> io::Result<bool> {
         match self {
             ProcessHandle::Pidfd(handle) => poll_end(handle, timeout),
@@ -156,8 +157,8 @@ fn has_process_ended(pid: u32, started: u64) -> io::Result<bool> {
     }
 }
 
-/// Fails if `/proc` does not show the processes of this pid namespace, and so cannot show whether
-/// one of them runs.
+/// Fails if `/proc` does not show the processes of this pid namespace. A process can run without an
+/// entry in such a `/proc`.
 fn require_proc() -> io::Result<()> {
     if shows_processes() {
         return Ok(());
@@ -168,7 +169,7 @@ fn require_proc() -> io::Result<()> {
     ))
 }
 
-/// The name of the process, or `a process` if it cannot be read.
+/// The name of the process, or `a process` if the name cannot be read.
 pub(crate) fn name(pid: u32) -> String {
     let name = shows_processes().then(|| std::fs::read(format!("/proc/{pid}/comm")));
     match name {

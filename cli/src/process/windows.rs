@@ -1,4 +1,5 @@
-//! Windows: a process is identified by an open handle, so that its pid cannot be reused meanwhile.
+//! Windows: an open handle identifies the process. While the handle is open, Windows gives the pid
+//! to no other process.
 
 use std::io;
 use std::os::windows::io::OwnedHandle;
@@ -20,16 +21,16 @@ impl ProcessHandle {
     /// Opens a handle of the process. Returns `None` if the process does not exist.
     pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
         match ffi::open_process(pid) {
-            // This also opens a process that has ended, while another handle to it is open.
+            // A process that has ended can still be opened while another handle to it is open.
             Ok(process) => Ok(Some(ProcessHandle { pid, process })),
             Err(e) if ffi::is_no_such_process(&e) => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// Called in the keeper (the process that holds the ports): opens a handle of the process
-    /// `pid`. The `reserve` command also has a handle of that process, so Windows cannot give the
-    /// pid to another process.
+    /// The keeper (the process that holds the ports) calls this function to get a handle of the
+    /// process `pid`. `reserve` has a handle of that process too, so Windows has given the pid to
+    /// no other process.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         ProcessHandle::open(pid)
     }
@@ -65,7 +66,7 @@ impl ProcessHandle {
     }
 }
 
-/// The name of the process, or `a process` if it cannot be read.
+/// The name of the process, or `a process` if the name cannot be read.
 pub(crate) fn name(pid: u32) -> String {
     ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
 }

@@ -6,19 +6,19 @@ use std::io;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessStat {
     pub(crate) pid: u32,
-    /// The name of the program. The kernel cuts it after 15 bytes.
+    /// The name of the program, truncated by the kernel after 15 bytes.
     pub(crate) name: String,
-    /// Whether the process has ended, and its parent has not yet read its exit status.
+    /// `true` if the process has ended and its parent has not yet read its exit status.
     pub(crate) is_zombie: bool,
     /// The pid of the parent process.
     pub(crate) parent: u32,
     group: u32,
     session: u32,
-    /// The time of the start since boot, in clock ticks. It distinguishes the process from a later
-    /// one with the same pid.
+    /// The time of the start since boot, in clock ticks. The value distinguishes the process from a
+    /// later one with the same pid.
     pub(crate) started: u64,
-    /// The address of the arguments. The kernel usually randomizes this address at each exec. 0 if
-    /// the kernel hides the address from this user.
+    /// The address of the arguments. The kernel usually randomizes it at each exec, so a subshell
+    /// has the same address as its parent. 0 if the kernel hides the address from this user.
     pub(crate) arguments_at: u64,
 }
 
@@ -46,12 +46,12 @@ impl ProcessStat {
         Ok(all)
     }
 
-    /// Whether this process is in the process group or the session that `leader` leads.
+    /// Returns `true` if `leader` leads the process group or the session of this process.
     pub(crate) fn is_led_by(&self, leader: u32) -> bool {
         [self.group, self.session].contains(&leader)
     }
 
-    /// The name may contain blanks and parentheses. So the fields are counted from the last `)`.
+    /// Counts the fields from the last `)`, because the name may contain blanks and parentheses.
     fn parse(text: &str) -> Option<ProcessStat> {
         let (head, fields) = text.rsplit_once(')')?;
         let (pid, name) = head.split_once(" (")?;
@@ -59,15 +59,16 @@ impl ProcessStat {
         let first_has_ended = matches!(fields.next()?, "Z" | "X");
         let mut number = || fields.next()?.parse().ok();
         let (parent, group, session) = (number()?, number()?, number()?);
-        // Fields 4 to 6 are read. The number of threads is field 20, the start is field 22, and the
-        // address is field 48.
+        // The code above has read fields 4 to 6. The number of threads is field 20, the start is
+        // field 22, and the address is field 48.
         let threads: u32 = fields.nth(13)?.parse().ok()?;
         let started = fields.nth(1)?.parse().ok()?;
         let arguments_at = fields.nth(25)?.parse().ok()?;
         Some(ProcessStat {
             pid: pid.parse().ok()?,
             name: name.to_owned(),
-            // The state is that of the first thread. The process runs while another thread does.
+            // The state is that of the first thread, which can end before the other threads. The
+            // process runs until its last thread ends.
             is_zombie: first_has_ended && threads <= 1,
             parent,
             group,
@@ -78,8 +79,8 @@ impl ProcessStat {
     }
 }
 
-/// Whether `/proc` shows the processes of this pid namespace. `false` without `/proc`. Also `false`
-/// if `/proc` was mounted for another pid namespace, where the same pid is another process.
+/// Returns `true` if `/proc` shows the processes of this pid namespace. Returns `false` if `/proc`
+/// is missing or belongs to another pid namespace, in which a pid names another process.
 pub(crate) fn shows_processes() -> bool {
     let own = std::fs::read_link("/proc/self");
     own.is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())

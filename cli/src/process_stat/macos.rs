@@ -4,13 +4,13 @@ use std::io;
 
 use crate::ffi::macos as ffi;
 
-/// The process has called exec (`PROC_FLAG_EXEC` of `sys/proc_info.h`). Missing from libc.
+/// Set if the process has called exec (`PROC_FLAG_EXEC` of `sys/proc_info.h`). Missing from libc.
 const PROC_FLAG_EXEC: u32 = 0x4000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessStat {
     pub(crate) pid: u32,
-    /// The name of the program. The kernel cuts it.
+    /// The name of the program, truncated by the kernel.
     pub(crate) name: String,
     /// The pid of the parent process.
     pub(crate) parent: u32,
@@ -18,7 +18,7 @@ pub(crate) struct ProcessStat {
     session: u32,
     /// The time of the start in microseconds since 1970.
     pub(crate) started: u64,
-    /// Whether the process has called exec. A subshell has not.
+    /// `true` if the process has called exec. `false` for a subshell, which was only forked.
     pub(crate) has_called_exec: bool,
 }
 
@@ -49,7 +49,7 @@ impl ProcessStat {
             .collect())
     }
 
-    /// Whether this process is in the process group or the session that `leader` leads.
+    /// Returns `true` if `leader` leads the process group or the session of this process.
     pub(crate) fn is_led_by(&self, leader: u32) -> bool {
         [self.group, self.session].contains(&leader)
     }

@@ -1,4 +1,4 @@
-//! Windows: the facts of a process, from a snapshot of all processes and from its handle.
+//! Windows: the facts of a process, from a snapshot of all processes and from the process itself.
 
 use std::io;
 
@@ -10,7 +10,7 @@ pub(crate) struct ProcessStat {
     /// The name of the program, such as `cmd.exe`.
     pub(crate) name: String,
     /// The pid of the parent process. 0 if the parent has ended and its pid now belongs to a
-    /// process that started later than this one.
+    /// process that started later than this process.
     pub(crate) parent: u32,
     /// The time of the start in units of 100 ns since 1601. 0 if this user may not read it.
     pub(crate) started: u64,
@@ -32,7 +32,7 @@ impl ProcessStat {
             .collect())
     }
 
-    /// Windows has neither process groups nor sessions that a process leads.
+    /// Always `false`: Windows has no process groups or sessions that a process leads.
     pub(crate) fn is_led_by(&self, _leader: u32) -> bool {
         false
     }
@@ -43,7 +43,7 @@ impl From<ffi::Listed> for ProcessStat {
         let started = ffi::created(listed.pid);
         let is_parent = match (ffi::created(listed.parent), started) {
             (Some(parent), Some(started)) => parent <= started,
-            // A time that this user may not read does not rule the parent out.
+            // If a start time cannot be read, the listed parent counts as the parent.
             _ => true,
         };
         ProcessStat {

@@ -16,12 +16,12 @@ impl ReceivedSignals {
         Ok(ReceivedSignals(SignalsInfo::new(signals)?))
     }
 
-    /// Waits for signals.
+    /// Waits until a signal arrives.
     pub(crate) fn wait(&mut self) -> Vec<Received> {
         self.0.wait().map(Received::from).collect()
     }
 
-    /// Returns at once, also without a signal.
+    /// Returns the signals that have arrived, without waiting.
     pub(crate) fn pending(&mut self) -> Vec<Received> {
         self.0.pending().map(Received::from).collect()
     }

@@ -65,9 +65,8 @@ impl ServerAddress {
         }
     }
 
-    /// Connects. `timeout` limits the connect and each later read and write. A suspended server
-    /// accepts no client, so without a limit the connect would never return once the queue of its
-    /// socket is full.
+    /// Connects. `timeout` limits the connect and each later read and write. Without a limit, a
+    /// connect to a suspended server would block while the queue of its socket is full.
     fn connect(&self, timeout: Duration) -> io::Result<UnixStream> {
         let address = match self {
             #[cfg(target_os = "linux")]
@@ -86,7 +85,7 @@ impl ServerAddress {
         let started = Instant::now();
         loop {
             match connect(&stream, &address) {
-                // A server binds its address a moment before it listens.
+                // A server that is starting may have bound its address, but does not listen yet.
                 Err(Errno::CONNREFUSED) if started.elapsed() < SERVER_START_LIMIT => {
                     sleep(SERVER_START_PAUSE);
                 }
@@ -113,7 +112,7 @@ impl PortStream {
         Ok(PortStream(address.connect(timeout)?))
     }
 
-    /// Reads a line. It is empty if the other side has disconnected.
+    /// Reads a line. Returns an empty text if the other side has disconnected.
     pub(crate) fn receive(&self) -> io::Result<String> {
         let mut line = String::new();
         BufReader::new((&self.0).take(PORT_SERVER_LINE_BYTES)).read_line(&mut line)?;
@@ -130,8 +129,8 @@ impl PortStream {
 pub(crate) struct PortListener(UnixListener);
 
 impl PortListener {
-    /// Listens on the address. From then on, SIGINT or SIGTERM makes this process remove its socket
-    /// file and end. A signal that was ignored when this process started stays ignored.
+    /// Listens on the address. After this call, SIGINT or SIGTERM makes this process remove its
+    /// socket file and end. A signal that was ignored when this process started stays ignored.
     pub(crate) fn bind(address: &ServerAddress) -> io::Result<PortListener> {
         // Installs the handlers before the socket exists. Otherwise a signal could end this process
         // and leave the socket file behind.
@@ -155,8 +154,8 @@ impl PortListener {
     }
 }
 
-/// Binds the address. If a socket file exists but no process listens on it, a killed server left
-/// the file, and this function replaces it.
+/// Binds the address. Replaces a socket file on which no process listens, because a killed server
+/// left it.
 fn bind(address: &ServerAddress) -> io::Result<UnixListener> {
     match (address.bind(), address) {
         (Err(e), ServerAddress::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {
@@ -190,8 +189,8 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     Ok(())
 }
 
-/// Raises the limit of open descriptors, because each reservation needs several. Once the
-/// descriptors are used up, reservations fail with an error.
+/// Raises the limit of open descriptors, because each reservation needs several. When all
+/// descriptors are in use, reservations fail with an error.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _raised = setrlimit(

@@ -1,4 +1,4 @@
-//! Windows: a named pipe. portpicker names pipes in the same way.
+//! Windows: a named pipe. As in portpicker, `@NAME` is the pipe `\\.\pipe\NAME`.
 
 use std::fmt;
 use std::io;
@@ -56,7 +56,7 @@ impl PortStream {
         Ok(PortStream { pipe, timeout })
     }
 
-    /// Reads a line. It is empty if the other side has disconnected.
+    /// Reads a line. Returns an empty text if the other side has disconnected.
     pub(crate) fn receive(&self) -> io::Result<String> {
         self.pipe
             .receive(PORT_SERVER_LINE_BYTES as usize, self.timeout)

@@ -11,8 +11,8 @@ use crate::spawning::with_program;
 /// ENOEXEC: the kernel does not know the format of the executable file.
 const NO_EXEC_FORMAT: i32 = 8;
 
-/// The command that runs the program with /bin/sh, if the kernel does not know the format of the
-/// program. Such a file is usually a script without a `#!` line, which shells run too.
+/// If the kernel does not know the format of the program, returns a command that runs the program
+/// with /bin/sh. The program is usually a script without a `#!` line, which shells also run.
 pub(crate) fn instead(command: &Command, cause: &io::Error) -> Option<Command> {
     if cause.raw_os_error() != Some(NO_EXEC_FORMAT) {
         return None;
@@ -33,19 +33,19 @@ pub(crate) fn instead(command: &Command, cause: &io::Error) -> Option<Command> {
 pub(crate) fn exit_code(program: &OsStr, cause: &io::Error) -> u8 {
     match cause.kind() {
         io::ErrorKind::NotFound => 127,
-        // exec(3) also fails with EACCES if this user may not search a folder of PATH. Shells then
-        // report 127.
+        // If this user may not search a folder of PATH, exec(3) fails with EACCES even if the
+        // command is missing. Shells report 127 for a missing command.
         io::ErrorKind::PermissionDenied if !may_exist(program) => 127,
         // EAGAIN, ENOMEM, ENFILE and EMFILE mean that the system lacks processes, memory or
-        // descriptors. They say nothing about the command.
+        // descriptors, and say nothing about the command.
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => exit::RUN_FAILED,
         _ if matches!(cause.raw_os_error(), Some(23 | 24)) => exit::RUN_FAILED,
         _ => 126,
     }
 }
 
-/// Returns `false` only if the name has no slash, and this user sees no file of that name in the
-/// folders of PATH.
+/// Returns `false` if the name has no slash, and this user sees no file of that name in the folders
+/// of PATH.
 fn may_exist(program: &OsStr) -> bool {
     if program.as_bytes().contains(&b'/') {
         return true;

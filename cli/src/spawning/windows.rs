@@ -11,9 +11,9 @@ use crate::spawning::with_program;
 /// The extensions of batch files, which std passes to `cmd.exe`.
 const BATCH: [&str; 2] = ["cmd", "bat"];
 
-/// The command with a batch file as its program, if std found no `.exe` file. The batch file has
-/// the name of the program and one of the extensions [`BATCH`]. A name without a folder is searched
-/// in PATH.
+/// If std found no `.exe` file, returns the command with a batch file as its program. The batch
+/// file has the name of the program and one of the extensions [`BATCH`]. A name without a folder is
+/// searched in PATH.
 pub(crate) fn instead(command: &Command, cause: &io::Error) -> Option<Command> {
     if cause.kind() != io::ErrorKind::NotFound {
         return None;

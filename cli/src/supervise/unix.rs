@@ -1,4 +1,4 @@
-//! Unix: signals wake the supervisor, and it passes them on.
+//! Unix: the supervisor waits for signals, and passes them on to the command.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -21,8 +21,8 @@ use crate::watcher::{PendingSignals, Watcher};
 /// Signals that are passed on to the command.
 const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
-/// The signal handlers and the watcher process. Both exist before the command starts, so that no
-/// signal is lost.
+/// The signal handlers and the watcher process. [`Supervisor::new`] makes them before the command
+/// starts, so that no signal is lost.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     signals: ReceivedSignals,
@@ -47,14 +47,14 @@ impl Supervisor {
         })
     }
 
-    /// Starts the command. The caller must not reap it, because [`Supervised::until_end`] does.
+    /// Starts the command. Only [`Supervised::until_end`] may reap the command.
     pub(crate) fn start(&mut self, command: &mut Command) -> io::Result<Supervised<'_>> {
         if let Some(watcher) = &self.watcher {
             watcher.guard(command)?;
         }
         let child = spawn_with_inherited_signals(command)?;
-        // The parent may have started this process with these signals blocked. This process would
-        // then not notice the end of the command, and would pass no signal on.
+        // This process needs these signals to notice the end of the command, and to pass signals
+        // on. Its parent may have started this process with the signals blocked.
         unblock(FORWARDED.into_iter().chain([SIGCHLD]))?;
         let Supervisor { signals, watcher } = self;
         Ok(Supervised {
@@ -100,8 +100,8 @@ impl Supervised<'_> {
         if received.is_empty() {
             return;
         }
-        // After a hang-up, the kernel can send SIGHUP to the session leader alone. If this process
-        // is the leader, the command may not have got the signal.
+        // The kernel can send SIGHUP to the session leader alone. If this process is the leader,
+        // the command may not have got the signal. So SIGHUP counts as not from the terminal.
         for received in &mut received {
             received.is_from_terminal &= received.signal != SIGHUP;
         }
@@ -113,8 +113,8 @@ impl Supervised<'_> {
         received.sort_by_key(|received| (received.signal, !received.is_from_terminal));
         received.dedup_by_key(|received| received.signal);
         let pid = Pid::from_raw(self.pid.cast_signed());
-        // For a group from outside this PID namespace, getpgid(2) and getpgrp(2) return 0. If both
-        // return 0, the command is in the group of this process.
+        // For a process group outside this PID namespace, getpgid(2) and getpgrp(2) return 0. If
+        // both calls return 0, the command is in the group of this process.
         let group = getpgid(Some(pid)).unwrap_or(getpgrp());
         let in_own_group = group == getpgrp();
         let group_got = match self.watcher.as_mut().map(Watcher::take_pending) {
@@ -130,11 +130,10 @@ impl Supervised<'_> {
                 continue;
             };
             // kill(2) and killpg(2) can fail, for example if the command runs as another user.
-            // Nothing more can then be done.
             let _sent = match received.is_from_terminal {
-                // A terminal signals the process group of this process. If the command is still in
-                // that group, it has got the signal too. If the command made a group of its own, as
-                // timeout(1) and setsid(1) do, this process sends the signal to that group.
+                // The terminal has signalled the process group of this process, which usually
+                // contains the command. A command with a group of its own, as under timeout(1) or
+                // setsid(1), gets the signal from this process.
                 true if in_own_group => Ok(()),
                 true => killpg(group, signal),
                 false if in_own_group && group_got.contains(received.signal) => Ok(()),
@@ -143,9 +142,9 @@ impl Supervised<'_> {
         }
     }
 
-    /// Reaps every child that has ended. This process can also have children that it did not start,
-    /// as pid 1 of a PID namespace or with `--leaks`: the kernel gives it orphans. Returns the
-    /// status of the command if the command has ended.
+    /// Reaps every child that has ended. As pid 1 of a PID namespace, or with `--leaks`, this
+    /// process also has orphans as children, which it did not start. Returns the status of the
+    /// command if the command has ended.
     fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
         let mut ended = None;
         loop {

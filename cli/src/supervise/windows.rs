@@ -59,7 +59,7 @@ pub(crate) struct Supervised<'a> {
 
 impl Supervised<'_> {
     /// Waits until the command ends. If the command does not listen in time, [`ListenWait::poll`]
-    /// ends it and the processes that it started. The console sends Ctrl-C to the command too.
+    /// ends it and the processes that it started. The console itself sends Ctrl-C to the command.
     pub(crate) fn until_end(
         mut self,
         console: &Console,

@@ -24,7 +24,7 @@ pub(super) use unix as system;
 pub(super) use windows as system;
 
 /// How to open a file of the folder. `Read` and `Write` fail if the file is missing. `New` creates
-/// it, and fails if it exists.
+/// the file, and fails if the file exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
@@ -42,8 +42,8 @@ pub(super) struct LockFolder {
     folder: system::Folder,
 }
 
-/// The end of the name of a folder with records (the texts that say which process has a lease). The
-/// start is the name of the scope.
+/// A folder of records has the name of its scope with this suffix. A record is the text that says
+/// which process has a lease.
 const RECORDS: &str = ".records";
 
 /// The folder of each scope that this process has opened. If opening fails, the next call tries
@@ -100,8 +100,8 @@ impl LockFolder {
     }
 
     /// Fails if a lock folder that other processes may use cannot be read. Also fails if
-    /// [`check_scope`](system::check_scope) does. The scope is then unknown: this process uses the
-    /// folder `net-unknown`, and other processes usually use another one.
+    /// [`check_scope`](system::check_scope) fails: this process then uses the folder `net-unknown`,
+    /// while other processes usually use another folder.
     pub(super) fn check_readable() -> Result<(), Unusable> {
         let scope = system::scope();
         for root in roots()? {

@@ -1,9 +1,11 @@
 //! The lock folder on Windows. Folders are paths, by default below the user's temporary directory.
 //!
-//! Every process that uses this crate opens lock files without FILE_SHARE_DELETE, so Windows does
-//! not delete an open file. An open file therefore always has its name. If a file can be deleted,
-//! no process has the file open, so no process is about to lock it. A lock also keeps other
-//! processes from reading the file, so records have files of their own.
+//! This crate opens lock files without FILE_SHARE_DELETE, so Windows refuses to delete a lock file
+//! that a process has open. An open file therefore keeps its name, and no sweep (removal of unused
+//! files) deletes a file that a process is about to lock.
+//!
+//! While a process has a lock file locked, no other process can read the file. So records have
+//! files of their own.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -15,24 +17,24 @@ use std::time::Duration;
 use super::Access;
 use crate::retry::retry_open;
 
-/// Usually all processes of one user use this folder. Processes of two users usually have different
-/// folders, and then do not exclude each other.
+/// The folder is in the user's temporary directory. So processes of one user usually exclude each
+/// other, and processes of two users usually do not.
 pub(super) fn default_roots() -> Vec<PathBuf> {
     vec![std::env::temp_dir().join("portlease")]
 }
 
-/// The name of the folder with the lock files. On Windows all processes of the machine share the
-/// port numbers.
+/// The name of the folder with the lock files. There is only one such folder, because Windows has
+/// no network namespaces.
 pub(super) fn scope() -> String {
     "machine".to_owned()
 }
 
-/// Always succeeds. The counterpart on Unix fails if the scope is unknown.
+/// Always succeeds. On Linux this call fails if the network namespace is unknown.
 pub(super) fn check_scope() -> io::Result<()> {
     Ok(())
 }
 
-/// Contains nothing. On Windows a new folder inherits its permissions from its parent.
+/// Contains nothing, because on Windows a new folder inherits its permissions from its parent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mode;
 
@@ -55,7 +57,7 @@ pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(super) fn open(path: &Path) -> io::Result<Folder> {
-        // `symlink_metadata` does not follow a link, which may be planted.
+        // `symlink_metadata` does not follow a link, which another user may have planted.
         if std::fs::symlink_metadata(path)?.is_dir() {
             Ok(Folder(path.to_owned()))
         } else {
@@ -87,19 +89,19 @@ impl Folder {
         }
     }
 
-    /// Always true. Every call resolves the path again, so it finds a folder that was deleted and
-    /// created again.
+    /// Always `true`, because on Windows a `Folder` is only a path. If the folder is deleted and
+    /// created again, the path leads to the new folder.
     pub(super) fn has_folder(&self, _name: &str, _inner: &Folder) -> bool {
         true
     }
 
-    /// Always true: Windows does not delete an open file.
+    /// Always `true`: Windows does not delete an open file.
     pub(crate) fn has_file(&self, _name: &str, _file: &File) -> io::Result<bool> {
         Ok(true)
     }
 
     /// Creates the file, or fails if the name exists. Returns the file, its owner, and `false`,
-    /// because this process has not locked the file.
+    /// because the file is not locked yet.
     pub(crate) fn create_locked(&self, name: &str) -> io::Result<(File, u32, bool)> {
         let (file, owner) = self.open_file(name, Access::New)?;
         Ok((file, owner, false))
@@ -119,7 +121,7 @@ impl Folder {
             .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
         let file = retry_open(
             || options.open(&path),
-            // If the name leads to a folder, access is denied as well, and no retry helps.
+            // If the name leads to a folder, Windows also denies access, but a retry cannot help.
             |e| is_transient(e) && !path.is_dir(),
         )?;
         if !file.metadata()?.file_type().is_file() {
@@ -132,14 +134,14 @@ impl Folder {
         std::fs::symlink_metadata(self.0.join(name)).is_ok_and(|file| file.is_file())
     }
 
-    /// Does nothing. On Unix, files under temporary names can be left behind. On Windows a new file
-    /// inherits its permissions, so no file gets a temporary name.
+    /// Does nothing. On Unix a killed process can leave files with temporary names. On Windows no
+    /// file gets a temporary name, because a new file inherits its permissions.
     pub(crate) fn sweep_staged(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Locks nothing, because sweeps need not exclude each other: Windows does not delete an open
-    /// file.
+    /// Locks nothing. Concurrent sweeps (removals of unused files) do no harm, because Windows does
+    /// not delete an open file.
     pub(crate) fn lock_for_sweep(&self) -> Option<SweepLock> {
         Some(SweepLock)
     }
@@ -187,8 +189,8 @@ impl Folder {
 #[derive(Debug)]
 pub(crate) struct SweepLock;
 
-/// Whether a retry can succeed. Windows refuses to open a file while it is being deleted, and a new
-/// file while a virus scanner reads it.
+/// Whether a retry can succeed. Windows may refuse to open a file while the file is being deleted,
+/// or while a virus scanner reads it.
 fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -200,7 +202,7 @@ fn is_transient(error: &io::Error) -> bool {
 /// so these IDs need not differ.
 const USER: u32 = 0;
 
-/// Always false, so that no link is followed on Windows.
+/// Always `false`, so a lock folder that is a link is refused.
 pub(super) fn is_trusted_link(_path: &Path) -> bool {
     false
 }
@@ -210,25 +212,24 @@ pub(crate) fn user() -> io::Result<u32> {
     Ok(USER)
 }
 
-/// Whether a record goes into the lock file itself. Always false: on Windows no other process can
+/// Whether a record goes into the lock file itself. Always `false`: on Windows no other process can
 /// read a locked file.
 pub(crate) fn records_within(_owner: u32, _user: u32) -> bool {
     false
 }
 
-/// Does nothing. Other processes could not read a locked record, and the folder has no records of
-/// other users.
+/// Does nothing. Other processes could not read a locked record. No lock is needed, because on
+/// Windows each port has only one record file.
 pub(crate) fn lock_record(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Always true, because no process locks a record on Windows: every record counts.
+/// Always `true`: on Windows every record counts, because no process locks records.
 pub(crate) fn is_locked_record(_file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Always true, without a lock. A process that uses the file has it open, and Windows does not
-/// delete an open file.
+/// Always `true`, without a lock: Windows does not delete a file that a process has open.
 pub(crate) fn lock_unused(_file: &File) -> bool {
     true
 }

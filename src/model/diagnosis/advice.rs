@@ -20,11 +20,11 @@ impl Holder {
     /// [`ResumeOrKill`](Remedy::ResumeOrKill) and [`KillProcess`](Remedy::KillProcess) itself: the
     /// program ends the process that the remedy names.
     ///
-    /// There is no remedy for pid 1 if nothing shows how to stop it safely. A worker (a process
-    /// that runs the same program as its parent and shares the socket with it) usually has no
-    /// remedy, because the worker ends with its parent. A worker has a remedy if it is suspended,
-    /// or if it would not end with its parent. It ends with a parent that runs and has a handler
-    /// for SIGTERM, and with a parent that is the first process of another pid namespace.
+    /// There is no remedy for pid 1 if nothing shows how to stop it safely. There is also none for
+    /// a worker that ends with its parent. A worker is a process that shares the socket with its
+    /// parent and runs the same program. A suspended worker does not end with its parent. Any other
+    /// worker does if its parent runs and has a handler for SIGTERM, or if its parent is the first
+    /// process of another pid namespace.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -203,8 +203,7 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     }
 }
 
-/// The remedy for a reservation that no visible process has inherited from the process that made
-/// it.
+/// The remedy if the process that made the reservation still holds it, as far as visible.
 fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
     if !report.facts.is_reserved_for_asker {
         return Remedy::Queue { endpoint };
@@ -250,7 +249,7 @@ fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     remedies
 }
 
-/// The maximum number of remedies for the holders of one port. The number is high, because every
+/// The maximum number of remedies for the holders of one port. The limit is high, because every
 /// holder must end before the port is free.
 const MAX_REMEDIES: usize = 64;
 
@@ -280,7 +279,7 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
                 && ends_workers(other)
                 && process.program == other.program
         };
-        // A suspended worker does not notice that its server ended.
+        // A suspended worker does not notice that its parent ended.
         process.state != ProcessState::Suspended && holder.processes.iter().any(is_parent)
     };
     let mut heads = holder
@@ -315,17 +314,18 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
     let unit = process.unit.as_ref().filter(|_| is_other_unit);
     let unit = unit.filter(|unit| !starts_others(unit));
     let container = process.container.as_ref().filter(|_| is_other_unit);
-    // In another systemd unit, only a service manager counts as the supervisor. If the whole unit
-    // were stopped, other programs of the manager would end too. In another container no supervisor
-    // counts, because its stop command does not reach into the container.
+    // In another systemd unit, a supervisor counts only if it is a service manager: to stop the
+    // whole unit would end the other programs of the manager too. In another container no
+    // supervisor counts, because the stop command of a supervisor does not reach into the
+    // container.
     let supervisor = process.supervisor.as_ref().filter(|supervisor| {
         let is_manager = matches!(supervisor.kind, SupervisorKind::Manager(_));
         container.is_none() && (unit.is_none() || is_manager)
     });
     Some(match process.relation {
         Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
-        // systemd has the sockets of its socket units. This arm comes before the one for ancestors,
-        // because systemd may be an ancestor of the calling process.
+        // systemd owns the sockets of its socket units. This arm comes before the arm for
+        // ancestors, because systemd may be an ancestor of the calling process.
         _ if name == "systemd" && !(process.is_init_elsewhere && container.is_some()) => {
             Remedy::ListSocketUnits {
                 user: pid != INIT && !process.is_init_elsewhere,
@@ -421,8 +421,8 @@ const LAUNCHERS: [&str; 11] = [
 /// shows.
 const PROXIES_OF_DOCKER: [&str; 2] = ["docker-proxy", "rootlesskit"];
 
-/// Programs of Podman that forward a published port into a container, and conmon. If the packet
-/// filter forwards the packets to a container, conmon keeps the port for that container.
+/// Programs of Podman that forward a published port into a container, and conmon. If a packet
+/// filter forwards the packets, and not a program, conmon keeps the published port bound.
 const PROXIES_OF_PODMAN: [&str; 6] = [
     "conmon",
     "rootlessport",

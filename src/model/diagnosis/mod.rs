@@ -49,8 +49,8 @@ pub(crate) struct Facts {
     /// An address of this machine at which a connection to the port was accepted, although no
     /// socket listens on the endpoint.
     pub(crate) redirected: Option<SocketAddr>,
-    /// Whether the caller runs as root. The remedies never advise root to retry with more
-    /// permission. Always `true` on Windows.
+    /// Whether the caller runs as root. If so, no remedy is to retry with more permission. Always
+    /// `true` on Windows, and always `false` in a [`bare`](Diagnosis::bare) report.
     pub(crate) as_root: bool,
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
@@ -59,8 +59,8 @@ pub(crate) struct Facts {
     pub(crate) halted: Option<(u32, Halt)>,
     /// The id of the expected process, if it is in another network namespace.
     pub(crate) in_other_network: Option<u32>,
-    /// A listener on the endpoint. No visible owner of it is the expected process, or a process
-    /// that the expected process started.
+    /// A listener on the endpoint. None of its visible owners is the expected process, or was
+    /// started by the expected process.
     pub(crate) stranger: Option<Holder>,
     /// Listeners on the number that clients of the endpoint's address do not reach. They are bound
     /// to another address, or to another interface.
@@ -82,8 +82,8 @@ pub(crate) struct Facts {
     /// The inode of the claim (this crate's bound socket) of the caller's own reservation. If that
     /// reservation has no lock file, only this field identifies the claim.
     pub(crate) own_claim: Option<NonZeroU64>,
-    /// Whether the reservation that blocks the port is the caller's own: one of this process or of
-    /// an ancestor, or one that another process holds on behalf of one of them.
+    /// Whether the reservation that blocks the port is the caller's own: this process or an
+    /// ancestor made it, or another process holds it on behalf of one of them.
     pub(crate) is_reserved_for_asker: bool,
     /// A loopback address on which a server could bind the number, if servers have the number on
     /// other addresses only.
@@ -149,9 +149,9 @@ impl Diagnosis {
         self
     }
 
-    /// Adds a remedy for a wait that timed out and blocked a thread of an async runtime. The server
-    /// may be a task of that runtime. The remedy names `call`, the function of `portlease::tokio`
-    /// to use instead. A report without remedies stays unchanged.
+    /// Adds a remedy for a wait that timed out while it blocked a thread of an async runtime: the
+    /// server may be a task of that runtime. The remedy names `call`, the function of
+    /// `portlease::tokio` to use instead. A report without remedies stays unchanged.
     pub(crate) fn after_blocking_runtime(mut self, call: &'static str) -> Self {
         if !self.0.remedies.is_empty() {
             self.0.remedies.push(Remedy::UnblockRuntime { call });
@@ -171,8 +171,9 @@ impl Diagnosis {
         self
     }
 
-    /// The endpoint that was checked. `None` if the operand named no port, or if
-    /// [`check_no_leaked_listeners`](crate::check_no_leaked_listeners) could not search for leaks.
+    /// The endpoint that was checked. `None` if the operand named no port or a missing network
+    /// interface, or if [`check_no_leaked_listeners`](crate::check_no_leaked_listeners) could not
+    /// search for leaks.
     ///
     /// ```
     /// let endpoint = portlease::diagnose("60315/udp").endpoint().unwrap();
@@ -183,9 +184,10 @@ impl Diagnosis {
         self.0.facts.endpoint
     }
 
-    /// Whether the port is free: a server could bind it now, and no reservation blocks it. A
-    /// reservation of the caller or of one of its ancestors does not block it. The check decides
-    /// which kind of server is meant. By default, the server is one that sets SO_REUSEADDR on Unix.
+    /// Whether the port is free: a server could bind it now, and no reservation blocks it. By
+    /// default a check ignores the reservations of the caller and of its ancestors. A check of a
+    /// `&Reservation` ignores only that reservation. The check decides which kind of server is
+    /// meant: on Unix, by default, a server that sets SO_REUSEADDR.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -273,8 +275,8 @@ impl Diagnosis {
         &self.0.remedies
     }
 
-    /// The remedies in one line; `None` if no remedy is needed or known. If a call of this crate is
-    /// a remedy, the line has the call.
+    /// The remedies in one line; `None` if no remedy is needed or known. A remedy that is a call of
+    /// this crate appears as that call, such as `reserve_port()`.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -299,8 +301,8 @@ impl Diagnosis {
         self.0.headline()
     }
 
-    /// The lines of the report between the headline and the help. Each line is indented by two
-    /// columns. It has a label, padded to 13 columns, and then a fact.
+    /// The lines of the report between the headline and the help. Each line has two spaces, a label
+    /// that is padded to 13 columns, and a fact.
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -123,7 +123,7 @@ impl Report {
         }
     }
 
-    /// Who listens, or who listened last. The server may have no listener when the report is made.
+    /// Who listens now, or else who listened last.
     fn last_listener(&self) -> String {
         let is_listener = |holder: &&Holder| holder.is_server();
         let now = self.sockets_besides_claims().find(is_listener);
@@ -168,7 +168,7 @@ impl Report {
             ));
         }
         if let Some(addr) = redirected {
-            // A socket may listen on the same number at another address.
+            // If a socket listens at another address, "no socket listens" alone would be false.
             let place = if elsewhere.is_empty() { "" } else { " there" };
             sentences.push(format!(
                 "no socket listens{place}, but a connection to {} is accepted: a packet filter \
@@ -278,9 +278,9 @@ impl Report {
     }
 
     /// Whether the report includes the facts about the number. A report with trial binds always
-    /// includes them. Any other report includes them only if they may explain the verdict. If a
-    /// socket or TIME_WAIT blocks the port, the facts explain the verdict only if the kernel may
-    /// have chosen the number for a client.
+    /// includes them. Any other report includes them only if they may explain the verdict. For a
+    /// port that a socket or TIME_WAIT blocks, they can only explain that the kernel chose the
+    /// number for a client.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {

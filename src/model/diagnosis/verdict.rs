@@ -73,11 +73,11 @@ pub(crate) enum Cause {
     /// lock file of the reservation. For example, a container uses another lock folder, or a forked
     /// child still has the name after its parent released the port.
     Named,
-    /// Only connections in TIME_WAIT keep servers from binding. A client, or a server without
-    /// SO_REUSEADDR, left those connections.
+    /// Only connections in TIME_WAIT keep servers of the requested kind from binding. Usually a
+    /// client, or a server without SO_REUSEADDR, left the connections.
     TimeWait,
-    /// Only connections in TIME_WAIT have the port. The check is for servers without SO_REUSEADDR,
-    /// which these connections keep from binding. A server that sets SO_REUSEADDR can bind.
+    /// Only connections in TIME_WAIT keep a server without SO_REUSEADDR from binding, and the check
+    /// is for such a server. A server that sets SO_REUSEADDR can bind.
     TimeWaitWithoutReuseAddr,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
@@ -87,8 +87,8 @@ pub(crate) enum Cause {
     UnseenClaim,
     /// The system refuses the bind, and no visible socket explains why.
     Unexplained,
-    /// The port was refused a moment ago. Now it is free, or no socket and no reservation is left
-    /// on it. Another process had probably bound the port or locked its lock file.
+    /// A moment ago the port was refused or had a holder, but now nothing visible blocks it.
+    /// Another process had probably bound the port or locked its lock file.
     Gone,
 }
 

@@ -1,4 +1,5 @@
-//! Gives a child process the sockets that it inherits, between fork(2) and exec.
+//! Puts the sockets that a child process inherits at their descriptor numbers, between fork(2) and
+//! exec.
 #![expect(
     unsafe_code,
     reason = "pre_exec is unsafe, and so is naming a descriptor by its number"
@@ -44,9 +45,9 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
     Ok(dup2(&passed.source, &mut target)?)
 }
 
-/// Whether the descriptor number may belong to the pipe of `spawn`, through which the child reports
-/// that its exec failed. On Linux `spawn` can use a Unix socket instead of a pipe. If the hook
-/// replaced that descriptor, `spawn` would report a missing program as started.
+/// Whether the descriptor number may belong to the pipe of `spawn`. Through this pipe the child
+/// reports that its exec failed. If the hook replaced the pipe, `spawn` would report a missing
+/// program as started. On Linux `spawn` can use a Unix socket instead of a pipe.
 ///
 /// `spawn` opens its pipe after the socket was added to the command. So the file that was open at
 /// the number when the socket was added is not the pipe.
@@ -70,13 +71,14 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
 }
 
 /// Whether an earlier hook of the same command has already put a socket at the descriptor number.
-/// Such a descriptor stays open on exec, because dup2(2) clears FD_CLOEXEC, and it is not the file
-/// that was open there in the parent.
+/// The file there then stays open on exec, because dup2(2) clears FD_CLOEXEC. It also differs from
+/// the file that was open there in the parent.
 ///
-/// This happens if the caller cleared the environment of the command between two calls. The mark of
-/// a command that passes sockets is in its environment.
+/// This happens if the caller calls `env_clear` between two calls that pass sockets. `env_clear`
+/// removes the token by which the second call finds the sockets of the first.
 fn is_given(passed: &PassedSocket) -> bool {
-    // std has put the standard streams at the numbers up to 2 before the hooks run.
+    // std puts the standard streams at the numbers 0 to 2 before the hooks run. So a new file at
+    // such a number is no sign of an earlier hook.
     const LAST_STREAM: i32 = 2;
     let open = open_at(passed.fd).ok().flatten();
     let stays_open = open.filter(|open| !open.closes_on_exec);

@@ -56,7 +56,7 @@ impl Reservation {
     ///   assigns some variables by itself, such as `IFS`. This call keeps the values that these
     ///   variables have now: env(1) gets them as operands, which `ps` shows until the program is
     ///   executed. Set such a variable before this call, because later changes may be lost.
-    /// - The shell updates `PWD`, `OLDPWD`, `SHLVL` and `_`.
+    /// - The shell may update `PWD`, `OLDPWD`, `SHLVL` and `_`.
     /// - The program must be the server itself. A wrapper, such as a shell script, starts the
     ///   server as a child. `LISTEN_PID` is then the process id of the wrapper, and the server
     ///   finds no sockets. Call [`pass_to_wrapper`](Reservation::pass_to_wrapper) for a wrapper.
@@ -85,7 +85,7 @@ impl Reservation {
     ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
     ///   copied to the shell, such as standard streams, user, process group or `env_clear`. Call
-    ///   `pass_to` before these.
+    ///   `pass_to` before you set these.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the child would lose a variable; the
     ///   message has its name. env(1) cannot pass a variable if the path of the program contains
     ///   `=`, if the name of the variable is empty or starts with `=`, or if `/usr/bin/env` is
@@ -107,10 +107,9 @@ impl Reservation {
     /// call works like [`pass_to`](Reservation::pass_to), but without `LISTEN_PID`.
     ///
     /// The child inherits the sockets as descriptor 3 and following, and finds `LISTEN_FDS` and
-    /// `LISTEN_FDNAMES`. Without `LISTEN_PID` the variables are for any process that inherits the
-    /// sockets. The `listenfd` crate accepts this. A server that calls sd_listen_fds(3) finds no
-    /// sockets. Every program between the command and the server must leave the descriptors from 3
-    /// on open.
+    /// `LISTEN_FDNAMES`. Without `LISTEN_PID`, the `listenfd` crate accepts the sockets in any
+    /// process that inherits them. A server that calls sd_listen_fds(3) finds no sockets. Every
+    /// program between the command and the server must leave the descriptors from 3 on open.
     ///
     /// To pass several reservations, call `pass_to_wrapper` once for each of them. The command
     /// keeps its program, arguments and settings. Unlike with `pass_to`, `spawn` returns an error

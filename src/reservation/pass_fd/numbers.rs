@@ -63,8 +63,8 @@ impl Passed {
     }
 
     /// Moves the sources (the descriptors in this process) away from the numbers that the child
-    /// uses. One hook duplicates all sockets one after another, and its dup2(2) must not replace a
-    /// source that comes later.
+    /// uses. One hook duplicates all sockets one after another, and must not replace the source of
+    /// a later socket.
     pub(super) fn move_sources(&mut self) -> io::Result<()> {
         let numbers: Vec<i32> = self.sockets.iter().map(|passed| passed.fd).collect();
         for passed in &mut self.sockets {
@@ -93,16 +93,16 @@ fn duplicate_beside(socket: BorrowedFd<'_>, numbers: &[i32]) -> io::Result<Owned
     }
 }
 
-/// Occupies the descriptor number with a copy of `socket` if the number is free, so that no other
-/// file gets it. Otherwise returns the file that is open there. Returns neither if other code opens
-/// and closes the number all the time.
+/// If the descriptor number `fd` is free, occupies it with a copy of `socket`, so that no other
+/// file gets the number. Otherwise returns the file that is open there. Returns neither if other
+/// code opens and closes the number all the time.
 fn occupy(socket: BorrowedFd<'_>, fd: i32) -> io::Result<(Option<OwnedFd>, Option<OpenFile>)> {
     for _ in 0..NUMBER_TRIES {
         match fcntl_dupfd_cloexec(socket, fd) {
             Ok(placeholder) if placeholder.as_raw_fd() == fd => {
                 return Ok((Some(placeholder), None));
             }
-            // The number is in use. MFILE means that every number above it is in use too.
+            // The number is in use. EMFILE means that every higher number is in use too.
             Ok(_) | Err(Errno::MFILE) => {}
             Err(Errno::INVAL) => {
                 let message = format!(

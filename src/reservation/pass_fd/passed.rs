@@ -21,9 +21,9 @@ pub(super) struct PassedSocket {
     pub(super) id: FileId,
     /// The descriptor number in the child.
     pub(super) fd: i32,
-    /// Occupies the number `fd` in this process; `None` if the number was in use. If the number
-    /// stayed free, `spawn` could open its own pipe there, and the child would replace that pipe.
-    /// Through the pipe `spawn` learns of a failed exec.
+    /// Occupies the number `fd` in this process; `None` if the number was in use already. At a free
+    /// number `spawn` could open the pipe through which it learns of a failed exec, and the child
+    /// would replace the pipe.
     pub(super) _placeholder: Option<Arc<OwnedFd>>,
     /// The file that was open at `fd` in this process when the socket was added to the command.
     pub(super) replaced: Option<OpenFile>,

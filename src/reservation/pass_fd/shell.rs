@@ -11,7 +11,7 @@ use super::registry::variables;
 
 pub(super) const SHELL: &str = "/bin/sh";
 
-/// An absolute path, because the command may have another `PATH`.
+/// An absolute path, because the command may set another `PATH`.
 const ENV: &str = "/usr/bin/env";
 
 /// How many arguments precede the carried variables and the program: `-c`, the script and the
@@ -22,9 +22,9 @@ const SHELL_ARGS: usize = 3;
 /// the variable is missing, and the script drops the carried variables too.
 const MARKER: &str = "PORTLEASE_KEEPS_VARIABLES";
 
-/// Variables that some shells assign by themselves, so that an inherited value is lost. Measured as
-/// `sh` with bash 5.2, busybox 1.35, dash 0.5.12, ksh93u+m 1.0, mksh R59, posh 0.14, yash 2.52 and
-/// zsh 5.9.
+/// Variables that some shells assign by themselves, so that an inherited value is lost. Measured
+/// with these shells, each run as `sh`: bash 5.2, busybox 1.35, dash 0.5.12, ksh93u+m 1.0, mksh
+/// R59, posh 0.14, yash 2.52 and zsh 5.9.
 ///
 /// `PWD`, `OLDPWD`, `SHLVL` and `_` are left out. Shells update them to describe the child.
 const ASSIGNED_BY_SHELLS: &str = "\
@@ -40,8 +40,8 @@ const ASSIGNED_BY_SHELLS: &str = "\
 pub(super) struct CarriedVariables(Vec<OsString>);
 
 impl CarriedVariables {
-    /// The variables that a shell would drop or change, with the values that a child of this
-    /// command would have now.
+    /// The variables that a shell would drop or change, with the values that a child would get if
+    /// the command were started now.
     ///
     /// # Errors
     ///
@@ -92,15 +92,17 @@ pub(super) fn wrap(
 ) -> Command {
     let (names, count) = passed.names();
     let variables = carried.len();
-    // The shell's `exec` keeps the process id, so `$$` is also the process id of the program.
-    // Shells do not split the value of an assignment, even with an inherited IFS.
+    // The shell's `exec` keeps the process id, so `$$` is also the process id of the program. The
+    // values need no quotes, because shells do not split the value of an assignment, even with an
+    // inherited IFS.
     let mut script = format!(
         "LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; \
          export LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; "
     );
     let mut command = Command::new(SHELL);
     if variables > 0 {
-        // yash searches `PATH` for `test`. `case` is a part of the shell and needs no `PATH`.
+        // The script has no `test`, because yash searches `PATH` for it. `case` is a part of the
+        // shell and needs no `PATH`.
         script += &format!(
             "case ${{{MARKER}+set}} in set) unset {MARKER}; exec {ENV} -- \"$@\";; esac; \
              shift {variables}; "
@@ -149,8 +151,9 @@ fn environment(command: &Command) -> impl Iterator<Item = (OsString, OsString)> 
     environment.into_iter().filter(|(name, _)| !is_marker(name))
 }
 
-/// Whether a shell passes the variable on unchanged. A shell may drop a variable whose name is no
-/// identifier (POSIX, Shell Command Language, 2.5.3), and dash does.
+/// Returns `false` if a shell may drop the variable, or assigns it as [`ASSIGNED_BY_SHELLS`]
+/// describes. A shell may drop a variable whose name is no identifier (POSIX, Shell Command
+/// Language, 2.5.3), and dash does.
 fn survives_a_shell(name: &[u8]) -> bool {
     let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
     name.first().is_some_and(is_letter)
@@ -169,7 +172,7 @@ mod tests {
     use super::super::passed::Style;
     use super::*;
 
-    /// Every one of these shells is `/bin/sh` on some system.
+    /// `/bin/sh` can be any of these shells.
     #[test]
     fn every_shell_passes_every_variable_on() {
         let folder = tempfile::tempdir().unwrap();
@@ -183,7 +186,7 @@ mod tests {
                 continue;
             };
             tried += 1;
-            // Several of these shells follow POSIX only if their name is `sh`.
+            // Several of these shells follow POSIX only if they are started as `sh`.
             let sh = folder.path().join(shell);
             std::fs::create_dir(&sh).unwrap();
             std::os::unix::fs::symlink(path, sh.join("sh")).unwrap();
@@ -192,7 +195,8 @@ mod tests {
                 .split(' ')
                 .chain(["PLAIN", "npm-config", "1st"])
             {
-                // Some shells end with an error if one of their variables is no number.
+                // Every value is a number, because some shells end with an error if one of their
+                // variables is none.
                 variables.insert(name.into(), "7".into());
             }
             let mut command = Command::new(ENV);

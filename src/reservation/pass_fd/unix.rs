@@ -94,7 +94,7 @@ pub(super) fn pass_as(reservation: &Reservation, command: &mut Command, fd: i32)
     Ok(())
 }
 
-/// The sockets that earlier calls passed to the command, and their number.
+/// The sockets that earlier calls passed to the command, and how many they are.
 fn earlier(command: &Command) -> (Passed, usize) {
     let (style, sockets) = match Passed::by(command) {
         Some(passed) => (passed.style, passed.sockets.clone()),
@@ -154,8 +154,8 @@ fn systemd_name(reservation: &Reservation) -> String {
 fn copy_settings(from: &Command, to: &mut Command) {
     for (name, value) in variables(from) {
         match value {
-            // An earlier `pass_to` set this marker variable for its own shell. `wrap` has set the
-            // marker of the new shell if there are variables to carry.
+            // Skips the marker that an earlier `pass_to` set for its own shell. If the new shell
+            // needs a marker, `wrap` has set one.
             Some(_) if shell::is_marker(&name) => continue,
             Some(value) => to.env(name, value),
             None => to.env_remove(name),
@@ -167,8 +167,8 @@ fn copy_settings(from: &Command, to: &mut Command) {
 }
 
 /// Whether the command has only settings that [`copy_settings`] copies. `Command` has no getters
-/// for the other settings, such as the user, but its `Debug` form shows them. It does not show
-/// `pre_exec` hooks, so these are not checked.
+/// for the other settings, such as the user, but its `Debug` form shows them. The `Debug` form does
+/// not show `pre_exec` hooks, so these are not checked.
 fn can_copy_all_settings(command: &Command) -> bool {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());

@@ -16,8 +16,8 @@ pub(super) fn signal_group(group: libc::pid_t, signal: libc::c_int) -> io::Resul
     }
 }
 
-/// How a child of this process ended; `None` while it runs. The child stays a zombie. Until it is
-/// reaped, no other process and no other process group has its pid.
+/// How a child of this process ended; `None` while it runs. The call leaves an ended child as a
+/// zombie. No other process and no other process group can have the pid of a zombie.
 ///
 /// Fails with ECHILD if the child was reaped before.
 pub(super) fn exit_status(pid: libc::id_t) -> io::Result<Option<ExitStatus>> {
@@ -39,7 +39,8 @@ pub(super) fn exit_status(pid: libc::id_t) -> io::Result<Option<ExitStatus>> {
     }
     // SAFETY: waitid(2) sets this field for every child that has ended.
     let status = unsafe { info.si_status() };
-    // The status as wait(2) encodes it: the exit code in the second byte, or the signal.
+    // The status as wait(2) encodes it: the exit code in the second byte, or the signal in the
+    // first.
     const CORE_DUMPED: libc::c_int = 0x80;
     Ok(Some(ExitStatus::from_raw(match info.si_code {
         libc::CLD_EXITED => (status & 0xff) << 8,

@@ -1,4 +1,4 @@
-//! Process groups and the output of ended children, per system.
+//! Signals process groups, and reads the output of ended children. Each system has its own module.
 
 #[cfg(unix)]
 mod ffi;

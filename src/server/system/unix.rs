@@ -24,7 +24,7 @@ pub(crate) fn exit(
     ffi::exit_status(pid as libc::id_t)
 }
 
-/// Whether [`exit`] failed because the child was reaped before.
+/// Returns `true` if [`exit`] failed because the child was reaped before.
 pub(crate) fn is_reaped(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ECHILD)
 }
@@ -43,7 +43,7 @@ pub(crate) fn signal(
     ffi::signal_group(pid as libc::pid_t, number)
 }
 
-/// Whether a process of the child's group still runs, except the child. Always `false` without
+/// Returns `true` if another process of the child's group still runs. Always `false` without
 /// `/proc`, and on systems other than Linux, where this crate does not list the processes of a
 /// group.
 pub(crate) fn others_run(child: u32) -> bool {

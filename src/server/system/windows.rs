@@ -1,5 +1,5 @@
-//! Windows has no SIGTERM, and no process groups as Unix has them. So only the child itself is
-//! ended, at once.
+//! Windows has no SIGTERM, and no process groups as Unix has them. So this module ends only the
+//! child itself, at once.
 
 use std::io::{self, Read};
 use std::os::windows::io::OwnedHandle;
@@ -51,7 +51,7 @@ pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
         let mut pipe = std::fs::File::from(pipe);
         let mut bytes = [0; 4096];
         while let Ok(length @ 1..) = pipe.read(&mut bytes) {
-            // The send fails if the call below has stopped waiting. The thread then ends too.
+            // The send fails once `read_rest` has returned. This thread then ends too.
             if sender.send(bytes[..length].to_vec()).is_err() {
                 return;
             }

@@ -1,4 +1,4 @@
-//! The systemd service and the container of a process, from the names of its control groups
+//! Finds the systemd service and the container of a process, by the names of its control groups
 //! (cgroups(7)).
 
 use crate::model::process::ContainerManager;
@@ -7,7 +7,7 @@ use crate::model::process::ContainerManager;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) unit: Option<String>,
-    /// Whether a user's service manager runs the process, instead of the system's.
+    /// `true` if the service manager of a user runs the process, not that of the system.
     pub(crate) user_unit: bool,
     /// The id or name of the container.
     pub(crate) container: Option<String>,
@@ -38,8 +38,8 @@ pub(crate) fn membership(text: &[u8]) -> Membership {
                 membership.manager = ContainerManager::Lxc;
                 membership.container.get_or_insert(container.to_owned());
             } else if name.starts_with("user@") {
-                // `user@UID.service` is the service manager of a user. It runs many programs, so
-                // its name does not identify one.
+                // `user@UID.service` is the service manager of a user. The manager runs many
+                // programs, so its name does not identify one.
                 membership.user_unit = true;
             } else if name.ends_with(".service") {
                 membership.unit = Some(name.to_owned());
@@ -47,8 +47,8 @@ pub(crate) fn membership(text: &[u8]) -> Membership {
             outer = name;
         }
     }
-    // The systemd of the host does not know a service that runs within a container. So the service
-    // is left out.
+    // The systemd of the host does not know a service that runs within a container, so reports omit
+    // the service.
     if membership.container.is_some() {
         membership.unit = None;
     }
@@ -68,7 +68,7 @@ fn machine(unit: &str, name: &str) -> Option<String> {
         unit.strip_prefix("systemd-nspawn@")?
             .strip_suffix(".service")
     };
-    // systemd escapes a dash of the machine's name in the name of the unit.
+    // In the unit's name, systemd escapes each dash of the machine's name.
     Some(scope.or_else(service)?.replace("\\x2d", "-"))
 }
 

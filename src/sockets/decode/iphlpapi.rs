@@ -75,7 +75,7 @@ fn udp6(row: &[u8]) -> Option<Row> {
 
 fn tcp(number: u32, local: SocketAddr, remote: SocketAddr, pid: u32) -> Row {
     let state = state(number);
-    // Windows does not initialise the remote address of a listener.
+    // Windows does not initialise the remote address of a listener, so it is ignored.
     let remote = Some(remote).filter(|remote| state != State::Listen && remote.port() != 0);
     row(Protocol::Tcp, local, remote, state, pid)
 }
@@ -314,7 +314,7 @@ mod tests {
     }
 
     /// These tables were captured from wine 8. Wine shows the process of a socket only after the
-    /// first read from the socket. It does not initialise the scope of an address.
+    /// first read from the socket, and does not initialise the scope of an address.
     #[test]
     fn captured_tables_are_decoded() {
         let tcp4 = bytes(

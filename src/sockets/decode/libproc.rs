@@ -30,7 +30,7 @@ pub(crate) fn socket(info: &[u8]) -> Option<Row> {
     // The values of AF_INET6 and of INI_IPV4.
     const INET6: u32 = 30;
     const OF_IPV4: u8 = 1;
-    // Offsets of the fields of `socket_info`. They count from the start of `socket_fdinfo`, which
+    // Offsets of the fields of `socket_info`, counted from the start of `socket_fdinfo`, which
     // begins with 24 bytes about the file.
     const IDENTITY: usize = 160;
     const PROTOCOL: usize = 180;
@@ -164,7 +164,7 @@ fn port(bytes: &[u8], at: usize) -> Option<u16> {
 mod tests {
     use super::*;
 
-    /// Builds a `socket_fdinfo` as the header file declares it. Nothing was captured on a Mac.
+    /// Builds a `socket_fdinfo` as the header file declares it. No test data was captured on a Mac.
     fn socket_info(
         kind: u32,
         protocol: u32,

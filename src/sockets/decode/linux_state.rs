@@ -13,7 +13,8 @@ pub(super) fn state(protocol: Protocol, number: u8) -> State {
         (Protocol::Tcp, 4) => State::FinWait1,
         (Protocol::Tcp, 5) => State::FinWait2,
         (Protocol::Tcp, 6) => State::TimeWait,
-        // State 13 selects bound sockets in a request. The kernel answers with state 7, "closed".
+        // A request selects bound sockets by state 13, but the kernel reports them with state 7,
+        // "closed".
         (Protocol::Tcp, 7 | 13) => State::Bound,
         (Protocol::Tcp, 8) => State::CloseWait,
         (Protocol::Tcp, 9) => State::LastAck,

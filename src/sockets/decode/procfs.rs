@@ -99,7 +99,7 @@ pub(crate) struct Stat {
     pub(crate) session: u32,
     /// A process whose first thread has ended counts as running while another thread runs.
     pub(crate) state: ProcessState,
-    /// Whether the first thread has ended and another thread of the process runs. The folder
+    /// `true` if the first thread has ended and another thread of the process runs. The folder
     /// `/proc/PID` then shows neither descriptors nor the program. The folders of the other
     /// threads, in `/proc/PID/task`, still show both.
     pub(crate) first_thread_ended: bool,
@@ -150,8 +150,8 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
-/// The effective user, from `/proc/PID/status`. The owner of the folder `/proc/PID` can be a
-/// different user. Root owns the folder if the process is not dumpable (prctl(2)), such as a daemon
+/// The effective user, from `/proc/PID/status`. The owner of the folder `/proc/PID` does not always
+/// show this user: root owns the folder if the process is not dumpable (prctl(2)), such as a daemon
 /// that changed its user.
 pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
     value(status, b"Uid:")?
@@ -161,9 +161,9 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// Whether this text of `/proc/PID/uid_map` maps the user, a uid inside the user namespace. Each
-/// line has three numbers: the first uid of a range inside the namespace, the first uid outside,
-/// and the number of uids.
+/// Returns `true` if `map`, the text of `/proc/PID/uid_map`, maps `uid`, a user inside the user
+/// namespace. Each line has three numbers: the first uid of a range inside the namespace, the first
+/// uid outside, and the number of uids.
 pub(crate) fn maps_user(map: &[u8], uid: u32) -> bool {
     let is_in = |line: &[u8]| {
         let line = std::str::from_utf8(line).unwrap_or_default();
@@ -176,14 +176,16 @@ pub(crate) fn maps_user(map: &[u8], uid: u32) -> bool {
     map.split(|byte| *byte == b'\n').any(is_in)
 }
 
-/// Whether the kernel is writing a core file of the process, as `/proc/PID/status` shows.
+/// Returns `true` if `/proc/PID/status` shows that the kernel is writing a core file of the
+/// process.
 #[cfg(target_os = "linux")]
 pub(crate) fn dumps_core(status: &[u8]) -> bool {
     value(status, b"CoreDumping:").is_some_and(|value| value.trim() == "1")
 }
 
-/// Whether the signal set with the label `set` (such as `SigIgn:`) in this file of `/proc` contains
-/// SIGTERM. The set is a hexadecimal number, and its lowest bit stands for signal 1.
+/// Returns `true` if a signal set in this file of `/proc` contains SIGTERM. `set` is the label of
+/// the set, such as `SigIgn:`. A set is a hexadecimal number, and its lowest bit stands for signal
+/// 1.
 #[cfg(target_os = "linux")]
 pub(crate) fn has_sigterm(file: &[u8], set: &str) -> bool {
     const SIGTERM: u32 = 15;
@@ -192,17 +194,17 @@ pub(crate) fn has_sigterm(file: &[u8], set: &str) -> bool {
     set.is_some_and(|set| set >> (SIGTERM - 1) & 1 == 1)
 }
 
-/// Whether the process of this `/proc/PID/status` is the first one of a nested pid namespace.
-/// `NSpid` lists the pid of the process in each namespace, from the namespace of the calling
-/// process down to the innermost one. The first process of a nested namespace has several pids, and
-/// the last one is 1.
+/// Returns `true` if the process of this `/proc/PID/status` is the first one of a nested pid
+/// namespace. `NSpid` lists the pids of the process, from the namespace of `/proc` down to the
+/// innermost one. The first process of a nested namespace has several pids, and the last pid is 1.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_init_elsewhere(status: &[u8]) -> bool {
     let pids = value(status, b"NSpid:").map(str::split_ascii_whitespace);
     pids.is_some_and(|mut pids| pids.next().is_some() && pids.next_back() == Some("1"))
 }
 
-/// The last pid of `NSpid` in `/proc/PID/status`. The line lists one pid for each pid namespace.
+/// The pid of the process in its innermost pid namespace: the last number of the line `NSpid` in
+/// `/proc/PID/status`.
 pub(crate) fn innermost_pid(status: &[u8]) -> Option<u32> {
     value(status, b"NSpid:")?
         .split_ascii_whitespace()
@@ -293,7 +295,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::model::state::State;
 
-    // Captured from Linux 6.18, x86-64. The sockets are the same as in the tests of `sock_diag`.
+    // These tables were captured on Linux 6.18, x86-64. They show the same sockets as the answers
+    // in the tests of `sock_diag`.
     const TCP: &str = "\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:D054 0100007F:84A3 01 00000000:00000000 00:00000000 00000000     0        0 2005233 2 00000000c86839d2 20 0 0 10 -1

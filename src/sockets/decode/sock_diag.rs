@@ -79,7 +79,7 @@ pub(crate) const ALL: u32 = u32::MAX;
 pub(crate) const LISTEN: u32 = 1 << 10;
 /// UDP sockets without a peer.
 pub(crate) const UNCONNECTED: u32 = 1 << 7;
-/// TCP sockets that are bound and neither listen nor connect. Most kernels before Linux 6.8 ignore
+/// TCP sockets that are bound, do not listen and have no peer. Most kernels before Linux 6.8 ignore
 /// the bit, and do not report these sockets.
 pub(crate) const BOUND: u32 = 1 << 13;
 
@@ -141,10 +141,9 @@ fn port_filter(ports: &RangeInclusive<u16>) -> [u8; 20] {
     const REQ_BYTECODE: u16 = 1;
     const S_GE: u8 = 2;
     const S_LE: u8 = 3;
-    // An instruction has three parts: a code, the distance to the next instruction if the
-    // comparison is true, and the distance if it is false. The entry after it has the same form,
-    // and its third part is the port to compare with. A distance to the end of the program accepts
-    // the socket, and a longer one rejects it.
+    // Each comparison takes two entries. The first entry has a code, and how many bytes to jump if
+    // the comparison is true, and if it is false. The second entry has the port to compare with. A
+    // jump to the end of the program accepts the socket, and a longer jump rejects the socket.
     let instructions = [
         (S_GE, 8, 20),
         (0, 0, *ports.start()),
@@ -265,8 +264,8 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         local,
         remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
         state: super::linux_state::state(protocol, state),
-        // If no process owns the socket, the kernel usually reports the uid 0. That 0 does not
-        // stand for root.
+        // For a socket that no process owns, the kernel usually reports the uid 0, which then does
+        // not stand for root.
         uid: if inode.is_none() {
             None
         } else {
@@ -292,8 +291,8 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
         )),
         AF_INET6 => {
             let ip = Ipv6Addr::from(bytes);
-            // For a link-local address `interface` is the scope of the address. For other addresses
-            // it is the interface that the socket is bound to (SO_BINDTODEVICE).
+            // For a link-local address, `interface` is the scope of the address. For another
+            // address, `interface` is the one to which SO_BINDTODEVICE binds the socket.
             let scope = if link_local::needs_interface(ip.into()) {
                 interface
             } else {

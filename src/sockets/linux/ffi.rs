@@ -1,5 +1,5 @@
-//! Calls for pidfds. rustix has them only with its feature `process`, which this crate does not
-//! enable.
+//! Opens and polls pidfds (descriptors that stand for processes). rustix has these calls only with
+//! its features `process` and `event`, which this crate does not enable.
 #![expect(
     unsafe_code,
     reason = "pidfd_open(2) and poll(2) have no safe form in std"
@@ -21,7 +21,7 @@ pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Whether the process has ended. A zombie counts as ended.
+/// Returns `true` if the process has ended. A zombie counts as ended.
 pub(super) fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
     let mut poll = libc::pollfd {
         fd: pidfd.as_raw_fd(),

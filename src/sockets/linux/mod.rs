@@ -30,7 +30,7 @@ pub(super) use scan::processes;
 
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let diag = match netlink::SockDiag::open() {
-        // `/proc/net` would fail for the same reason.
+        // A read of `/proc/net` would fail for the same reason.
         Err(error) if is_exhaustion(&error) => return Err(error),
         // Some sandboxes and emulators lack sock_diag. Without it `read` uses `/proc/net`.
         opened => opened.ok(),
@@ -149,7 +149,7 @@ pub(super) fn has_sock_diag() -> bool {
     dump.is_ok()
 }
 
-/// Whether the kernel shows a bound socket of this process that does not listen.
+/// Returns `true` if the kernel shows a bound socket of this process that does not listen.
 #[cfg(test)]
 pub(super) fn shows_bound() -> bool {
     netlink::shows_own_bound().unwrap_or(false)

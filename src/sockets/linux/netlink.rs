@@ -1,4 +1,4 @@
-//! Reads the kernel's table of sockets over netlink (`sock_diag(7)`). This needs no privilege.
+//! Reads the kernel's table of sockets over netlink (`sock_diag(7)`), which needs no privilege.
 
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -41,7 +41,7 @@ impl SockDiag {
     }
 
     /// Appends every socket of the protocol with one of these local ports and one of these states.
-    /// Returns `true` if the table did not change during the dump.
+    /// Returns `true` if the dump is whole and the table did not change meanwhile.
     pub(super) fn dump(
         &mut self,
         protocol: Protocol,
@@ -75,9 +75,9 @@ impl SockDiag {
         Ok(consistent)
     }
 
-    /// Makes dumps until one is consistent, at most [`TABLE_READS`]. A dump is consistent if it is
-    /// whole and the table did not change meanwhile. Returns `false` if no dump was consistent.
-    /// `rows` then has the rows of the last dump.
+    /// Repeats the dump until it is consistent, at most [`TABLE_READS`] times in all. A dump is
+    /// consistent if it is whole and the table did not change meanwhile. If no dump is consistent,
+    /// returns `false`, and appends the rows of the last dump.
     fn dump_family(
         &mut self,
         protocol: Protocol,
@@ -153,7 +153,7 @@ impl SockDiag {
 enum DumpOutcome {
     Consistent,
     Changed,
-    /// A datagram filled the whole buffer, so its end may be missing.
+    /// A datagram filled the whole buffer, so the end of the datagram may be missing.
     Truncated,
 }
 
@@ -172,11 +172,12 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
     }
 }
 
-/// Whether this kernel shows TCP sockets that are bound and do not listen. Linux 6.8 and later show
-/// them, and so do older kernels with the change backported. The function caches the answer.
+/// Returns `true` if this kernel shows TCP sockets that are bound and do not listen. Linux 6.8 and
+/// later show such sockets, and so do older kernels with the change backported. The function caches
+/// the answer.
 ///
-/// A failed check is not cached. The result is then `false`, and the report says that such sockets
-/// could not be read. A lack of descriptors or memory is an error.
+/// After a failed check the result is `false`, and is not cached. The report then says that such
+/// sockets could not be read. A lack of descriptors or memory is an error.
 pub(super) fn shows_bound() -> io::Result<bool> {
     static SHOWN: OnceCell<bool> = OnceCell::new();
     let check = || Ok(proc_fs::is_release_at_least(6, 8) || shows_own_bound()?);

@@ -29,8 +29,8 @@ pub(super) fn count_numbers(folder: BorrowedFd<'_>, limit: usize) -> usize {
     count
 }
 
-/// The entries whose names are numbers, the highest first. The kernel lists the lowest first, so
-/// the function reverses the list.
+/// The entries whose names are numbers, in the reverse of the kernel's order. The kernel lists pids
+/// in ascending order, so the highest pid comes first.
 pub(super) fn numbers(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<u32>> {
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut entries = RawDir::new(folder, &mut buffer);

@@ -1,6 +1,6 @@
 //! Reads `/proc/net`. Its tables of TCP and UDP sockets replace `sock_diag` on kernels and
-//! emulators without it. They do not show TCP sockets that are bound and do not listen. Reading
-//! them takes about a millisecond.
+//! emulators without `sock_diag`. The tables do not show TCP sockets that are bound and do not
+//! listen. A read of the tables takes about a millisecond.
 
 use std::fs;
 use std::io;
@@ -56,7 +56,7 @@ fn without_table() -> io::Error {
     )
 }
 
-/// Like [`sockets`], but appends only TCP sockets that listen, and UDP sockets without a peer.
+/// Like [`sockets`], but then keeps only TCP sockets that listen, or UDP sockets without a peer.
 pub(super) fn listening(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io::Result<()> {
     sockets(protocol, port, rows)?;
     let answering = if protocol == Protocol::Tcp {

@@ -1,4 +1,4 @@
-//! Reads the name, parent, program, user and start of a process from `/proc/PID`.
+//! Reads what `/proc/PID` shows about a process, such as its name, parent, program and user.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -62,8 +62,8 @@ impl Clock {
         let running = running_thread(folder, process_path, pid, &stat);
         let process_path = running.as_deref().unwrap_or(process_path);
         // During exec a process has no arguments for a moment: its old memory is gone, and the new
-        // program's memory is not set up yet. Close-on-exec descriptors are still open then, so
-        // the process counts as forked.
+        // program's memory is not set up yet. Its close-on-exec descriptors can still be open, so a
+        // process without arguments counts as forked.
         let is_in_exec =
             || read(folder, &format!("{process_path}/cmdline")).is_ok_and(|line| line.is_empty());
         let forked = stat.forked || is_in_exec();
@@ -80,7 +80,7 @@ impl Clock {
         let ignores_sigterm = has_sigterm("SigIgn:")
             || !has_sigterm("SigCgt:")
                 && match has_sigterm("SigBlk:") {
-                    // The kernel queues a blocked signal, even for the first process of a pid
+                    // The kernel queues a blocked SIGTERM, even for the first process of a pid
                     // namespace. The process can still receive the signal by sigwait(3) or a
                     // signalfd(2).
                     true => blocks_sigterm(folder, process_path),
@@ -139,10 +139,11 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Whether every thread blocks SIGTERM, and the process has no signalfd(2) that receives it.
+/// Returns `true` if every thread blocks SIGTERM and the process has no signalfd(2) for SIGTERM.
 ///
-/// While a thread waits for SIGTERM in sigwait(3) or ppoll(2), the kernel does not show SIGTERM as
-/// blocked. A process that cannot be read counts as not blocking SIGTERM.
+/// A thread that waits for SIGTERM in sigwait(3) or ppoll(2) does not count as blocking, because
+/// the kernel does not show SIGTERM as blocked meanwhile. Returns `false` if the threads or the
+/// descriptors cannot be read.
 fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
     let blocks = |thread: u32| {
         let status = read(folder, &format!("{path}/task/{thread}/status"));
@@ -213,7 +214,8 @@ fn open_folder(pid: u32) -> rustix::io::Result<OwnedFd> {
 fn try_stat(pid: u32) -> io::Result<Option<procfs::Stat>> {
     let text = if pid == std::process::id() {
         // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user
-        // makes up the content, with a different start. A read through the open folder avoids that.
+        // makes up the content, with a wrong start time. A read through the open folder shows the
+        // real content.
         let folder = open_folder(pid).map_err(io::Error::from);
         folder.and_then(|folder| read(folder.as_fd(), "stat"))
     } else {
@@ -239,8 +241,8 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
-/// The children that the thread started. `folder` is `/proc/PID/task`. The list is empty if it
-/// cannot be read, and on a kernel without the option `PROC_CHILDREN`.
+/// The child processes that the thread started. `folder` is `/proc/PID/task`. The list is empty if
+/// it cannot be read, and on a kernel without the option `PROC_CHILDREN`.
 pub(super) fn children(folder: impl AsFd, thread: u32) -> Vec<u32> {
     let text = read(folder.as_fd(), &format!("{thread}/children")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -294,8 +296,8 @@ pub(in super::super) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// The links `root` and `cwd` in `/proc/PID` lead to folders as the process sees them, even if it
-/// is in another mount namespace.
+/// Reads the start of a file, with `path` as the process sees it. The links `root` and `cwd` in
+/// `/proc/PID` lead to the folders of the process, even if it is in another mount namespace.
 pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
     let folder = if path.starts_with('/') { "root" } else { "cwd" };
     let path = format!("/proc/{pid}/{folder}/{path}");
@@ -309,9 +311,9 @@ pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether the uid stands for all users that the user namespace of this process does not map. The
-/// kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`). This function assumes
-/// the default, 65534. If the namespace maps 65534, that uid stands for a single user.
+/// Returns `true` if the uid stands for all users that the user namespace of this process does not
+/// map. The kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`). This function
+/// assumes the default, 65534. If the namespace maps 65534, that uid stands for a single user.
 pub(in super::super) fn is_unmapped(uid: u32) -> bool {
     const OVERFLOW: u32 = 65534;
     uid == OVERFLOW
@@ -335,8 +337,8 @@ pub(in super::super) fn has_event_loop() -> bool {
     descriptors.is_ok_and(|mut all| all.any(|entry| entry.is_ok_and(is_epoll)))
 }
 
-/// Whether the process runs. A zombie counts as ended. If `/proc` does not show the process, a
-/// pidfd shows whether it runs.
+/// Returns `true` if the process runs. A zombie counts as ended. If `/proc` does not show the
+/// process, a pidfd (pidfd_open(2)) shows whether it runs.
 ///
 /// # Errors
 ///

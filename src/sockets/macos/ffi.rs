@@ -1,5 +1,4 @@
-//! The calls of `libproc`, which have no safe form. Each call writes into a buffer that was
-//! initialised before.
+//! The calls of `libproc`, which have no safe form. Each call writes into an initialised buffer.
 #![expect(unsafe_code, reason = "calls of the system")]
 
 use std::io;
@@ -8,7 +7,7 @@ use libc::{PROC_PIDLISTFDS, PROC_PIDPATHINFO_MAXSIZE, PROC_PIDTBSDINFO, c_int};
 
 use super::libproc::{DESCRIPTOR_SIZE, PROCESS_SIZE, SOCKET_SIZE};
 
-/// The value in `sys/proc_info.h`. The crate `libc` does not have it.
+/// The value is from `sys/proc_info.h`, because the crate `libc` lacks it.
 const PROC_PIDFDSOCKETINFO: c_int = 3;
 
 /// The pids of all processes.

@@ -24,14 +24,14 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// How long a test polls for an expected state. On a busy machine a state can take long.
+/// How long a test polls for an expected state. The limit is long because the machine can be busy.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn me() -> u32 {
     std::process::id()
 }
 
-/// A text for comparing holders, such as `listen 127.0.0.1:P by [7]`. `P` replaces the port.
+/// A text for comparing holders, such as `listen 127.0.0.1:P by [7]`. `P` stands for `port`.
 fn summary(holder: &Holder, port: u16) -> String {
     let mut text = format!("{} {}", holder.state.name(), holder.local);
     if let Some(remote) = holder.remote {
@@ -62,10 +62,11 @@ fn search(table: Table) -> (Vec<Holder>, Vec<Incompleteness>) {
 
 /// Waits until the port has exactly these rows, in any order.
 ///
-/// Two kinds of rows that other tests cause on the same number are ignored: a TIME_WAIT, and
-/// another process's socket on another address. The function polls for two reasons. A child that
-/// another test starts shares this process's sockets until it calls exec. And the states of a
-/// closing connection take time.
+/// The function ignores two kinds of rows, which other tests can cause on the same number: a
+/// TIME_WAIT, and a socket of another process on another address.
+///
+/// The function polls, because a forked child of another test shares this process's sockets until
+/// its exec, and because a connection takes time to close.
 #[track_caller]
 fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     let mut expected: Vec<String> = expected
@@ -96,9 +97,9 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     }
 }
 
-/// Waits until no socket on the port has an inode, so that no process can own one. Asserts that the
-/// search for the owners of these sockets then lists nothing as unseen. The function polls, because
-/// another test can briefly use the number on another address.
+/// Waits until no socket on the port has an inode, so that no process can own one. Then asserts
+/// that the search for owners reports nothing as unseen, because it needs no process. The function
+/// polls, because another test can briefly use the number on another address.
 #[track_caller]
 fn expect_no_owner(port: u16) {
     let deadline = Instant::now() + TIMEOUT;
@@ -177,7 +178,7 @@ fn is_root(test: &str) -> bool {
     root
 }
 
-/// Whether this system has sock_diag; if not, the test is reported as skipped.
+/// Whether this system has sock_diag. If not, the function reports the test as skipped.
 pub(super) fn has_sock_diag(test: &str) -> bool {
     let has = linux::has_sock_diag();
     if !has {
@@ -186,8 +187,8 @@ pub(super) fn has_sock_diag(test: &str) -> bool {
     has
 }
 
-/// Whether the kernel shows TCP sockets that are bound and do not listen. If not, every answer says
-/// that such sockets are missing, so the test is reported as skipped.
+/// Whether the kernel shows TCP sockets that are bound and do not listen. If not, every search for
+/// TCP sockets reports them as unseen, so the function reports the test as skipped.
 fn shows_bound(test: &str) -> bool {
     let shows = linux::shows_bound();
     if !shows {
@@ -201,7 +202,6 @@ struct KillOnDrop(Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // The child may have ended by itself.
         drop(self.0.kill());
         drop(self.0.wait());
     }

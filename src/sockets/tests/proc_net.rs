@@ -1,4 +1,4 @@
-//! Reading `/proc/net`, which replaces sock_diag(7) on systems without it.
+//! Tests of `/proc/net`, which this crate reads on systems without sock_diag(7).
 
 use super::*;
 

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-/// The scan relies on the size. If a process has no descriptors, the scan does not open the folder
-/// of the next process when that folder has the size 0.
+/// The scan relies on this size to skip processes without descriptors.
 #[test]
 fn the_size_of_a_folder_of_descriptors_is_their_number() {
     if !crate::proc_fs::is_release_at_least(6, 2) {
@@ -186,9 +185,9 @@ fn a_socket_closed_during_the_search_is_not_reported_as_hidden() {
     }
 }
 
-/// Runs a Python program that owns a socket in a way that Rust's std does not offer. Returns the
-/// child, and the port of the socket, which the program prints. If the program prints a reason
-/// instead, the test is skipped.
+/// Runs a Python program that owns a socket in a way that Rust's std does not offer. The program
+/// prints the port of the socket, or a reason to skip the test. The function returns the child and
+/// the port.
 fn python(test: &str, program: &str) -> Option<(KillOnDrop, u16)> {
     let child = Command::new("python3")
         .args(["-c", program])

@@ -37,7 +37,6 @@ pub(super) fn tcp_table(v6: bool, listening: bool) -> io::Result<Vec<u8>> {
     })
 }
 
-/// The table of UDP sockets.
 pub(super) fn udp_table(v6: bool) -> io::Result<Vec<u8>> {
     read_table(|buffer, size| {
         // SAFETY: the buffer is writable for `size` bytes, and aligned to four as the words of the
@@ -59,8 +58,8 @@ fn family(v6: bool) -> u32 {
     u32::from(if v6 { AF_INET6 } else { AF_INET })
 }
 
-/// Repeats the call with a larger buffer until the table fits. The returned bytes that the call did
-/// not write are zero.
+/// Repeats the call with a larger buffer until the table fits. The result can be longer than the
+/// table. The bytes after the table are then zero.
 fn read_table(call: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
     const SPARE_WORDS: usize = 4096;
@@ -79,7 +78,7 @@ fn read_table(call: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>>
     ))
 }
 
-/// A process as the snapshot of the system lists it.
+/// A process in a snapshot of the system.
 pub(super) struct Listed {
     pub(super) pid: u32,
     pub(super) parent: u32,
@@ -175,7 +174,7 @@ pub(super) fn created(process: &OwnedHandle) -> io::Result<u64> {
     }
 }
 
-/// Whether the process still runs. `open` can succeed for a process that has ended, while another
+/// Whether the process still runs. `open` also succeeds for an ended process, as long as any
 /// process has a handle to it.
 pub(super) fn is_running(process: &OwnedHandle) -> io::Result<bool> {
     // SAFETY: the process is open with the right to wait for it. With a timeout of 0 the call only

@@ -85,8 +85,8 @@ pub(super) fn processes(
     })
 }
 
-/// Every user can read the name of a process. The program and the start need a handle, which the
-/// system can refuse. They are then unknown.
+/// Every user can read the name of a process, but only a handle shows the program and the start. If
+/// Windows refuses the handle, both are unknown.
 fn describe(listed: &ffi::Listed) -> Process {
     let handle = ffi::open(listed.pid).ok();
     let ticks = handle
@@ -135,10 +135,9 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
     parent_of(listed.parent, started(pid).ok().flatten())
 }
 
-/// Checks the pid `parent` that Windows keeps as the parent of a process. That process started at
-/// `child`. Windows keeps the pid after the parent has ended, and can give the pid to another
-/// process. If the process with the pid started later than `child`, it is not the parent, and the
-/// result is `None`. Also `None` for the pid 0.
+/// `parent` is the pid that Windows keeps as the parent of a process, and `child` is the start of
+/// that process. After the parent has ended, Windows can give its pid to another process. The
+/// result is `None` if the process `parent` started later than `child`, and for the pid 0.
 fn parent_of(parent: u32, child: Option<NonZeroU64>) -> Option<u32> {
     let is_older = match (started(parent), child) {
         (Ok(Some(parent)), Some(child)) => parent <= child,

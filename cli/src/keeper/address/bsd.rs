@@ -21,9 +21,9 @@ const PREFIX: &str = "keeper-";
 pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
-    /// Ignores `_has_unrecorded`, because it is always `false`. These kernels fail the self-test of
-    /// claims (bound sockets that keep a port without a lock file). So each reservation needs a
-    /// lock file, which records the port.
+    /// Ignores `_has_unrecorded`, because it is always `false`. On these systems no claim (a bound
+    /// socket) keeps a port without a lock file. So each reservation has a lock file, which records
+    /// the port.
     pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
         remove_stale()?;
         let path = folder().join(new_name(&prefix(keeper)));
@@ -95,8 +95,8 @@ fn remove_stale() -> io::Result<()> {
     Ok(())
 }
 
-/// The lock folder. A reservation creates the folder, so it exists before the keeper binds its
-/// socket: the keeper, or the `portlease serve` that granted the port, has reserved a port by then.
+/// The lock folder, which each reservation creates. So the folder exists when a keeper binds its
+/// socket: the keeper or `portlease serve` has already reserved the port.
 fn folder() -> PathBuf {
     let named = std::env::var_os("PORTLEASE_DIR").filter(|folder| !folder.is_empty());
     named.map_or("/tmp/portlease".into(), PathBuf::from)

@@ -1,4 +1,4 @@
-//! Linux: an abstract name. The kernel removes it when the keeper ends. The name belongs to one
+//! Linux: an abstract name, which the kernel removes when the keeper ends. The name belongs to one
 //! network namespace, as the ports do.
 
 use std::io;
@@ -31,8 +31,8 @@ const UNRECORDED: &str = "/unrecorded";
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Address {
     pub(crate) keeper: u32,
-    /// Whether the keeper holds a port that no lock file records. `release` and `list` then ask
-    /// this keeper, because no lock file leads them to it.
+    /// Whether the keeper holds a port that no lock file records. `release` and `list` ask each
+    /// such keeper, because no lock file leads from the port to the keeper.
     pub(crate) has_unrecorded: bool,
     name: String,
 }

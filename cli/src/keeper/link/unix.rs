@@ -16,7 +16,8 @@ pub(crate) struct KeeperLink {
 }
 
 impl KeeperLink {
-    /// Starts this program as a keeper, for `process` if there is one.
+    /// Starts this program as a keeper. On Linux, the stdin of the keeper is a pidfd of `process`,
+    /// if the kernel has pidfds.
     pub(crate) fn start(arg: &str, process: Option<&ProcessHandle>) -> io::Result<KeeperLink> {
         let stdin = process.map_or(Ok(Stdio::null()), ProcessHandle::for_keeper)?;
         let (writer, keeper_socket) = UnixStream::pair()?;

@@ -14,9 +14,9 @@ use crate::keeper::messages::{LIST, RELEASED};
 use crate::keeper::release::no_answer;
 use crate::limits::{KEEPER_ANSWER_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
-/// Asks every keeper in `keepers`, and every keeper that holds a port without a lock file, to
-/// release the port. Returns whether a keeper released it. A keeper that refuses, does not hold the
-/// port, or exits before it answers does not count.
+/// Asks each keeper in `keepers` to release the port, and also each keeper that holds a port
+/// without a lock file. Returns `true` if a keeper released the port. A keeper that refuses, does
+/// not hold the port, or exits before it answers does not count.
 pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
     let mut released = false;
     // A keeper in another PID namespace may have the same pid, so one pid may have several
@@ -76,8 +76,8 @@ fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     const ROOT: u32 = 0;
     let (started, keeper) = (Instant::now(), address.keeper);
     let stream = connect_within(address, keeper, started)?;
-    // Any user can bind a name that looks like a keeper's. So the peer must belong to this user.
-    // Root also trusts another user's process, if its pid is that of the keeper.
+    // Any user can bind a name of this form, so the peer must belong to this user. Root also trusts
+    // a process of another user, if the process has the keeper's pid.
     let (peer, own) = (Peer::of(&stream)?, Peer::own()?);
     let is_trusted = peer.uid == own.uid || own.uid == ROOT && peer.is_process(keeper);
     if !is_trusted {

@@ -11,9 +11,9 @@ use crate::keeper::release::no_answer;
 use crate::limits::{RELEASE_LINE_BYTES, RELEASE_TIMEOUT, remaining};
 use crate::named_pipe::PipeStream;
 
-/// Asks each of these processes to release a port. Returns whether one of them released it. A
-/// process that is no keeper, refuses, does not hold the port, or exits before it answers does not
-/// count.
+/// Asks each process in `keepers` to release the port. Returns `true` if a process released the
+/// port. A process that is no keeper, refuses, does not hold the port, or exits before it answers
+/// does not count.
 pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
     let mut released = false;
     for keeper in keepers {

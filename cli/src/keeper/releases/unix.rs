@@ -1,4 +1,5 @@
-//! Unix: a socket, and one thread that polls it together with the handle of the process.
+//! Unix: one thread polls the socket of the keeper, and the handle of the process that the ports
+//! are reserved for.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -25,7 +26,6 @@ impl ReleaseListener {
         Ok(ReleaseListener(bound))
     }
 
-    /// Answers release requests until the ports need not be held any longer.
     pub(crate) fn serve(
         self,
         holding: &mut Holding,
@@ -35,8 +35,8 @@ impl ReleaseListener {
     }
 }
 
-/// Answers release requests until all ports are released, the time of `--for` is over, or the
-/// process that the ports are reserved for ends.
+/// Answers the requests of `release` and `list` until all ports are released, the time of `--for`
+/// is over, or the process that the ports are reserved for ends.
 fn serve_releases(
     listener: &UnixListener,
     holding: &mut Holding,

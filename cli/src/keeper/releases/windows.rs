@@ -1,5 +1,5 @@
-//! Windows: a named pipe. One thread accepts clients, and each client has a thread. Another thread
-//! waits for the process that the ports are reserved for.
+//! Windows: one thread accepts the clients of a named pipe, and each client has a thread. Another
+//! thread waits for the process that the ports are reserved for.
 
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};

@@ -38,8 +38,8 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
     parents.map(|parent| parent.join("portlease")).collect()
 }
 
-/// Whether the folder is a file system in memory (tmpfs(5)) that every user can write to. It must
-/// have room for the lock files of all ports. All processes that see the same mount get the same
+/// Returns `true` if the folder is a file system in memory (tmpfs(5)) that every user can write to,
+/// with room for the lock files of all ports. All processes that see the same mount get the same
 /// answer.
 ///
 /// A small file system is not used. Docker gives a container 64 MiB by default, which a browser
@@ -150,7 +150,6 @@ impl Folder {
         parent.make_within(name, SHARED)
     }
 
-    /// Opens the subfolder of this name.
     pub(crate) fn open_within(&self, name: impl AsRef<OsStr>) -> io::Result<Folder> {
         Folder::of(self.open_fd(name.as_ref())?)
     }
@@ -171,8 +170,6 @@ impl Folder {
                 self.sweep_staged()?;
             }
             match self.make_staged_folder(name, mode) {
-                // Another process created the folder first, or removed our folder under its
-                // temporary name before we locked it.
                 Err(e) if is_lost_race(&e) => {}
                 outcome => outcome?,
             }
@@ -180,9 +177,9 @@ impl Folder {
         self.open_within(name)
     }
 
-    /// Whether this name within the folder still leads to the open folder `inner`. Also `false` if
-    /// the descriptor of either folder now belongs to another file. If the name cannot be read,
-    /// `true`.
+    /// Returns `true` if `name` within this folder still leads to the open folder `inner`, or if
+    /// the name cannot be read. Returns `false` if the descriptor of either folder now belongs to
+    /// another file.
     ///
     /// The link count does not show a deletion: on overlays and on gVisor, a deleted folder can
     /// keep its count.
@@ -204,10 +201,10 @@ impl Folder {
         Some(SweepLock { folder })
     }
 
-    /// Removes the name of an unused file, if the name still leads to this file. The caller must
-    /// have locked the file, and the folder [for a sweep](Self::lock_for_sweep), so that no other
-    /// process removes a name meanwhile. A process that has the file open learns from
-    /// [`has_file`](Self::has_file) that the name is gone.
+    /// Removes `name`, if it still leads to this unused file. The caller must have locked the file,
+    /// and the folder [for a sweep](Self::lock_for_sweep), so that no other process removes `name`
+    /// meanwhile. A process that has the file open learns from [`has_file`](Self::has_file) that
+    /// the name is gone.
     pub(crate) fn remove_unused(&self, name: &str, file: File) -> io::Result<()> {
         let removed = self.remove_if_same(name, &file);
         // Unlocks explicitly. If the removal failed, the file keeps its name, and a child that was
@@ -244,7 +241,7 @@ impl Folder {
     }
 
     /// Opens the file of this name, or creates it with [`Access::New`]. Returns the file and its
-    /// owner. Fails if it is not a regular file.
+    /// owner. Fails if the name leads to anything but a regular file.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         let file = match access {
             Access::Read => File::from(openat(&self.0, name, SAFE_OPEN, Mode::empty())?),
@@ -339,19 +336,20 @@ fn leads_to(folder: impl AsFd, name: &str, open: impl AsFd) -> io::Result<bool> 
     }
 }
 
-/// Whether the record goes into the lock file itself. This is so if the lock file belongs to this
-/// user. Another owner could change the record.
+/// Returns `true` if the record goes into the lock file itself. The lock file must belong to this
+/// user, because another owner could change the record.
 pub(crate) fn records_within(owner: u32, user: u32) -> bool {
     owner == user
 }
 
-/// Locks a record file. If this process is killed, the kernel releases the lock, and the record is
-/// then ignored. A forked child that also has the file open keeps the lock until it calls exec or
+/// Locks a record file. When this process ends, the kernel releases the lock, and the record is
+/// then ignored. Only a forked child that has the file open keeps the lock, until it calls exec or
 /// exits.
 pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     for _ in 1..RECORD_LOCKS {
         match file.try_lock() {
-            // Another process may check the record by `is_locked_record`, which takes microseconds.
+            // In another process, `is_locked_record` may have the file locked for some
+            // microseconds.
             Err(TryLockError::WouldBlock) => block_for(RECORD_LOCK_PAUSE),
             outcome => return Ok(outcome?),
         }

@@ -1,7 +1,7 @@
-//! Creates a folder or file under a temporary name (staged), sets its mode, and then renames it.
-//! Under the final name other processes therefore never see a wrong mode. This holds under any
-//! umask, and even if the creating process is killed. It does not hold for files if the system or
-//! the file system cannot rename without replacing.
+//! Creates a folder or file under a temporary name (staged), sets its mode, and then renames it. So
+//! under the final name other processes never see a wrong mode, under any umask and even if the
+//! creating process is killed. There is one exception: a file, if the system or the file system
+//! cannot rename without replacing.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,15 +26,16 @@ impl Folder {
         let make = |staged: &str| mkdirat(&self.0, staged, mode);
         let (staged, ()) = with_temporary_name(make)?;
         let prepare = |folder: OwnedFd| {
-            // A sweep of another process removes an unlocked folder, which a killed process may
-            // have left behind. So this process locks the folder. If a sweep removes it before the
-            // lock, the caller retries.
+            // Locks the folder, because a sweep of another process removes unlocked staged folders,
+            // which killed processes leave behind. If a sweep removes this folder before the lock,
+            // the caller retries.
             let folder = File::from(folder);
             let _locked = folder.try_lock();
             fchmod(&folder, mode)?;
             match self.rename_if_absent(&staged, name) {
                 // Without RENAME_NOREPLACE, rename(2) replaces an empty folder that other processes
-                // may have open. They notice that their folder was unlinked, and open the new one.
+                // may have open. These processes notice that their folder was unlinked, and open
+                // the new one.
                 Err(e) if is_unsupported(e) => renameat(&self.0, &staged, &self.0, name),
                 moved => moved,
             }
@@ -46,8 +47,8 @@ impl Folder {
         Ok(moved?)
     }
 
-    /// Creates the file, or fails if the name exists. Returns the file, and whether this process
-    /// locked it before the name was visible. It did not if the system cannot rename without
+    /// Creates the file, or fails if the name exists. Also returns `true` if this process locked
+    /// the file before the name was visible. Returns `false` if the system cannot rename without
     /// replacing, if the file system has no locks, or if a [`sweep_staged`](Self::sweep_staged)
     /// locked the file first.
     pub(super) fn make_staged_file(&self, name: &str) -> io::Result<(File, bool)> {
@@ -55,8 +56,8 @@ impl Folder {
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
         let (staged, file) = with_temporary_name(make)?;
         let file = File::from(file);
-        // A sweep of another process removes an unlocked file, which a killed process may have left
-        // behind. So this process locks the file.
+        // Locks the file, because a sweep of another process removes unlocked staged files, which
+        // killed processes leave behind.
         let is_locked = file.try_lock().is_ok();
         let moved =
             fchmod(&file, FILE).and_then(|()| self.rename_if_absent(&staged, name.as_ref()));
@@ -129,8 +130,8 @@ impl Folder {
     }
 }
 
-/// Whether another process created the name first, or removed our folder under its temporary name
-/// before we locked it.
+/// Returns `true` if the error means that another process created the name first, or removed the
+/// staged folder before this process locked it.
 pub(super) fn is_lost_race(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -138,8 +139,8 @@ pub(super) fn is_lost_race(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the kernel or the file system cannot rename without replacing (RENAME_NOREPLACE of
-/// renameat2(2)).
+/// Returns `true` if the error means that the kernel or the file system cannot rename without
+/// replacing (RENAME_NOREPLACE of renameat2(2)).
 fn is_unsupported(error: Errno) -> bool {
     matches!(error, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
 }

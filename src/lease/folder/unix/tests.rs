@@ -14,8 +14,8 @@ fn the_user_for_the_file_system_is_the_effective_user() {
     assert_eq!(user().unwrap(), rustix::process::geteuid().as_raw());
 }
 
-/// A clone of a file stands for the copy that a forked child has. The clone and the file share
-/// one open file description.
+/// A clone of a file stands for the copy that a forked child inherits. Both share one open file
+/// description, and so one lock.
 #[test]
 fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
     let root = tempfile::tempdir().unwrap();
@@ -32,14 +32,13 @@ fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
     let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
     assert!(lock_unused(&file));
     let _child = file.try_clone().unwrap();
-    // No file is named `2.tcp`, so the call removes none. The call must release the lock all
-    // the same.
+    // No file is named `2.tcp`, so the call removes nothing. It must unlock `file` all the same.
     folder.remove_unused("2.tcp", file).unwrap();
     let (file, _) = folder.open_file("1.tcp", Access::Write).unwrap();
     file.try_lock().unwrap();
 }
 
-/// On gVisor a removed file keeps its link count. The hard link imitates this: the count of the
+/// On gVisor a removed file can keep its link count. The hard link imitates this: the count of the
 /// file is still 1 after its first name is removed.
 #[test]
 fn a_name_that_is_gone_or_leads_elsewhere_is_noticed_whatever_the_link_count_is() {
@@ -62,8 +61,8 @@ fn a_name_that_is_gone_or_leads_elsewhere_is_noticed_whatever_the_link_count_is(
     assert!(!folder.has_folder("scope", &inner));
 }
 
-/// When several processes create the folder at once, only one of the new folders keeps the
-/// name. A process that used another one would lock files that no other process finds.
+/// Several processes may create the folder at once, and only one of the new folders keeps the name.
+/// A process that used a different folder would lock files that no other process finds.
 #[test]
 fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name() {
     const MAKERS: usize = 16;
@@ -88,8 +87,8 @@ fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name(
     assert_eq!(left, 50, "a folder with a temporary name is left");
 }
 
-/// Two threads sweep all the time: they remove the lock file and the temporary files that are not
-/// locked. A third thread creates the locked file.
+/// Two threads sweep: they remove the lock file while it is unlocked, and unlocked temporary files.
+/// Meanwhile a third thread creates the lock file again and again, already locked.
 #[test]
 fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
     const FILES: usize = 50;

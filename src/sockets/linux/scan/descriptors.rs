@@ -12,9 +12,9 @@ use super::super::super::decode::procfs;
 use super::super::proc_folder::open;
 use super::{Scan, ScanState};
 
-/// The scan reads the descriptors of the wanted sockets a second time, because an exec may have
-/// closed them meanwhile. If a process has more such descriptors than this, the scan skips the
-/// second read. For thousands of descriptors it costs too much.
+/// The scan reads each descriptor of a wanted socket twice: an exec may have closed it after the
+/// first read. In a process with more such descriptors than this, the scan reads each only once,
+/// because a second read of thousands costs too much.
 const CONFIRM_UP_TO: usize = 16;
 
 impl Scan<'_> {
@@ -24,9 +24,9 @@ impl Scan<'_> {
             let stat = statat(self.proc, &path, AtFlags::empty());
             stat.is_ok_and(|stat| stat.st_size == 0)
         };
-        // Kernel threads have no descriptors, and mostly follow each other in the list. So after a
-        // process without descriptors, the scan skips the next process if the size of its folder is
-        // 0.
+        // Kernel threads have no descriptors, and most of them are neighbors in `/proc`. So the
+        // scan checks the size of a folder only after a process without descriptors. The size 0
+        // means that the folder is empty, so the scan does not open it.
         let follows_empty = std::mem::replace(&mut state.last_was_empty, false);
         if self.has_counts && follows_empty && has_size_0() {
             state.add_empty(pid);
@@ -47,10 +47,11 @@ impl Scan<'_> {
         }
     }
 
-    /// Reads each descriptor in a folder, and returns whether the folder contained any.
+    /// Reads the descriptors in a folder such as `/proc/PID/fd`. Returns `true` if the folder
+    /// contained any.
     ///
-    /// `process_path` is the path from `folder` to the folder of the process. All reads start at
-    /// the open folder, so they are about this process even if another process gets its pid.
+    /// `process_path` is the path from `folder` to `/proc/PID`. All reads start at the open folder,
+    /// so they are about this process even if another process gets the pid.
     pub(super) fn scan_descriptors(
         &self,
         pid: u32,
@@ -103,10 +104,10 @@ impl Scan<'_> {
         if sockets.is_empty() {
             return Ok(has_descriptors);
         }
-        // If the process has ended by now, it owns no socket any more.
+        // `describe` returns `None` for an ended process, which owns no socket any more.
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
-            // The process may have called exec after the folder was listed, and exec closes
-            // descriptors. A `forked` process has not completed an exec, so it still has them.
+            // An exec after the folder was listed may have closed some of the descriptors. A
+            // `forked` process has not completed an exec, so it needs no second read.
             if !process.forked && sockets.len() <= CONFIRM_UP_TO {
                 sockets.retain(|(inode, name)| is_socket(folder, name, *inode));
             }

@@ -1,7 +1,10 @@
-//! Searches for sockets that no descriptor in `/proc/PID/fd` shows. The search knows four reasons:
-//! the first thread of the process has ended, another thread has descriptors of its own, an
-//! io_uring owns the socket, or the socket is in flight. A socket is in flight after a process sent
-//! it over a Unix socket, until a process receives it.
+//! Searches for sockets that no descriptor in `/proc/PID/fd` shows. There are four cases:
+//!
+//! - The first thread of the process has ended.
+//! - Another thread of the process has descriptors of its own.
+//! - An io_uring owns the socket.
+//! - The socket is in flight: a process sent it over a Unix socket, and no process has received it
+//!   yet.
 
 use std::fs;
 use std::io;
@@ -16,7 +19,8 @@ use super::super::proc_folder::{numbers, open};
 use super::{Scan, ScanState};
 
 impl Scan<'_> {
-    /// Searches for the sockets for which the scan of the descriptors found no process.
+    /// Searches for the owners of the sockets for which the scan of `/proc/PID/fd` found no
+    /// process.
     pub(super) fn scan_indirect(
         &self,
         pids: &[u32],
@@ -42,18 +46,18 @@ impl Scan<'_> {
             if !self.is_missing_some() {
                 break;
             }
-            // This loop reads only processes of the users that own the wanted sockets. If no
-            // process owns one of these sockets, the loop goes through the whole list. Reading
-            // every thread of every process would then take too long.
+            // If a wanted socket has no owner, this loop visits every process. To read all their
+            // threads would take too long, so the loop reads only processes of the users that own
+            // wanted sockets.
             let is_likely = statat(self.proc, pid.to_string(), AtFlags::empty())
                 .is_ok_and(|stat| uids.contains(&stat.st_uid));
             if is_likely {
                 self.scan_further_threads(pid, state)?;
             }
         }
-        // If `/proc` hides processes, or most processes are unreadable, the owner is probably a
-        // hidden or an unreadable process. Naming processes with descriptors in flight would then
-        // mislead, so the scan does not search for them.
+        // If `/proc` hides processes, or about half of them are unreadable, the owner is probably
+        // among the processes that were not read. To name processes with descriptors in flight
+        // would then mislead.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth != ScanDepth::FirstHit {
             for &pid in pids {

@@ -31,11 +31,11 @@ use state::ScanState;
 /// thread saves time, below 200 it costs time.
 const PARALLEL_ABOVE: usize = 300;
 /// A scan that has read more descriptors than this uses several threads for the processes that are
-/// left. A descriptor takes 1 µs, and the start of a thread up to 100 µs.
+/// left. The read of a descriptor takes 1 µs, and the start of a thread up to 100 µs.
 const PARALLEL_AFTER_DESCRIPTORS: usize = 500;
 const MAX_THREADS: usize = 4;
-/// The last pid that a search found, or 0. The next search tries this pid early, because a failed
-/// check searches twice for the same owner: before a retry, and for the report.
+/// The pid of the owner that a search found last, or 0. The next search tries this pid early,
+/// because a failed check searches twice for the same owner: before a retry, and for the report.
 static LAST_FOUND: AtomicU32 = AtomicU32::new(0);
 
 pub(in super::super) fn processes(
@@ -45,7 +45,8 @@ pub(in super::super) fn processes(
     search(wanted, depth, PROCESSES_OF_REPORT)
 }
 
-/// A search of the depth [`ScanDepth::Report`] is complete if at most `limit` processes run.
+/// If more than `limit` processes run, a search of the depth [`ScanDepth::Report`] may stop before
+/// it has read every process.
 fn search(
     wanted: &[(Inode, Option<u32>)],
     depth: ScanDepth,
@@ -56,7 +57,7 @@ fn search(
         unseen: vec![reason],
     };
     if !proc_fs::shows_own_processes() {
-        // Every mounted proc has this link, even if it leads nowhere.
+        // Every mounted `/proc` has this link, even if the link leads nowhere.
         let is_mounted = fs::symlink_metadata("/proc/self").is_ok();
         return Ok(without_processes(match is_mounted {
             true => Incompleteness::ForeignProc,
@@ -122,7 +123,7 @@ struct Scan<'a> {
     wanted: HashSet<Inode>,
     /// The wanted sockets for which no process has been found yet.
     missing: Mutex<HashSet<Inode>>,
-    /// Set once every socket has a process, which ends the search. Stays `false` without
+    /// `true` once every socket has a process. The search then ends. Always `false` without
     /// `first_hit`.
     is_done: AtomicBool,
     /// Whether the search ends when every socket has a process.
@@ -138,14 +139,14 @@ struct Scan<'a> {
 /// size takes 1 µs. To open, list and close an empty folder takes 5 µs.
 ///
 /// `false` outside of the first pid namespace, because only that namespace has kernel threads. Also
-/// `false` if this process lacks the permission to read the descriptors of pid 1, and so those of
-/// kernel threads. The scan then opens every folder, to find out which ones it cannot read.
+/// `false` if this process may not read the descriptors of pid 1, because kernel threads are then
+/// unreadable too. The scan must open their folders, to count them as unreadable.
 fn has_counts(proc: &OwnedFd) -> bool {
     proc_fs::is_release_at_least(6, 2) && shows_every_process() && open(proc, "1/fd").is_ok()
 }
 
 impl Scan<'_> {
-    /// Scans the processes that most often own a port, and returns their pids.
+    /// Scans the processes that most often own a port, and returns the pids that it scanned.
     ///
     /// This process comes first, because the usual owner is a server that the test itself left
     /// running. If this process owns all the sockets, `/proc` need not be listed. The process that
@@ -184,8 +185,8 @@ impl Scan<'_> {
         let mut scanned = 0;
         let mut rest = Vec::with_capacity(pids.len());
         for &pid in pids.iter() {
-            // This loop has one thread. For more processes `scan_all` is faster, because it uses
-            // several.
+            // This loop uses one thread. Above this limit `scan_all` is faster, because it uses
+            // several threads.
             let is_likely = scanned < PARALLEL_ABOVE
                 && !self.is_done()
                 && statat(self.proc, pid.to_string(), AtFlags::empty())

@@ -7,20 +7,20 @@ use rustix::fs::{SeekFrom, seek};
 
 use super::super::proc_folder::{count_numbers, numbers, open};
 
-/// The list starts this many pids below the latest pid.
+/// The list of the newest processes starts this many pids below the latest pid.
 const PIDS_BELOW_LATEST: u32 = 256;
 
 /// In the folder `/proc`, the entry of a process is at the offset `OFFSET + pid`
 /// (`proc_pid_readdir` in the kernel).
 const OFFSET: u64 = 258;
 
-/// The pids of the newest processes, the highest pid first. Only the end of the list in `/proc` is
-/// read, because the whole list takes 1 µs per process. Once the kernel has begun again with low
-/// pids, the end of the list also contains old processes.
+/// The pids of the newest processes, the highest pid first. The function reads only the end of the
+/// list in `/proc`, because the whole list takes 1 µs per process. After the pids have wrapped
+/// around, the end of the list also contains old processes.
 ///
-/// `/proc` lists processes in the order of their pids, and the offset of an entry contains its pid.
-/// If the entries show that offsets have another form here, the result is empty. The caller then
-/// lists all processes.
+/// `/proc` lists processes in the order of their pids, and the offset of an entry depends on its
+/// pid. If the kernel lists lower pids than requested, it uses other offsets, and the function
+/// returns an empty list. The caller then lists all processes.
 pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
     latest_pid()
         .and_then(|latest| list_from(proc, latest.saturating_sub(PIDS_BELOW_LATEST).max(1)))

@@ -1,5 +1,5 @@
-//! Adds those relatives of the found processes that own the same sockets. A search that ends once
-//! every socket has an owner usually finds only one owner of each socket.
+//! A search that ends once every socket has an owner usually finds only one owner of each socket.
+//! This module adds the ancestors and descendants of that owner if they own one of the sockets too.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -20,8 +20,8 @@ impl Scan<'_> {
                 .parent
                 .filter(|pid| state.found.iter().all(|(known, _)| known.pid != *pid));
             if let Some(parent) = parent {
-                // If the parent owns one of the sockets, it is added to `found`, and a later round
-                // scans the grandparent. If not, the loop goes no further up.
+                // If the parent owns one of the sockets, `scan_process` adds it to `found`. A later
+                // round then scans the grandparent.
                 self.scan_process(parent, state)?;
             }
             next += 1;
@@ -35,8 +35,8 @@ impl Scan<'_> {
         let mut next = 0;
         while let Some((process, _)) = state.found.get(next) {
             for child in children_of(process.pid) {
-                // If the child owns one of the sockets, it is added to `found`, and a later round
-                // scans the grandchildren.
+                // If the child owns one of the sockets, `scan_process` adds it to `found`. A later
+                // round then scans the grandchildren.
                 if state.found.iter().all(|(known, _)| known.pid != child) {
                     self.scan_process(child, state)?;
                 }
@@ -95,7 +95,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdin(Stdio::piped());
         let spawned = command.stdout(OwnedFd::from(listener)).spawn();
-        // Closes the listener in this process.
+        // This drop closes the listener in this process.
         drop(command);
         let mut server = spawned.unwrap();
         let input = server.stdin.take();

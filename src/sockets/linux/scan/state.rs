@@ -60,7 +60,6 @@ impl ScanState {
         self.rings.extend(other.rings);
     }
 
-    /// Adds a process that shows no descriptor.
     pub(super) fn add_empty(&mut self, pid: u32) {
         self.empty.push(pid);
         self.last_was_empty = true;
