@@ -56,6 +56,8 @@ pub use steady::wait_until_all_listening;
 /// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](crate::Error::diagnosis) of the
 ///   port. The report takes additional time after `at_most`.
 /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
+/// - [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) if the operand is a text with a
+///   network interface that this machine does not have.
 /// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
 /// - [`Unsupported`](crate::ErrorKind::Unsupported) for UDP on a system without a socket table.
 ///

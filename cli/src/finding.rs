@@ -16,8 +16,8 @@ pub(crate) struct Finding {
     /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
     pub(crate) asked: Asked,
-    /// Why only a server that sets SO_REUSEADDR can bind the free port. `None` if other servers can
-    /// bind it too, or if this was not checked.
+    /// Why leftover connections let only a server that sets SO_REUSEADDR bind the free port. `None`
+    /// if no such connection is left, if the port is reserved, or if this was not checked.
     pub(crate) needs_reuse_addr: Option<Diagnosis>,
 }
 

@@ -656,7 +656,7 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
             // Each of the two remedies ends one holder, and both holders must end.
             (Remedy::Thaw { .. }, remedy) if remedy.ends_a_holder() => "; then ",
             _ if earlier.ends_a_holder() && is_for_a_holder(remedy) => "; and ",
-            // This remedy is the second step after `StartServer`, not an alternative.
+            // The wait is the second step after `StartServer`, not an alternative to it.
             (_, Remedy::WaitUntilListening { .. }) => ", and ",
             _ => ", or ",
         };
