@@ -250,6 +250,11 @@ fn listeners_up_to_a_silent_port(
     for (at, port) in ports.iter().enumerate() {
         let mut listeners = tables.listening(port.number, port.protocol)?;
         listeners.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
+        if let Some(ip) = port.ip {
+            // Another listener gets no client of this address.
+            let closest = listeners.iter().map(|row| row.closeness(ip)).max();
+            listeners.retain(|row| Some(row.closeness(ip)) == closest);
+        }
         if listeners.is_empty() {
             return Ok(Some(at));
         }

@@ -102,6 +102,15 @@ impl Row {
         self.matches_addr(ip, scope_id) && !(is_loopback && self.interface.is_some_and(is_other))
     }
 
+    /// How closely the local address of a listener matches this address. If several listeners match
+    /// it, the system gives a client to one of the closest. A socket that is bound to the address
+    /// itself is closer than a wildcard. At equal distance, an IPv4 socket is closer to an IPv4
+    /// address than an IPv6 socket that accepts IPv4 too. Measured on Linux 6.18.
+    pub(crate) fn closeness(&self, ip: IpAddr) -> u8 {
+        let (ip, local) = (ip.to_canonical(), self.local.ip());
+        2 * u8::from(local.to_canonical() == ip) + u8::from(local.is_ipv4() == ip.is_ipv4())
+    }
+
     /// Whether the socket can be a connection, open or closed, that a server accepted. A new server
     /// can bind beside such a connection if both servers set SO_REUSEADDR.
     pub(crate) fn is_leftover(&self) -> bool {

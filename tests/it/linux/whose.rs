@@ -1,6 +1,7 @@
 //! Whose listener a wait or an assertion accepts.
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -21,8 +22,9 @@ how, port = sys.argv[1], int(sys.argv[2])
 family = socket.AF_INET6 if how == "on-ipv6" else socket.AF_INET
 listener = socket.socket(family)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, how != "plain")
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, how == "twin")
-listener.bind(("::1" if how == "on-ipv6" else "127.0.0.1", port))
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, how in ("twin", "wide-twin"))
+hosts = {"on-ipv6": "::1", "wide-twin": "0.0.0.0"}
+listener.bind((hosts.get(how, "127.0.0.1"), port))
 listener.listen()
 print(listener.getsockname()[1], flush=True)
 if how.endswith("daemon") and os.fork() != 0:
@@ -416,6 +418,24 @@ pub(crate) fn adopt_a_daemon() {
     let error = p.wait_for(&mut child, DEADLINE).unwrap_err();
     let own = format!("(pid {})", server.id());
     assert!(error.to_string().contains(&own), "{error}");
+}
+
+/// The kernel gives each client to the listener with the more specific address.
+#[test]
+fn a_wildcard_listener_does_not_count_beside_a_strangers_listener_on_the_address() {
+    let p = reserve_port();
+    let mut own = Server::new("wide-twin", p.port());
+    own.port();
+    p.wait_for_pid(own.id(), DEADLINE).unwrap();
+    let mut stranger = Server::new("twin", p.port());
+    stranger.port();
+    let error = p.wait_for_pid(own.id(), SHORT).unwrap_err().to_string();
+    let named = format!("(pid {}) listens on 127.0.0.1:{p}", stranger.id());
+    assert!(error.contains(&named), "{error}");
+    p.wait_for_pid(stranger.id(), SHORT).unwrap();
+    // The control: a client of another address reaches the wildcard listener.
+    let other = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), p.port()));
+    portlease::wait_until_held_by(other, own.id(), SHORT).unwrap();
 }
 
 #[test]
