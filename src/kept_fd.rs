@@ -33,8 +33,9 @@ impl<T: AsFd> KeptFd<T> {
         })
     }
 
-    /// The descriptor, or `None` if its number now belongs to another file or to no file. The check
-    /// is one fstat(2), which takes 0.3 us.
+    /// The descriptor. `None` if its number now belongs to another file or to no file, or if
+    /// fstat(2) fails, as for the setting of a network namespace that has ended. The check is one
+    /// fstat(2), which takes 0.3 us.
     pub(crate) fn intact(&self) -> Option<&T> {
         let value = self.value.as_ref()?;
         let now = identity(value).ok();

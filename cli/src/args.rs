@@ -97,8 +97,8 @@ pub(crate) enum Command {
     Release(ReleaseArgs),
     /// Run a port server for portpicker clients (Python, C++), and reserve the ports it grants
     ///
-    /// Clients find the server by the environment variable PORTSERVER_ADDRESS. A reservation ends
-    /// when the process ends whose id the client sent.
+    /// Clients find the server by the environment variable PORTSERVER_ADDRESS. A client sends a
+    /// process id, and its reservation ends when that process ends.
     #[command(display_order = 100)]
     Serve(ServeArgs),
     /// Stop the servers that listen on ports, and check that the ports are free
@@ -194,8 +194,8 @@ pub(crate) struct RunArgs {
     /// STATUS (200 to 299 if omitted) on the port NAME (the first TCP port if omitted)
     #[arg(long, value_name = "[NAME:]PATH[=STATUS]")]
     pub(crate) http: Vec<NamedProbe>,
-    /// Like --port, but also pass the command a socket on 127.0.0.1 that already listens (with
-    /// /udp: that is bound). The command finds the socket through LISTEN_FDS, LISTEN_FDNAMES and
+    /// Like --port, but also pass the command a socket on 127.0.0.1, which already listens (a UDP
+    /// socket is only bound). The command finds the socket through LISTEN_FDS, LISTEN_FDNAMES and
     /// LISTEN_PID, as under systemd. May be repeated. Not on Windows
     #[arg(long, value_name = "NAME[=N][/udp]", conflicts_with = "label")]
     pub(crate) listen: Vec<NamedPort>,
@@ -289,7 +289,8 @@ pub(crate) struct PortSelection {
     /// another one if it is in use
     #[arg(long, value_name = "TEXT", conflicts_with = "port")]
     pub(crate) name: Option<String>,
-    /// Reserve exactly port N, or with --block the block that starts at N
+    /// Reserve exactly port N. With --block, reserve the block that starts at N. With --offsets, N
+    /// is the base number
     #[arg(long, value_name = "N", value_parser = parse_port)]
     pub(crate) port: Option<u16>,
     #[command(flatten)]

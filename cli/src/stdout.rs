@@ -1,12 +1,11 @@
 //! Whether the parent started this process without a stdout.
 
-/// Rust's runtime replaces a closed stdout by /dev/null, so every write succeeds. The caller must
-/// call this function before it writes.
+/// A write cannot show that stdout was closed: Rust's runtime opens /dev/null in its place, so every
+/// write succeeds.
 #[cfg(unix)]
 pub(crate) use crate::ffi::unix::is_stdout_closed_at_start;
 
-/// The standard library reports success for a write to a missing stdout. The caller must call this
-/// function before it writes.
+/// A write cannot show that stdout is missing: the standard library reports success for the write.
 #[cfg(windows)]
 pub(crate) fn is_stdout_closed_at_start() -> bool {
     use std::os::windows::io::AsRawHandle;

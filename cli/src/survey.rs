@@ -22,8 +22,8 @@ pub(crate) struct Unmet {
     pub(crate) error: Option<portlease::Error>,
 }
 
-/// Returns the first port that does not meet the condition now. If `limit` ends a search of many
-/// ports, returns the first port that was not checked.
+/// Returns the first port that does not meet the condition now or cannot be checked. If `limit`
+/// ends a search of many ports, returns the first port that was not checked.
 ///
 /// Each step checks twice as many ports as the step before, up to [`PORTS_PER_STEP`]. So the search
 /// is quick both if an early port does not meet the condition and if all ports do.

@@ -223,8 +223,8 @@ struct WaitForAll {
 
 impl WaitForAll {
     /// Returns the ports that met the condition, without those that [`Unable::Skip`] skipped.
-    /// Returns `None` if the limit ended a pass over many ports. Returns a timeout error if the
-    /// limit passed during the wait for one port.
+    /// Returns `None` if the limit passed before a pass over [many](survey::are_many) ports had
+    /// checked all of them. Returns a timeout error if the limit passed during a wait for a port.
     fn wait(mut self) -> portlease::Result<Option<Vec<Endpoint>>> {
         let (condition, limit, started) = (self.condition, self.limit, self.started);
         // `wait_until_all_listening` records which listeners were open. So it can report a server

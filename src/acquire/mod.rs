@@ -206,8 +206,8 @@ impl Refused {
 }
 
 /// Returns `true` if sockets that were released a moment ago may explain why no number was free.
-/// Such sockets hardly block more than [`FEW_NUMBERS`] numbers. With `spared`, the reason is that
-/// the pick left the last free numbers for outgoing connections.
+/// Such sockets hardly block more than [`FEW_NUMBERS`] numbers. Returns `false` if the pick itself
+/// left the last free numbers for outgoing connections (`spared`).
 fn may_be_residual(stats: &AttemptStats) -> bool {
     !stats.spared && stats.tried() <= FEW_NUMBERS && !stats.residual().is_empty()
 }

@@ -338,8 +338,8 @@ pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<(
             }
         }
         sweep_all(&scope, user)?;
-        // The removal fails while the folder contains a file, or if this user may not remove the
-        // folder. A later sweep tries again.
+        // The removal fails while the folder is not empty, or if this user may not remove it. A
+        // later sweep tries again.
         let _removed = folder.remove_scope(&name);
     }
     Ok(())

@@ -16,7 +16,7 @@ use super::state::State;
 /// Every socket on one port, and the reservations of the port: the result of
 /// [`who_holds`](crate::who_holds).
 ///
-/// Iterate over the value for the sockets. `Display` prints the report for people.
+/// To get the sockets, iterate over the value. `Display` prints the report for people.
 ///
 /// ```
 /// # if cfg!(target_os = "linux") {

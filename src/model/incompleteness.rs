@@ -21,7 +21,8 @@ pub(crate) enum Incompleteness {
     Ownerless,
     /// The socket table of this protocol kept changing while it was read.
     Changed(Protocol),
-    /// No process could be read, because there is no `/proc`.
+    /// No process could be read, because proc(5) is not mounted on `/proc`, or `/proc` cannot be
+    /// opened.
     Proc,
     /// No process could be read, because `/proc` shows the processes of another pid namespace.
     ForeignProc,

@@ -211,8 +211,8 @@ pub enum Remedy {
         /// if the check named no interface.
         scope_id: u32,
     },
-    /// Let the server listen on a loopback address on which the number is free. Servers have the
-    /// number on other addresses.
+    /// Let the new server listen on a loopback address on which the number is free. Other servers
+    /// have the number, but only on other addresses.
     #[non_exhaustive]
     ListenOnFreeAddress {
         /// The address and the number.

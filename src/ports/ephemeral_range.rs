@@ -15,8 +15,8 @@ use crate::retry::RANGE_VALID_FOR;
 /// The first registered port (RFC 6335, section 6).
 const REGISTERED_FROM: u16 = 1024;
 
-/// The lowest number that an automatic pick yields without a requested range, unless the ephemeral
-/// range begins lower.
+/// The lowest number that an automatic pick without a requested range takes from outside of the
+/// ephemeral range.
 pub(crate) fn lowest() -> u16 {
     system::unprivileged_from().max(REGISTERED_FROM)
 }

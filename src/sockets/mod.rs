@@ -153,7 +153,8 @@ pub(crate) fn started(pid: u32) -> io::Result<Option<NonZeroU64>> {
     system::started(pid)
 }
 
-/// The parent of a process. Returns `None` if the process has no parent, or if it cannot be read.
+/// The parent of a process. Returns `None` if the process has no parent in this pid namespace, or
+/// if the process cannot be read.
 pub(crate) fn parent(pid: u32) -> Option<u32> {
     system::parent(pid)
 }
@@ -183,7 +184,7 @@ pub(crate) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
 pub(crate) struct Program {
     /// The name that the kernel has for the process (`comm`).
     pub(crate) name: String,
-    /// `None` if the process has no parent.
+    /// `None` if the process has no parent in this pid namespace.
     pub(crate) parent: Option<u32>,
     /// Empty if they cannot be read.
     pub(crate) arguments: Vec<OsString>,
@@ -201,9 +202,10 @@ pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
     }
 }
 
-/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) bytes of the file that the process itself
-/// finds at `path`. Returns `None` if the file cannot be read or is no regular file, and always on
-/// systems other than Linux.
+/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) bytes of the file at `path`, below the root
+/// or the working directory of the process. An absolute symbolic link in `path` leads to a file of
+/// the calling process's root instead. Returns `None` if the file cannot be read or is no regular
+/// file, and always on systems other than Linux.
 pub(crate) fn file_of(pid: u32, path: &str) -> Option<String> {
     #[cfg(target_os = "linux")]
     return linux::file_of(pid, path);

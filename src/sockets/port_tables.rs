@@ -20,8 +20,8 @@ pub(crate) enum PortTables {
 }
 
 impl PortTables {
-    /// Reads every socket now if there are many ports. `protocols` has one entry for each port:
-    /// its protocol, or `None` for every protocol.
+    /// If there are many ports, reads all sockets of their protocols now. `protocols` has one entry
+    /// for each port: its protocol, or `None` for every protocol.
     ///
     /// # Errors
     ///

@@ -33,12 +33,13 @@ pub(crate) fn calling_process(_follow_output: bool) -> Result<Caller, Failure> {
     })
 }
 
-/// Whether the process probably ends together with this call.
+/// Whether the process probably ends as soon as this `portlease reserve` has ended.
 fn is_brief(process: &ProcessStat) -> bool {
     if !process.name.eq_ignore_ascii_case("cmd.exe") {
         return is_wrapper(&process.name);
     }
-    // If the command line cannot be read, `cmd.exe` counts as a process that outlives this call.
+    // If the command line cannot be read, `cmd.exe` counts as a process that outlives `portlease
+    // reserve`.
     let line = command_line(process.pid).unwrap_or_default();
     let line = line.to_string_lossy();
     text_of_cmd(&line).is_some_and(ends_with_this_call)

@@ -113,7 +113,8 @@ impl Supervised<'_> {
         received.sort_by_key(|received| (received.signal, !received.is_from_terminal));
         received.dedup_by_key(|received| received.signal);
         let pid = Pid::from_raw(self.pid.cast_signed());
-        // For a process group outside this PID namespace, getpgid(2) and getpgrp(2) return 0. If
+        // For a process group outside this PID namespace, getpgid(2) and getpgrp(2) return 0. The
+        // command cannot move to another group outside, because setpgid(2) cannot name it. So if
         // both calls return 0, the command is in the group of this process.
         let group = getpgid(Some(pid)).unwrap_or(getpgrp());
         let in_own_group = group == getpgrp();

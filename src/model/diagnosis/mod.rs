@@ -171,9 +171,9 @@ impl Diagnosis {
         self
     }
 
-    /// The endpoint that was checked. `None` if the operand named no port or a missing network
-    /// interface, or if [`check_no_leaked_listeners`](crate::check_no_leaked_listeners) could not
-    /// search for leaks.
+    /// The endpoint that was checked. `None` if the operand named no port, if it named a network
+    /// interface that does not exist, or if
+    /// [`check_no_leaked_listeners`](crate::check_no_leaked_listeners) could not search for leaks.
     ///
     /// ```
     /// let endpoint = portlease::diagnose("60315/udp").endpoint().unwrap();
@@ -212,8 +212,9 @@ impl Diagnosis {
         !matches!(self.0.facts.verdict, Verdict::CannotTell { .. })
     }
 
-    /// Every socket on the port that could be read, with its processes. `None` if the report has no
-    /// [`endpoint`](Diagnosis::endpoint).
+    /// The sockets with the number, the protocol and the address (if any) of the
+    /// [`endpoint`](Diagnosis::endpoint), as far as they could be read, with their processes. `None`
+    /// if the report has no endpoint.
     ///
     /// ```
     /// let p = portlease::reserve_port();

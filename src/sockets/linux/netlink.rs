@@ -176,8 +176,10 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
 /// later show such sockets, and so do older kernels with the change backported. The function caches
 /// the answer.
 ///
-/// After a failed check the result is `false`, and is not cached. The report then says that such
-/// sockets could not be read. A lack of descriptors or memory is an error.
+/// # Errors
+///
+/// If descriptors or memory are used up. After any other failed check the result is `false`, and is
+/// not cached.
 pub(super) fn shows_bound() -> io::Result<bool> {
     static SHOWN: OnceCell<bool> = OnceCell::new();
     let check = || Ok(proc_fs::is_release_at_least(6, 8) || shows_own_bound()?);

@@ -76,8 +76,8 @@ pub(in super::super) fn abstract_socket(name: &str) -> io::Result<Option<Inode>>
         .find_map(|line| procfs::abstract_socket(line, name)))
 }
 
-/// What [`sockstat::tcp_at_most`] reads from `/proc/net/sockstat`. `None` if that file cannot be
-/// read.
+/// What [`sockstat::tcp_at_most`] returns for `/proc/net/sockstat`. Also `None` if that file cannot
+/// be read.
 pub(in super::super) fn tcp_at_most() -> Option<usize> {
     let text = read("sockstat").ok()?;
     sockstat::tcp_at_most(&String::from_utf8_lossy(&text))

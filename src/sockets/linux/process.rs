@@ -296,8 +296,8 @@ pub(in super::super) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// Reads the start of a file, with `path` as the process sees it. The links `root` and `cwd` in
-/// `/proc/PID` lead to the folders of the process, even if it is in another mount namespace.
+/// Reads the start of a file below the root or the working directory of the process. The links
+/// `root` and `cwd` in `/proc/PID` lead there, even if the process is in another mount namespace.
 pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
     let folder = if path.starts_with('/') { "root" } else { "cwd" };
     let path = format!("/proc/{pid}/{folder}/{path}");
