@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::strategy::Union;
 use proptest::test_runner::Config;
 
-use super::{Endpoint, Lease, Order, Protocol, Record, State, iphlpapi, procfs, sock_diag};
+use super::{Endpoint, Order, Protocol, Record, State, iphlpapi, procfs, sock_diag};
 use crate::model::process::ProcessState;
 use crate::model::record::{Beneficiary, StableName};
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
