@@ -91,18 +91,23 @@ fn bases<'a>(
                 order.filter(move |base| tier(*base) == Some(wanted))
             }))
         }
-        (None, Some(_)) => Box::new(ports::shuffled(vec![all])),
-        (None, None) => {
-            // Base numbers with all ports on one side of the ephemeral range come first. All base
-            // numbers follow, ordered by tier, because ports that are far apart can lie on both
-            // sides of the range.
-            let ranges: Vec<_> = ephemeral.outer_ranges().iter().filter_map(within).collect();
-            let by_tier = tiers.flat_map(move |wanted| {
+        (None, Some(_)) if request.claims_every_port().is_ok_and(|claims| claims) => {
+            Box::new(ports::shuffled(vec![all]))
+        }
+        (None, allowed) => {
+            let shuffled_tiers = tiers.flat_map(move |wanted| {
                 let tier = tier.clone();
                 let order = ports::shuffled(vec![all.clone()]);
                 order.filter(move |base| tier(*base) == Some(wanted))
             });
-            Box::new(ports::shuffled(ranges).chain(by_tier))
+            // Without a requested range, base numbers with all ports on one side of the ephemeral
+            // range come first. All base numbers follow, ordered by tier, because ports that are
+            // far apart can lie on both sides of the range.
+            let ranges = match allowed {
+                Some(_) => Vec::new(),
+                None => ephemeral.outer_ranges().iter().filter_map(within).collect(),
+            };
+            Box::new(ports::shuffled(ranges).chain(shuffled_tiers))
         }
     };
     Box::new(bases.filter(|base| request.admits_base(*base, offsets)))

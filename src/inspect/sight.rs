@@ -30,9 +30,13 @@ pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompletenes
         lacks_proc,
         is_outside: !sockets::shows_every_process(),
         as_root: is_root(),
+        in_flight: unseen
+            .iter()
+            .filter_map(Incompleteness::in_flight)
+            .collect(),
     };
     for holder in holders.iter_mut() {
-        holder.unseen_owner = owner;
+        holder.unseen_owner = owner.clone();
     }
     if owner.is_outside && holders.iter().any(|holder| holder.inode != 0) {
         unseen.push(Incompleteness::PidNamespace);

@@ -105,7 +105,7 @@ pub enum Owner {
 }
 
 /// Who can own a socket that has no visible owner. The kernel itself can always be the owner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnseenOwner {
     /// Some processes could not be inspected.
     pub(crate) is_denied: bool,
@@ -115,6 +115,9 @@ pub(crate) struct UnseenOwner {
     pub(crate) is_outside: bool,
     /// This process runs as root. Always `true` on Windows.
     pub(crate) as_root: bool,
+    /// The ids of processes that have not yet received descriptors that were sent to them. The
+    /// socket may be one of these descriptors.
+    pub(crate) in_flight: Vec<u32>,
 }
 
 impl Holder {
@@ -168,7 +171,7 @@ impl Holder {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn owner(&self) -> Owner {
-        match self.unseen_owner {
+        match &self.unseen_owner {
             _ if !self.processes.is_empty() => Owner::Processes,
             _ if !self.hidden => Owner::None,
             UnseenOwner {

@@ -90,20 +90,31 @@ impl Holder {
             lacks_proc,
             is_outside,
             as_root,
-        } = self.unseen_owner;
-        if lacks_proc {
+            in_flight,
+        } = &self.unseen_owner;
+        if *lacks_proc {
             return format!(
                 "held by {user}: the owning process cannot be seen without a /proc of this pid \
                  namespace"
             );
         }
+        let receivers: Vec<String> = in_flight.iter().map(u32::to_string).collect();
+        let in_flight = (!receivers.is_empty()).then(|| {
+            let receivers = receivers.join(" or ");
+            format!("a descriptor that was sent to pid {receivers} and not received")
+        });
         let outside = is_outside.then_some("a process outside of this pid namespace");
-        let denied = is_denied.then_some(if as_root {
+        let denied = is_denied.then_some(if *as_root {
             "a process that even root may not inspect here"
         } else {
             "a process that this user may not inspect"
         });
-        let owners: Vec<&str> = outside.into_iter().chain(denied).collect();
+        let owners: Vec<&str> = in_flight
+            .as_deref()
+            .into_iter()
+            .chain(outside)
+            .chain(denied)
+            .collect();
         if owners.is_empty() {
             format!("held by {user}: by the kernel or an unfinished system call")
         } else {

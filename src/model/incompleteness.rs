@@ -108,6 +108,16 @@ impl Incompleteness {
     }
 }
 
+impl Incompleteness {
+    /// The process of [`InFlight`](Incompleteness::InFlight).
+    pub(crate) fn in_flight(&self) -> Option<u32> {
+        match self {
+            Incompleteness::InFlight(pid) => Some(*pid),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Incompleteness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

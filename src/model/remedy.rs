@@ -57,6 +57,13 @@ pub enum Remedy {
         /// [`Process::ignores_sigterm`](crate::Process::ignores_sigterm) is `true`.
         traced: bool,
     },
+    /// If the socket is one of the descriptors that were sent to this process (unix(7)), let it
+    /// receive them or stop it. If the process ends first, the kernel closes them.
+    #[non_exhaustive]
+    ReceiveOrStop {
+        /// The id of the process.
+        pid: u32,
+    },
     /// Resume the process that is expected to listen, because it is stopped.
     #[non_exhaustive]
     Resume {
@@ -329,6 +336,11 @@ impl fmt::Display for Remedy {
             Remedy::KillProcess { pid, traced: true } => write!(
                 f,
                 "resume pid {pid} in its debugger, or end it with kill -KILL {pid}"
+            ),
+            Remedy::ReceiveOrStop { pid } => write!(
+                f,
+                "let pid {pid} receive the descriptors that were sent to it, or stop pid {pid}, if \
+                 the socket is one of them"
             ),
             Remedy::WaitForCoreDump { pid } => {
                 write!(
@@ -696,7 +708,8 @@ mod tests {
                 pid,
                 command: name(),
             },
-            Remedy::Thaw { .. } => Remedy::WaitForCoreDump { pid },
+            Remedy::Thaw { .. } => Remedy::ReceiveOrStop { pid },
+            Remedy::ReceiveOrStop { .. } => Remedy::WaitForCoreDump { pid },
             Remedy::WaitForCoreDump { .. } => Remedy::StopUnit {
                 unit: name(),
                 user: true,
@@ -787,7 +800,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 45);
+        assert_eq!(remedies.len(), 46);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

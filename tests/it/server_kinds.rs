@@ -200,6 +200,9 @@ fn a_range_yields_its_numbers_outside_of_the_ephemeral_range_first() {
     let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).in_network(network));
     // 1001 numbers of the range are ephemeral, and 4 are not.
     let range = "range=49000-50004";
+    let block = reserver.reserve(&format!("udp= block=4 {range}")).held();
+    assert_eq!(block.port(), 50001, "{block:?}");
+    reserver.release("all");
     for kind in ["udp=", "pair=", "plain="] {
         let held = reserver.reserve(&format!("{kind} {range}")).held();
         assert_eq!(held.guarantee, "Cooperative", "{kind} {held:?}");

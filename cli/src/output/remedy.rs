@@ -150,6 +150,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::ResumeOrKill { pid, .. } => ("resume_or_kill", Some(*pid), None),
         Remedy::KillProcess { pid, .. } => ("kill_process", Some(*pid), None),
         Remedy::Resume { pid, .. } => ("resume", Some(*pid), None),
+        Remedy::ReceiveOrStop { pid, .. } => ("receive_or_stop", Some(*pid), None),
         Remedy::Thaw { pid, .. } => ("thaw", Some(*pid), None),
         Remedy::WaitForCoreDump { pid, .. } => ("wait_for_core_dump", Some(*pid), None),
         Remedy::StopUnit { unit, .. } => ("stop_unit", None, Some(unit.clone())),

@@ -434,7 +434,9 @@ const PROXIES_OF_PODMAN: [&str; 6] = [
 
 /// How to find the owner of a socket if no owner is visible.
 fn for_hidden(holder: &Holder) -> Vec<Remedy> {
-    match holder.unseen_owner {
+    let receivers = holder.unseen_owner.in_flight.iter();
+    let receive = receivers.map(|pid| Remedy::ReceiveOrStop { pid: *pid });
+    let find = match &holder.unseen_owner {
         UnseenOwner {
             lacks_proc: true, ..
         } => vec![Remedy::MountProc],
@@ -450,7 +452,8 @@ fn for_hidden(holder: &Holder) -> Vec<Remedy> {
             is_denied: true, ..
         } => vec![Remedy::InspectFromHost, Remedy::FindKernelSocket],
         _ => vec![Remedy::FindKernelSocket],
-    }
+    };
+    receive.chain(find).collect()
 }
 
 /// The remedy to retry with more permission. Empty for root, because no user has more permission.

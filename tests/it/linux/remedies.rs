@@ -251,6 +251,31 @@ fn a_process_that_its_debugger_has_stopped_is_killed() {
     p.wait_until_free(DEADLINE).unwrap();
 }
 
+/// The server hands its socket over, and the process that should take it does not.
+#[test]
+fn a_process_that_does_not_receive_the_socket_is_stopped() {
+    let p = reserve_port();
+    let program = "import os, socket, sys, time\n\
+                   s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+                   ends = socket.socketpair()\n\
+                   socket.send_fds(ends[0], [b'x'], [s.fileno()])\n\
+                   s.close()\nos.write(1, b'1\\n')\ntime.sleep(600)";
+    let receiver = start(program, p.port());
+    let pid = receiver.id();
+    let report = portlease::check_port_free(p.port()).unwrap_err();
+    // Other tests can leave such descriptors at the same time.
+    let headline = report.headline();
+    assert!(
+        headline.contains("by a descriptor that was sent to pid ")
+            && headline.contains(&format!(" {pid} ")),
+        "{report}"
+    );
+    let help = report.help().unwrap();
+    assert!(help.contains(&format!(", or stop pid {pid}")), "{help}");
+    Command::new("kill").arg(pid.to_string()).status().unwrap();
+    p.wait_until_free(DEADLINE).unwrap();
+}
+
 #[test]
 fn every_process_that_shares_the_number_is_stopped() {
     let p = reserve_port();
