@@ -1,11 +1,11 @@
-//! [`end_all`]: ends processes with SIGTERM. A process that does not end in time gets SIGKILL.
+//! [`end_all`]: ends processes with SIGTERM (some with SIGINT). A process that does not end in time gets SIGKILL.
 //! Windows has no SIGTERM, so each process ends at once there.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use portlease::{Holder, Process, ProcessState};
+use portlease::{Holder, Process, ProcessState, Remedy};
 
 use crate::failure::Failure;
 use crate::limits::KILL_GRACE;
@@ -16,9 +16,33 @@ use crate::process::{ProcessHandle, watch_failure};
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) process: Process,
+    pub(crate) signal: StopSignal,
     pub(crate) handle: ProcessHandle,
     /// The addresses on which the process listens.
     pub(crate) listens: Vec<String>,
+}
+
+/// The signal that makes a server end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StopSignal {
+    Term,
+    Int,
+}
+
+impl StopSignal {
+    pub(crate) fn of(remedy: &Remedy) -> StopSignal {
+        match remedy {
+            Remedy::InterruptProcess { .. } => StopSignal::Int,
+            _ => StopSignal::Term,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            StopSignal::Term => "SIGTERM",
+            StopSignal::Int => "SIGINT",
+        }
+    }
 }
 
 /// Handles, by pid, of the processes that the first scan of the sockets found. A process that only
@@ -111,7 +135,10 @@ pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, E
 /// Sends SIGTERM. Returns `false` if the process had already ended. A suspended process also gets
 /// SIGCONT, because it does not handle SIGTERM while it is suspended.
 fn terminate(target: &Target) -> io::Result<bool> {
-    let is_running = target.handle.terminate()?;
+    let is_running = match target.signal {
+        StopSignal::Term => target.handle.terminate()?,
+        StopSignal::Int => target.handle.interrupt()?,
+    };
     if is_running && target.process.state == ProcessState::Suspended {
         return target.handle.resume();
     }

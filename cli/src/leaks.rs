@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
-use portlease::{Endpoint, Holder, Process, Relation, listeners, who_holds};
+use portlease::{Endpoint, Holder, Process, Relation, Remedy, listeners, who_holds};
 use serde::Serialize;
 
 use crate::args::LeakAction;
 use crate::command_end::End;
-use crate::ending::{Ending, Handles, Target, end_all};
+use crate::ending::{Ending, Handles, StopSignal, Target, end_all};
 use crate::exit;
 use crate::failure::Failure;
 use crate::limits::{LEAK_GRACE, LEAK_POLL, LEAK_STOP_ROUNDS, TERMINATE_GRACE, sleep};
@@ -178,13 +178,19 @@ fn is_descendant(process: &Process) -> bool {
 fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failure> {
     let mut targets = Vec::new();
     for holder in found {
+        let remedies = holder.remedies();
         let is_worker = |process: &Process| {
             let mut others = holder.processes.iter();
             others.any(|other| process.parent == Some(other.pid))
         };
         for process in holder.processes.iter().filter(|of| !is_worker(of)) {
             if let Some(handle) = handles.take(process.pid)? {
+                let interrupts = |remedy: &&Remedy| matches!(remedy, Remedy::InterruptProcess { pid, .. } if *pid == process.pid);
                 targets.push(Target {
+                    signal: match remedies.iter().find(interrupts) {
+                        Some(_) => StopSignal::Int,
+                        None => StopSignal::Term,
+                    },
                     process: process.clone(),
                     handle,
                     listens: vec![holder.local.to_string()],
@@ -211,7 +217,7 @@ fn ending_text(target: &Target, ending: &Ending) -> String {
     );
     match ending {
         Ending::Terminated => format!("stopped {process}"),
-        Ending::Killed => format!("killed {process}: SIGTERM did not end it"),
+        Ending::Killed => format!("killed {process}: {} did not end it", target.signal.name()),
         Ending::Ended => format!("{process} has ended by itself"),
         Ending::Survived => format!("{process} has not ended after SIGKILL"),
         Ending::Failed(cause) => format!("cannot stop {process}: {}", os_message(cause)),

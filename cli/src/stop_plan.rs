@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, who_holds_each};
 
-use crate::ending::{Handles, Target};
+use crate::ending::{Handles, StopSignal, Target};
 use crate::failure::Failure;
 use crate::text::escape;
 
@@ -94,6 +94,7 @@ impl StopPlan {
         under: Option<&Path>,
     ) -> Result<(), Failure> {
         let (Remedy::StopProcess { pid, .. }
+        | Remedy::InterruptProcess { pid, .. }
         | Remedy::StopProcessOfScript { pid, .. }
         | Remedy::ResumeOrKill { pid, .. }
         | Remedy::KillProcess { pid, .. }) = remedy
@@ -134,6 +135,7 @@ impl StopPlan {
         }
         match handles.take(pid)? {
             Some(handle) => self.targets.push(Target {
+                signal: StopSignal::of(&remedy),
                 process: process.clone(),
                 handle,
                 listens: vec![listens],

@@ -32,6 +32,13 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
+    /// End the process that holds the port with SIGINT, because SIGTERM does not end it soon.
+    /// PostgreSQL waits for its clients after SIGTERM, and uWSGI starts its workers again.
+    #[non_exhaustive]
+    InterruptProcess {
+        /// The id of the process.
+        pid: u32,
+    },
     /// Close the socket of the calling process that holds the port.
     CloseOwnSocket,
     /// Close the socket in the process that holds the port. That process is an ancestor of the
@@ -318,6 +325,7 @@ impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Remedy::StopProcess { pid } => write!(f, "stop pid {pid}"),
+            Remedy::InterruptProcess { pid } => write!(f, "stop pid {pid} with kill -INT {pid}"),
             Remedy::CloseOwnSocket => f.write_str("close the socket: this process has it"),
             Remedy::CloseSocketOfAncestor { pid } => {
                 write!(
@@ -641,6 +649,7 @@ impl Remedy {
         matches!(
             self,
             Remedy::StopProcess { .. }
+                | Remedy::InterruptProcess { .. }
                 | Remedy::CloseOwnSocket
                 | Remedy::CloseSocketOfAncestor { .. }
                 | Remedy::ResumeOrKill { .. }
@@ -699,7 +708,8 @@ mod tests {
         let addr = (Ipv4Addr::LOCALHOST, port).into();
         let name = || "name".to_owned();
         Some(match remedy {
-            Remedy::StopProcess { .. } => Remedy::CloseOwnSocket,
+            Remedy::StopProcess { .. } => Remedy::InterruptProcess { pid },
+            Remedy::InterruptProcess { .. } => Remedy::CloseOwnSocket,
             Remedy::CloseOwnSocket => Remedy::CloseSocketOfAncestor { pid },
             Remedy::CloseSocketOfAncestor { .. } => Remedy::ResumeOrKill { pid },
             Remedy::ResumeOrKill { .. } => Remedy::KillProcess { pid, traced: true },
@@ -800,7 +810,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 46);
+        assert_eq!(remedies.len(), 47);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

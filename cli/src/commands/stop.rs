@@ -43,6 +43,9 @@ struct StoppedRow {
     name: String,
     listened: Vec<String>,
     outcome: &'static str,
+    /// The name of the signal that should end the process.
+    #[serde(skip)]
+    signal: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -176,6 +179,7 @@ fn stopped_row(target: &Target, outcome: &'static str) -> StoppedRow {
         name: target.process.name.clone(),
         listened: target.listens.clone(),
         outcome,
+        signal: target.signal.name(),
     }
 }
 
@@ -207,9 +211,9 @@ fn stopped_text(row: &StoppedRow, args: &StopArgs) -> String {
     match row.outcome {
         "would_stop" => format!("would stop {name} (pid {pid}), which listens on {listened}"),
         "killed" => format!(
-            "killed {name} (pid {pid}), which listened on {listened} and had not ended {} after \
-             SIGTERM",
-            humantime::format_duration(args.timeout)
+            "killed {name} (pid {pid}), which listened on {listened} and had not ended {} after {}",
+            humantime::format_duration(args.timeout),
+            row.signal
         ),
         "ended" => format!("{name} (pid {pid}), which listened on {listened}, has ended by itself"),
         _ => format!("stopped {name} (pid {pid}), which listened on {listened}"),

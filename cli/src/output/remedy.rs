@@ -145,6 +145,7 @@ pub(crate) fn rows(remedies: &[Remedy], asked: Asked) -> Vec<RemedyRow> {
 fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
     match remedy {
         Remedy::StopProcess { pid, .. } => ("stop_process", Some(*pid), None),
+        Remedy::InterruptProcess { pid, .. } => ("interrupt_process", Some(*pid), None),
         Remedy::CloseOwnSocket => ("close_own_socket", None, None),
         Remedy::CloseSocketOfAncestor { pid, .. } => ("close_socket_of_ancestor", Some(*pid), None),
         Remedy::ResumeOrKill { pid, .. } => ("resume_or_kill", Some(*pid), None),

@@ -107,6 +107,11 @@ impl ProcessHandle {
         self.signal(Signal::TERM)
     }
 
+    /// Sends SIGINT. Returns `false` if the process has ended.
+    pub(crate) fn interrupt(&self) -> io::Result<bool> {
+        self.signal(Signal::INT)
+    }
+
     /// Sends SIGCONT, because a suspended process does not handle SIGTERM.
     pub(crate) fn resume(&self) -> io::Result<bool> {
         self.signal(Signal::CONT)

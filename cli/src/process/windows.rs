@@ -46,6 +46,11 @@ impl ProcessHandle {
         self.kill()
     }
 
+    /// As [`terminate`](Self::terminate), because Windows has no signals.
+    pub(crate) fn interrupt(&self) -> io::Result<bool> {
+        self.kill()
+    }
+
     /// Does nothing, because no process on Windows has to be resumed before it can be ended.
     /// Returns `false` if the process has ended.
     pub(crate) fn resume(&self) -> io::Result<bool> {

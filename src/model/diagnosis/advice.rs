@@ -17,6 +17,7 @@ impl Holder {
     /// process owns the socket, the remedy is to wait until the kernel has closed it.
     ///
     /// A program can carry out [`StopProcess`](Remedy::StopProcess),
+    /// [`InterruptProcess`](Remedy::InterruptProcess),
     /// [`ResumeOrKill`](Remedy::ResumeOrKill) and [`KillProcess`](Remedy::KillProcess) itself: the
     /// program ends the process that the remedy names.
     ///
@@ -362,11 +363,19 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
 
 fn end(process: &Process) -> Remedy {
     let pid = process.pid;
-    match process.ignores_sigterm {
-        true => Remedy::KillProcess { pid, traced: false },
-        false => Remedy::StopProcess { pid },
+    if process.ignores_sigterm {
+        Remedy::KillProcess { pid, traced: false }
+    } else if ENDED_BY_SIGINT.contains(&process.name.as_str()) {
+        Remedy::InterruptProcess { pid }
+    } else {
+        Remedy::StopProcess { pid }
     }
 }
+
+/// Servers that end at once after SIGINT, but not after SIGTERM. PostgreSQL waits for its clients
+/// (section "Shutting Down the Server" of its manual), and uWSGI starts its workers again (section
+/// "Managing the uWSGI server" of its manual).
+const ENDED_BY_SIGINT: [&str; 2] = ["postgres", "uwsgi"];
 
 fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
     let pid = process.pid;

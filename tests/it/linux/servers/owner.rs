@@ -1,9 +1,12 @@
 //! Real servers. While they run, reports name their processes. When they end, their ports are free.
 
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use portlease::{Holders, reserve_port};
+use portlease::{Holders, Reservation, reserve_port};
 
 use crate::support::program::{Program, path_of};
 use crate::support::{DEADLINE, Folder, eventually, is_root, skip, test_name};
@@ -45,7 +48,11 @@ fn holders_of(
         "{text}"
     );
     // The help names the server, not a worker of it.
-    assert!(text.contains(&format!("help: stop pid {pid},")), "{text}");
+    let stop = match program {
+        "postgres" => format!("help: stop pid {pid} with kill -INT {pid},"),
+        _ => format!("help: stop pid {pid},"),
+    };
+    assert!(text.contains(&stop), "{text}");
     assert!(server.stop(), "the server does not end\n{}", server.log());
     p.wait_until_free(DEADLINE).unwrap();
     portlease::assert_port_free(&p);
@@ -138,38 +145,96 @@ fn pythons_http_server_is_named() {
     assert!(named(&holders, pid).starts_with("python"), "{holders}");
 }
 
+/// Makes a database, and returns the command that starts PostgreSQL. PostgreSQL refuses to run as
+/// root, so it then runs as nobody.
+fn postgresql(path: &Path, port: u16, folder: &Folder) -> Command {
+    let own = |command: &str, args: &[&str]| {
+        let mut line = Command::new(if is_root() { "setpriv" } else { command });
+        if is_root() {
+            line.args(["--reuid=65534", "--regid=65534", "--clear-groups", command]);
+        }
+        line.args(args)
+            .current_dir(folder.path())
+            .stdin(Stdio::null());
+        line
+    };
+    let init = path.with_file_name("initdb");
+    let how = [
+        "--auth=trust",
+        "--username=postgres",
+        "--no-locale",
+        "--no-sync",
+        "-D",
+        "data",
+    ];
+    let made = own(init.to_str().unwrap(), &how).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let port = port.to_string();
+    own(
+        path.to_str().unwrap(),
+        &["-D", "data", "-h", "127.0.0.1", "-k", "", "-F", "-p", &port],
+    )
+}
+
 #[test]
 fn postgresql_of_another_user_is_named() {
-    let command = |path: &PathBuf, port: u16, folder: &Folder| {
-        let own = |command: &str, args: &[&str]| {
-            let mut line = Command::new(if is_root() { "setpriv" } else { command });
-            if is_root() {
-                line.args(["--reuid=65534", "--regid=65534", "--clear-groups", command]);
-            }
-            line.args(args)
-                .current_dir(folder.path())
-                .stdin(Stdio::null());
-            line
-        };
-        let init = path.with_file_name("initdb");
-        let how = [
-            "--auth=trust",
-            "--username=postgres",
-            "--no-locale",
-            "--no-sync",
-            "-D",
-            "data",
-        ];
-        let made = own(init.to_str().unwrap(), &how).output().unwrap();
-        assert!(made.status.success(), "{made:?}");
-        let port = port.to_string();
-        own(
-            path.to_str().unwrap(),
-            &["-D", "data", "-h", "127.0.0.1", "-k", "", "-F", "-p", &port],
-        )
-    };
-    let Some((pid, holders)) = holders_of(test_name!(), "postgres", 1, command) else {
+    let Some((pid, holders)) = holders_of(test_name!(), "postgres", 1, |path, port, folder| {
+        postgresql(path, port, folder)
+    }) else {
         return;
     };
     assert_eq!(named(&holders, pid), "postgres");
+}
+
+/// After SIGTERM, PostgreSQL waits until its clients disconnect.
+#[test]
+fn postgresql_with_a_client_is_stopped_as_the_remedy_says() {
+    let Some(path) = path_of("postgres") else {
+        return skip(test_name!(), "postgres is not installed");
+    };
+    let p = reserve_port();
+    let folder = Folder::new();
+    let mut command = postgresql(&path, p.port(), &folder);
+    command.current_dir(folder.path());
+    let mut server = Program::start(command, folder);
+    let pid = server.process.id();
+    p.wait_for(&mut server.process, DEADLINE).unwrap();
+    let client = eventually("the database accepts a client", DEADLINE, || {
+        client_of_postgresql(&p).map_err(|e| e.to_string())
+    });
+    let help = portlease::check_port_free(&p).unwrap_err().help().unwrap();
+    let signal = |signal: &str| {
+        let status = Command::new("kill")
+            .args([signal, &pid.to_string()])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    // The control.
+    signal("-TERM");
+    p.wait_until_free(Duration::from_millis(500)).unwrap_err();
+    assert!(
+        help.starts_with(&format!("stop pid {pid} with kill -INT {pid}, or ")),
+        "{help}"
+    );
+    signal("-INT");
+    p.wait_until_free(DEADLINE).unwrap();
+    drop(client);
+}
+
+/// Logs in, and waits until the database is ready for a query.
+fn client_of_postgresql(p: &Reservation) -> std::io::Result<TcpStream> {
+    // A start-up message of protocol 3.0, after its length in network byte order.
+    let startup = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+    let mut client = TcpStream::connect(p)?;
+    client.set_read_timeout(Some(DEADLINE))?;
+    client.write_all(&(startup.len() as u32 + 4).to_be_bytes())?;
+    client.write_all(startup)?;
+    let mut answer = Vec::new();
+    // The message ReadyForQuery: `Z`, its length 5, and the state idle.
+    while !answer.ends_with(b"Z\0\0\0\x05I") {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        answer.extend(byte);
+    }
+    Ok(client)
 }
