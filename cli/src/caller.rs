@@ -66,7 +66,7 @@ pub(crate) fn job() -> Result<u32, Failure> {
     let mut pid = std::process::id();
     for _ in 0..NESTED_CALLERS {
         match ProcessStat::of(pid) {
-            Some(stat) if JOBS.contains(&without_exe(&stat.name)) => return Ok(pid),
+            Some(stat) if is_one_of(&JOBS, &stat.name) => return Ok(pid),
             Some(stat) => pid = stat.parent,
             None => break,
         }
@@ -79,12 +79,18 @@ pub(crate) fn job() -> Result<u32, Failure> {
 }
 
 fn is_wrapper(name: &str) -> bool {
-    WRAPPERS.contains(&without_exe(name))
+    is_one_of(&WRAPPERS, name)
 }
 
-/// The name of a program without the `.exe` that it has on Windows.
-fn without_exe(name: &str) -> &str {
-    name.strip_suffix(".exe").unwrap_or(name)
+/// Returns `true` if the program has one of these names. On Windows its name also has `.exe`, and
+/// upper case counts as lower case.
+fn is_one_of(names: &[&str], program: &str) -> bool {
+    if cfg!(windows) {
+        let lower = program.to_ascii_lowercase();
+        names.contains(&lower.strip_suffix(".exe").unwrap_or(&lower))
+    } else {
+        names.contains(&program)
+    }
 }
 
 /// Returns `true` if the TEXT of `sh -c TEXT` or `cmd /c TEXT` ends with a call of `reserve`. A

@@ -35,7 +35,12 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
         if namespace.is_some() && own.is_some() && namespace != own {
             lease.set_foreign(Foreign { pid_here: None });
         }
-        if lease.record().is_none_or(runs) {
+        let is_foreign = lease.is_foreign();
+        // The pid in a record of another pid namespace names another process here, or none.
+        if lease
+            .record()
+            .is_none_or(|record| !is_foreign && runs(record))
+        {
             continue;
         }
         match socket_of(lease) {

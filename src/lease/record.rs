@@ -135,17 +135,30 @@ impl fmt::Display for Line<'_> {
         if self.0.len() <= LINE_MAX && !self.0.contains(['\\', '\n']) {
             return f.write_str(self.0);
         }
-        let escaped = self.0.replace('\\', "\\\\").replace('\n', "\\n");
-        if escaped.len() <= LINE_MAX {
-            return f.write_str(&escaped);
+        let escaped = |c: char| match c {
+            '\\' => r"\\".to_owned(),
+            '\n' => r"\n".to_owned(),
+            other => other.to_string(),
+        };
+        let text: String = self.0.chars().map(escaped).collect();
+        if text.len() <= LINE_MAX {
+            return f.write_str(&text);
         }
-        let boundary = |at: &usize| escaped.is_char_boundary(*at);
-        let head = (0..=LINE_MAX / 4).rev().find(boundary).unwrap_or(0);
+        // The cuts are between characters, so no escape sequence is split.
+        let fitting = |chars: &mut dyn Iterator<Item = char>, limit: usize| {
+            let mut left = limit;
+            let fits = |text: &String| {
+                let fits = text.len() <= left;
+                left = left.saturating_sub(text.len());
+                fits
+            };
+            chars.map(escaped).take_while(fits).collect::<Vec<_>>()
+        };
+        let head = fitting(&mut self.0.chars(), LINE_MAX / 4);
         let kept = LINE_MAX - LINE_MAX / 4 - '…'.len_utf8();
-        let tail = (escaped.len() - kept..=escaped.len())
-            .find(boundary)
-            .unwrap_or(escaped.len());
-        write!(f, "{}…{}", &escaped[..head], &escaped[tail..])
+        let mut tail = fitting(&mut self.0.chars().rev(), kept);
+        tail.reverse();
+        write!(f, "{}…{}", head.concat(), tail.concat())
     }
 }
 
@@ -235,6 +248,13 @@ mod tests {
         let bytes = longest.encode();
         let text = std::str::from_utf8(&bytes).unwrap();
         assert!(text.contains("\nend "), "{text}");
+        // No escape sequence is cut either.
+        for start in ["", "a", "ab", "abc"] {
+            let label = format!("{start}{}", "\\".repeat(400));
+            let cut = Record::decode(&Record { label, ..record() }.encode()).unwrap();
+            let rest = cut.label.trim_start_matches(start);
+            assert!(rest.chars().all(|c| c == '\\' || c == '…'), "{rest}");
+        }
     }
 
     #[test]

@@ -95,10 +95,14 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     })
 }
 
-/// Returns `true` if `PORTLEASE_DIR` is empty or a relative path. The library rejects both.
+/// Returns `true` if `PORTLEASE_DIR` is empty, a relative path, or a symbolic link that leads
+/// nowhere. The library rejects all three.
 fn is_misconfigured() -> bool {
     let folder = std::env::var_os("PORTLEASE_DIR");
-    folder.is_some_and(|folder| !Path::new(&folder).is_absolute())
+    folder.is_some_and(|folder| {
+        let folder = Path::new(&folder);
+        !folder.is_absolute() || folder.is_symlink() && folder.canonicalize().is_err()
+    })
 }
 
 fn cells(lease: &Lease, now: SystemTime) -> [String; 11] {

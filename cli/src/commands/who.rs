@@ -84,19 +84,18 @@ fn probes(endpoint: Endpoint) -> Vec<Probe> {
         Some(ip) => vec![ip],
         None => loopbacks.to_vec(),
     };
+    let requested = endpoint.ip;
     let probe = |ip: IpAddr| {
         let endpoint = Endpoint {
             ip: Some(ip),
             ..endpoint
         };
         let reachability = probe(endpoint, PROBE_TIMEOUT);
-        // A machine without IPv6 has no ::1. So an IPv6 address that this machine does not have
-        // gets no result.
-        let is_missing = matches!(
-            reachability,
-            Reachability::Failed(ErrorKind::AddrNotAvailable)
-        );
-        (!is_missing || ip.is_ipv4()).then(|| Probe {
+        // A machine without IPv6 has no ::1, so ::1 gets no result there, unless the user named it.
+        let is_missing = requested.is_none()
+            && ip.is_ipv6()
+            && reachability == Reachability::Failed(ErrorKind::AddrNotAvailable);
+        (!is_missing).then(|| Probe {
             address: Endpoint {
                 protocol: None,
                 ..endpoint
