@@ -93,9 +93,9 @@ fn bases<'a>(
         }
         (None, Some(_)) => Box::new(ports::shuffled(vec![all])),
         (None, None) => {
-            // Base numbers with all ports on one side of the ephemeral range come first. All base
-            // numbers follow, ordered by tier, because ports that are far apart can lie on both
-            // sides of the range.
+            // Base numbers with all ports on one side of the ephemeral range come first. But ports
+            // that are far apart can lie on both sides of the range. So all base numbers follow, in
+            // the order of `tiers`.
             let ranges: Vec<_> = ephemeral.outer_ranges().iter().filter_map(within).collect();
             let by_tier = tiers.flat_map(move |wanted| {
                 let tier = tier.clone();

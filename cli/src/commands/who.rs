@@ -74,7 +74,7 @@ fn takes_connections(endpoint: Endpoint) -> bool {
 }
 
 /// Connects to the address of the endpoint. If the endpoint has no address, connects to 127.0.0.1
-/// and ::1.
+/// and ::1. Returns nothing for a UDP port.
 fn probes(endpoint: Endpoint) -> Vec<Probe> {
     if !takes_connections(endpoint) {
         return Vec::new();
@@ -90,8 +90,8 @@ fn probes(endpoint: Endpoint) -> Vec<Probe> {
             ..endpoint
         };
         let reachability = probe(endpoint, PROBE_TIMEOUT);
-        // A machine without IPv6 has no ::1. So an IPv6 address that this machine does not have
-        // gets no result.
+        // On a machine without IPv6, a connect to ::1 fails with this error. So an IPv6 address
+        // with this error gets no result.
         let is_missing = matches!(
             reachability,
             Reachability::Failed(ErrorKind::AddrNotAvailable)
