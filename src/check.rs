@@ -269,8 +269,8 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 ///
 /// # Platform-specific behavior
 ///
-/// On systems whose socket table this crate cannot read, the call tries one connection, for at most
-/// 100 ms.
+/// On systems whose socket table this crate cannot read, the call tries a TCP connection for at
+/// most 100 ms, to 127.0.0.1 if the operand has no address. For a UDP port it fails there.
 pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     only(check_each_port_listening([port]))
 }
@@ -323,12 +323,12 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 }
 
 /// Checks that the process `pid`, or a process that it started, listens on the port. No other
-/// process may listen on the same address or on an overlapping wildcard address. A process listens
-/// if it has a TCP socket that would accept a connection, or a bound UDP socket without a peer. A
-/// reservation alone does not count.
+/// process may listen on the same address, or on one that overlaps it (a wildcard overlaps each of
+/// its addresses). A process listens if it has a TCP socket that would accept a connection, or a
+/// bound UDP socket without a peer. A reservation alone does not count.
 ///
 /// Two processes that set SO_REUSEPORT can listen on one address, and Linux gives some of the
-/// clients to each of them. So the call fails if a second process listens.
+/// clients to each of them. So the call fails if another process listens on an overlapping address.
 ///
 /// ```
 /// let p = portlease::reserve_port();

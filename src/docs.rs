@@ -1,5 +1,5 @@
-//! Pages beside the reference: what is promised, how it works, what was run on which system, the
-//! command, test frameworks, other crates, and figures.
+//! Pages beside the API reference: what is guaranteed, how it works, which systems were tested, the
+//! command, test frameworks, other crates, and measurements.
 
 // Each page defines its links to other pages and to pictures as file names. If a link is defined
 // twice, rustdoc uses the first definition. So the definitions below come before the page.

@@ -51,7 +51,6 @@ pub fn endpoint(bytes: &[u8]) {
 
 /// Checks that a decoded record prints on one line, and that an ended record decodes to `None`.
 /// Encoding can shorten long texts. Encoding the shortened record again must change nothing.
-/// `tests/it/lock_folder/record.rs` tests that no bytes make a lease live: only the lock does.
 pub fn record(bytes: &[u8]) {
     let record = Record::decode(bytes);
     if let Some(record) = &record {
@@ -331,8 +330,8 @@ pub fn ports(bytes: &[u8]) {
     }
 }
 
-/// The parsers of port ranges, as Linux settings, sysctl(8) and netsh print them, return no empty
-/// range.
+/// Linux settings, sysctl(8) and netsh print port ranges. The parsers of these texts return no
+/// empty range.
 pub fn settings(bytes: &[u8]) {
     for range in ports::every_range_in(&String::from_utf8_lossy(bytes)) {
         assert!(!range.is_empty(), "{range:?}");

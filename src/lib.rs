@@ -52,7 +52,8 @@
 //! | one number for TCP and UDP | [`ReserveOptions::tcp_and_udp`] |
 //! | a port for a server without SO_REUSEADDR | [`ReserveOptions::reuse_addr`] |
 //! | several exact numbers, all or none | [`ReserveOptions::ports`] |
-//! | an exact number, a range, a block, a queue for a fixed number | [`ReserveOptions`] |
+//! | an exact number, a range, a block | [`ReserveOptions`] |
+//! | to wait until an exact number is released | [`ReserveOptions::wait`] |
 //! | the same number run after run, with nothing stored | [`ReserveOptions::named`] |
 //! | numbers at fixed distances, an even-odd pair | [`reserve_offsets`][4], [`aligned`][5] |
 //! | a number alone, until the process exits | [`Reservation::leak`] |
@@ -86,7 +87,7 @@
 //! are bound when the call returns. From then on no other process can bind their address. This
 //! holds on every system, but Windows does not support `pass_to`.
 //!
-//! A number for which you have no such socket is promised in one of three grades.
+//! As long as you have only the number, the promise has one of three grades.
 //! [`Reservation::guarantee`] returns the grade:
 //!
 //! - **[`Kernel`](Guarantee::Kernel)**, for TCP on Linux. The crate holds a claim: a socket that is
@@ -98,14 +99,15 @@
 //!   and no process that uses this crate takes it. The processes that share the lock folder keep
 //!   this promise. On Linux all processes of the network namespace that use this crate keep it,
 //!   even with different lock folders.
-//! - **[`BestEffort`](Guarantee::BestEffort)**, if the kernel's ephemeral range leaves no other
-//!   number or is unknown, or if an ephemeral number was requested. No process that uses this crate
-//!   takes the number, but the kernel may assign it to another socket.
+//! - **[`BestEffort`](Guarantee::BestEffort)**, instead of `Cooperative`, if an ephemeral number
+//!   was requested, or if no number outside the kernel's ephemeral range is left, or if that range
+//!   is unknown. No process that uses this crate takes the number, but the kernel may assign it to
+//!   another socket.
 //!
-//! No grade promises that the kernel refuses another process that binds this very number with
-//! SO_REUSEADDR before your server listens. A server that sets neither SO_REUSEADDR nor
-//! SO_REUSEPORT cannot bind a `Kernel` number. Reserve with
-//! [`reuse_addr(false)`](ReserveOptions::reuse_addr) for such a server.
+//! In every grade, another process can take the number before your server listens, if it binds this
+//! very number with SO_REUSEADDR. A server that sets neither SO_REUSEADDR nor SO_REUSEPORT cannot
+//! bind a `Kernel` number. Reserve with [`reuse_addr(false)`](ReserveOptions::reuse_addr) for such
+//! a server.
 //!
 //! The page [`docs::guarantees`] has every promise with the tests that attack it, what is not
 //! promised, how long calls retry, and what happens if the process dies. The page
@@ -114,14 +116,14 @@
 //! # Test isolation
 //!
 //! Reservations exclude each other among threads, processes, users and containers that share a
-//! network namespace. On Windows each user has a lock folder by default, so reservations of two
-//! users do not exclude each other. Processes with different values of `PORTLEASE_DIR` do not see
-//! each other's leases. Tests need no common set-up, and run in parallel under `cargo test` and
-//! `cargo nextest run`.
+//! network namespace. Exception: on Windows each user has a lock folder by default, so reservations
+//! of two users do not exclude each other. Processes with different values of `PORTLEASE_DIR` do
+//! not see each other's leases. Tests need no common set-up, and run in parallel under `cargo test`
+//! and `cargo nextest run`.
 //!
 //! If another crate tries number after number with SO_REUSEADDR, it can take a reserved number
-//! until your server listens. Tests that share more than a port, such as a database, need more than
-//! this crate.
+//! until your server listens. This crate keeps only ports apart. Tests that share, for example, a
+//! database need another tool too.
 //!
 //! If the process dies, the kernel releases its ports, and nothing has to be cleaned up. A panic
 //! drops the reservation, and so releases the port too. With `PORTLEASE_ON_LEAK=panic` or

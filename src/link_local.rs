@@ -64,9 +64,9 @@ pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
 /// with scope id 0, returns one for each interface that has the address. For a link-local multicast
 /// address with scope id 0, returns one for each interface that has an IPv6 address.
 ///
-/// This crate lists the interfaces on Linux only, from `/proc`. On other systems, without `/proc`,
-/// and for an address that no interface has, the scope id stays 0. The kernel then refuses the bind
-/// or the connection.
+/// This crate lists the interfaces on Linux only, from `/proc`. The scope id stays 0 in three
+/// cases: on other systems, on Linux without `/proc`, and for an address that no interface has. The
+/// kernel then refuses the bind or the connection.
 pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<SocketAddr> {
     let IpAddr::V6(ip) = ip else {
         return vec![SocketAddr::new(ip, number)];

@@ -48,8 +48,8 @@ impl Namespace {
 
 #[cfg(target_os = "linux")]
 fn read() -> Namespace {
-    // Reads the namespace of the thread, not of the process. A socket belongs to the namespace of
-    // the thread that creates it.
+    // Reads the namespace of the thread, not of the process, because a socket belongs to the
+    // namespace of the thread that creates it.
     Namespace(proc_fs::namespace("/proc/thread-self/ns/net").unwrap_or(0))
 }
 

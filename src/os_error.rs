@@ -24,8 +24,8 @@ pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }
 
-/// Says which limit caused an error for which [`is_out_of_descriptors`] is true, and what to do
-/// about it.
+/// Says which limit was reached, and what to do about it. Pass only an error for which
+/// [`is_out_of_descriptors`] returns `true`.
 pub(crate) fn descriptor_limit(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         _ if cfg!(windows) => "this process has opened too many sockets (close some)",

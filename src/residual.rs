@@ -18,7 +18,7 @@ use crate::sockets::{self, PortTables, Row, ScanDepth};
 /// several owners, the one with the shortest retry limit counts.
 ///
 /// Sockets that were closed since the bind do not count. If all sockets were closed, the result is
-/// `Unknown`, so that the caller retries. On Windows, and if the processes cannot be read, the
+/// `Unknown`, so that the caller retries. On Windows, and if the search for the owners fails, the
 /// result is always `Process`.
 pub(crate) fn owner_of_sockets(rows: Vec<Row>) -> ResidualOwner {
     let owners = owner_of_each(&[rows]);
@@ -50,7 +50,7 @@ fn owner_of_each_at(ports: &[Vec<Row>], depth: ScanDepth) -> Vec<ResidualOwner> 
 }
 
 /// The owner of the port's abstract Unix socket name. Returns `Process`, which ends the retries, if
-/// the owner cannot be found.
+/// the Unix sockets cannot be read.
 pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
     match name(port) {
         Ok(row) => owner_of_sockets(row.into_iter().collect()),

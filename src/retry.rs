@@ -321,8 +321,8 @@ pub(crate) fn block_for(pause: Duration) {
 }
 
 /// A self-test checks whether the kernel keeps claims (bound sockets of this crate). If this many
-/// self-tests in a row fail, this process makes no claims in the network namespace. Another process
-/// that scans ports can disturb one test, but hardly three.
+/// tests in a row find that it does not, this process makes no claims in the network namespace.
+/// Another process that scans ports can disturb one test, but hardly three.
 pub(crate) const SELF_TESTS: usize = 3;
 
 /// How many non-ephemeral numbers a self-test of the kernel tries if the ephemeral range is small
@@ -335,8 +335,8 @@ pub(crate) const SELF_TEST_NUMBERS: usize = 64;
 pub(crate) const KERNEL_PICKS: usize = 32;
 
 /// If the ephemeral range has fewer numbers than this, an automatic pick tries the non-ephemeral
-/// numbers first: the claims of a parallel test suite would take a large part of the range from
-/// outgoing connections. The default range of Linux has 28,232 numbers.
+/// numbers first. Otherwise the claims of a parallel test suite would take a large part of the
+/// range from outgoing connections. The default range of Linux has 28,232 numbers.
 pub(crate) const SMALL_RANGE: usize = 512;
 
 /// How many random ephemeral numbers an automatic pick tries to claim at most. If all are refused,
@@ -349,16 +349,16 @@ pub(crate) const RANDOM_PICKS: usize = 1024;
 pub(crate) const SCARCE_AFTER: u32 = 64;
 
 /// `bind(…, 0)` searches one half of the ephemeral range first (the odd or the even numbers). If
-/// this process finds that half used up, it assumes for this time that the half stays used up. The
-/// next test can cost a bind of 1.5 ms, which is little once per second.
+/// this process finds that half used up, it chooses numbers itself for this time. The next
+/// `bind(…, 0)` after that can take 1.5 ms.
 pub(crate) const PARITY_VALID_FOR: Duration = Duration::from_secs(1);
 
 /// A failed check of at most this many busy ports also searches for another loopback address to
 /// offer. The search binds each port again, which takes about 100 us.
 pub(crate) const PORTS_WITH_OTHER_ADDRESS: usize = 8;
 
-/// How long an automatic pick uses the ephemeral range that this process has read. A read takes 2
-/// us, which matters only to a process that picks many ports in a row.
+/// How long a pick by `bind(…, 0)` uses the ephemeral range that this process has read. A read
+/// takes 2 us, which matters only to a process that picks many ports in a row.
 pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 
 /// If a `bind(…, 0)` takes longer than this, it walked a used-up half of the ephemeral range, or
@@ -366,8 +366,8 @@ pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 /// times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
-/// How many ephemeral numbers an automatic pick without a range tries at most if it never lets the
-/// kernel choose, for example for UDP. Each try costs tens of microseconds.
+/// How many ephemeral numbers an automatic pick tries at most if it has no range and the kernel
+/// does not choose the number, for example for UDP. Each try costs tens of microseconds.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
 /// How many numbers, or blocks, an automatic pick tries in a second pass, if the first pass fails.
@@ -383,8 +383,8 @@ pub(crate) const NUMBERS_OF_NAME: usize = 256;
 /// cached socket keeps its namespace alive.
 pub(crate) const NAMESPACES_KEPT: usize = 8;
 
-/// A call usually repeats a pick that failed after at most this many numbers: sockets that were
-/// released a moment ago may explain all of the refusals.
+/// A call usually repeats a pick that failed after at most this many numbers, because sockets that
+/// were released a moment ago may explain all of the refusals.
 pub(crate) const FEW_NUMBERS: usize = 64;
 
 /// How many times to open a lock file or a record file at most. The file is opened again if another

@@ -33,12 +33,11 @@
 //!
 //! # Listeners of the standard library
 //!
-//! [`Reservation::listen`] returns a blocking listener, as the standard library does. tokio's
-//! `from_std` does not make the listener non-blocking. `accept` then blocks the runtime's thread
-//! until a client connects (in debug builds of recent tokio releases, `from_std` panics instead, on
-//! Unix). Call `set_nonblocking(true)` before `from_std`.
-//! [`listen_tokio`](Reservation::listen_tokio) and
-//! [`udp_socket_tokio`](Reservation::udp_socket_tokio) call it for you.
+//! [`Reservation::listen`] returns a blocking listener, as the standard library does. Call
+//! `set_nonblocking(true)` before tokio's `from_std`. Otherwise the listener stays blocking, and
+//! `accept` blocks the runtime's thread until a client connects. On Unix, debug builds of recent
+//! tokio releases panic in `from_std` instead. [`listen_tokio`](Reservation::listen_tokio) and
+//! [`udp_socket_tokio`](Reservation::udp_socket_tokio) call `set_nonblocking` for you.
 //!
 //! # Child processes
 //!

@@ -31,10 +31,10 @@ pub use steady::wait_until_all_listening;
 /// counts its connections sees none. A listener of any process counts. [`wait_until_held_by`] waits
 /// for the listener of one process.
 ///
-/// If no socket listens on a TCP port when the time is up, a packet filter may still redirect its
-/// connections. So the report tries a connection to the address of the operand. If the operand
-/// names no address, the report tries 127.0.0.1 and ::1. If an address accepts, the report tries a
-/// second connection to that address.
+/// If no socket listens on a TCP port when the time is up, the report tries a connection, because a
+/// packet filter may redirect it. The report connects to the address of the operand or, if the
+/// operand names no address, to 127.0.0.1 and ::1. If an address accepts, the report connects to it
+/// a second time.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even a server that is a task. `portlease::tokio` has a wait that does not block (feature
@@ -73,7 +73,7 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// [`Reservation::wait_for_pid`] does the same for a reservation.
 ///
 /// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, because `pid` may
-/// have left a daemon that listens a moment later. The wait then fails.
+/// have left a daemon that listens a moment later. If still no listener counts, the wait fails.
 ///
 /// A listener of another process does not count, such as a server of an earlier run or of a
 /// parallel test. The wait goes on, and its error names that process. A listener whose owner cannot
@@ -83,9 +83,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// left. A daemon is a process that started after `pid` and whose parent has ended. While `pid`
 /// runs, a daemon counts only if it is in the process group or session of `pid`.
 ///
-/// On Linux a subreaper (prctl(2)) can adopt the daemon. The adopter may be the calling process, or
-/// an ancestor of it in the same session. The daemon then counts only if the leader of its process
-/// group or session is `pid` or has ended, as after a double fork.
+/// On Linux a subreaper (prctl(2)) can adopt the daemon. If the subreaper is the calling process or
+/// an ancestor of it in the same session, the rule is stricter. The daemon then counts only if the
+/// leader of its process group or session is `pid` or has ended, as after a double fork.
 ///
 /// ```
 /// use std::time::Duration;
@@ -151,9 +151,9 @@ pub fn wait_until_all_held_by<P: ToEndpoint>(
 /// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): the server
 /// is gone, and no connection of a client keeps a server from binding.
 ///
-/// The wait polls the socket table and the reservations. It tries a bind only if neither shows that
-/// the port is in use, and when the time is up. On a system without a socket table each poll tries
-/// a bind, unless a reservation blocks the port.
+/// The wait polls the socket table and the reservations. It tries a bind only in two cases: if
+/// neither of them shows that the port is in use, or if the time is up. On a system without a
+/// socket table each poll tries a bind, unless a reservation blocks the port.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even a server that is a task. `portlease::tokio` has a wait that does not block (feature
@@ -244,10 +244,10 @@ impl Reservation {
     /// Waits until the child, or a process that it started, listens on [`addr`](Reservation::addr).
     /// [`wait_until_held_by`] says which listeners count.
     ///
-    /// If the child ends with a failure and no listener counts, the wait fails at once. After a
-    /// failure, a daemon counts only in the process group or session of the child. After any other
-    /// end of the child, the wait goes on for at most 500 ms before it fails, because a daemon may
-    /// listen a moment later.
+    /// If the child ends with a failure, the wait fails at once unless a listener counts. A daemon
+    /// then counts only if it is in the process group or session of the child. If the child ends
+    /// without a failure, the wait goes on for at most 500 ms, because a daemon may listen a moment
+    /// later. If still no listener counts, the wait fails.
     ///
     /// ```
     /// # #[cfg(unix)] {

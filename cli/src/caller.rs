@@ -1,5 +1,5 @@
-//! Finds the process for which `reserve` holds the ports: its caller, such as a shell, or with
-//! `--pid job` the process that runs the CI job.
+//! Finds the process for which `reserve` holds the ports. By default, that is the caller of
+//! `reserve`, such as a shell. With `--pid job`, it is the process that runs the CI job.
 
 use crate::failure::Failure;
 use crate::limits::NESTED_CALLERS;
@@ -56,8 +56,8 @@ const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
 pub(crate) struct Caller {
     pub(crate) pid: u32,
     pub(crate) name: String,
-    /// `true` if the process may end before the numbers are used, so that the ports are released
-    /// too early. Such a process only wraps this call, or passes the numbers to its own caller.
+    /// `true` if the process may end, and so release the ports, before the numbers are used. Such a
+    /// process only wraps `reserve`, or passes the numbers to its own caller.
     pub(crate) is_brief: bool,
 }
 
@@ -94,7 +94,7 @@ fn is_one_of(names: &[&str], program: &str) -> bool {
 }
 
 /// Returns `true` if the TEXT of `sh -c TEXT` or `cmd /c TEXT` ends with a call of `reserve`. A
-/// pipe, a redirection, or `||` with a command for a failure may follow the call.
+/// pipe, a redirection, or `|| COMMAND` may follow the call.
 #[cfg(any(target_os = "linux", windows))]
 fn ends_with_this_call(text: &str) -> bool {
     let Some((_, rest)) = text.rsplit_once("reserve") else {

@@ -29,8 +29,8 @@ impl Condition {
         }
     }
 
-    /// The facts about a check of this condition that the help lines of its report depend on.
-    /// `waited` says whether the check follows a wait.
+    /// The facts that select the help lines in the report of a check. `waited` says whether the
+    /// check follows a wait.
     pub(crate) fn asked(self, waited: bool) -> Asked {
         Asked {
             waited,
@@ -68,9 +68,9 @@ impl Condition {
         }
     }
 
-    /// Waits for the port at `index`. With [`Condition::HeldBy`], waits for all `endpoints`. A
-    /// report can say that the process listens on another port, and must not name one of the
-    /// `endpoints` there.
+    /// Waits for the port at `index`. Exception: with [`Condition::HeldBy`], waits for all
+    /// `endpoints`, because the report of a wait for one port can name another of them as the wrong
+    /// port.
     pub(crate) fn wait_among(
         self,
         endpoints: &[Endpoint],

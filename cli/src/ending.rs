@@ -112,8 +112,8 @@ impl Ending {
     }
 }
 
-/// Sends SIGTERM to all targets, and then waits for each of them. A target that has not ended
-/// `timeout` after SIGTERM gets SIGKILL.
+/// Sends SIGTERM to all targets, and then waits for each of them. A target that does not end within
+/// `timeout` gets SIGKILL.
 pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, Ending)> {
     let sent = Instant::now();
     let mut all: Vec<(Target, io::Result<bool>)> = Vec::with_capacity(targets.len());

@@ -7,7 +7,7 @@ use crate::exit;
 use crate::output::remedy::Asked;
 use crate::text::os_message;
 
-/// A failure that ends the command: the error for stderr, and the exit code.
+/// The error for stderr, and the exit code if the command ends with this failure.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
@@ -66,7 +66,7 @@ impl Failure {
     }
 }
 
-/// Prints the error in one line, without the facts and remedies of a diagnosis.
+/// Prints the error without the facts and remedies of a diagnosis.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {

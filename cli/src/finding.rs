@@ -16,8 +16,8 @@ pub(crate) struct Finding {
     /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
     pub(crate) asked: Asked,
-    /// Why leftover connections let only a server that sets SO_REUSEADDR bind the free port. `None`
-    /// if no such connection is left, if the port is reserved, or if this was not checked.
+    /// The report on connections that keep a server without SO_REUSEADDR from binding the free
+    /// port. `None` if there are none, if the port is reserved, or if this was not checked.
     pub(crate) needs_reuse_addr: Option<Diagnosis>,
 }
 
@@ -92,8 +92,8 @@ fn has_only_connections(problem: &Diagnosis) -> bool {
 }
 
 /// Replaces `problem`, the report of a check, by the report of a wait. Only a wait tries to
-/// connect, so only its report says whether a packet filter redirects the port. Returns `None` if a
-/// server began to listen after the check.
+/// connect, so only its report says whether a packet filter redirects the port. Keeps `problem` if
+/// the port could not be checked. Returns `None` if a server began to listen after the check.
 fn after_wait(endpoint: Endpoint, problem: Diagnosis) -> Option<Diagnosis> {
     if !problem.could_tell() {
         return Some(problem);

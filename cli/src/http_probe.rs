@@ -149,9 +149,9 @@ impl HttpProbe {
         }
     }
 
-    /// Sends the request to `address`. `name` is the endpoint that the user named, if that endpoint
-    /// has an address. Reports print `name`, because `address` would show an interface only by its
-    /// index.
+    /// Sends the request to `address`. `name` is the endpoint that the user named, or `None` if
+    /// that endpoint has no address. Reports print `name` if there is one, because `address` would
+    /// show an interface only by its index.
     fn ask_address(
         &self,
         address: SocketAddr,

@@ -21,8 +21,8 @@ use crate::text::escape;
 pub(crate) struct Unanswered {
     pub(crate) endpoint: Endpoint,
     pub(crate) probe: HttpProbe,
-    /// Why the last attempt failed. If the timeout of the wait cuts an attempt short, the problem
-    /// of an earlier attempt stays.
+    /// Why the last attempt failed. Exception: an attempt that the timeout of the wait cut short
+    /// does not replace an earlier problem.
     pub(crate) problem: String,
     /// Whether `problem` comes from an attempt.
     is_sent: bool,
@@ -72,12 +72,13 @@ impl Unanswered {
 pub(crate) enum Obstacle {
     /// No server listens where the request was sent.
     NoListener(Box<Finding>),
-    /// The processes that listen do not run: each is suspended, stopped by a debugger or frozen.
+    /// The processes that listen do not run: all are suspended, all are stopped by a debugger, or
+    /// all are frozen.
     Halted { cause: String, help: String },
 }
 
 impl Obstacle {
-    /// Looks for the obstacle on a port whose request has failed.
+    /// Finds out why a request to the endpoint failed. `None` if the sockets do not show it.
     pub(crate) fn find(endpoint: Endpoint) -> Option<Obstacle> {
         let finding = Finding::new(endpoint, Condition::Listening, true);
         if finding.problem.is_some() {
@@ -131,7 +132,8 @@ impl Obstacle {
     }
 }
 
-/// Returns [`Obstacle::Halted`] if no visible process that listens on the endpoint runs.
+/// Returns [`Obstacle::Halted`] if all visible processes that listen on the endpoint are halted in
+/// the same way.
 fn halted(endpoint: Endpoint) -> Option<Obstacle> {
     let holders = who_holds(endpoint).ok()?;
     let listeners = || holders.iter().filter(|holder| holder.is_server());

@@ -37,7 +37,7 @@ struct Answer {
     left: Option<Vec<HolderRow>>,
 }
 
-/// How `run` ended a process that the command left, as an object of the JSON output.
+/// Whether and how `run` ended a process that the command left, as an object of the JSON output.
 #[derive(Debug, Serialize)]
 struct EndingRow {
     pid: u32,
@@ -135,8 +135,8 @@ impl LeakCheck {
     }
 
     /// The server sockets of descendants of this process: all TCP listeners, and the UDP sockets on
-    /// the ports in `udp`. Sockets that existed before the command do not count. The command's
-    /// daemons are descendants too, because this process adopts them.
+    /// the ports in `udp`. TCP listeners that existed before the command do not count. The
+    /// command's daemons are descendants too, because this process adopts them.
     fn scan(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let mut found: Vec<Holder> = listeners()?.into_iter().collect();
         for endpoint in udp {

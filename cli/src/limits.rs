@@ -16,9 +16,9 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// number of ports. A check takes about 20 us, so a further thread saves time only for many checks.
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
-/// The maximum number of ports that a wait checks with one call to the library. The search for a
-/// failing port ends with the call that finds one. Each further failing port in that call costs
-/// about 100 us.
+/// The maximum number of ports that a wait checks with one call to the library. The call diagnoses
+/// every port that fails, at about 100 us each. A search for the first such port needs only one
+/// diagnosis.
 pub(crate) const PORTS_PER_STEP: usize = 1024;
 
 /// The maximum number of ports that a failed `wait` reports with their holders. `wait` only counts
@@ -28,10 +28,10 @@ pub(crate) const WAIT_REPORTS: usize = 10;
 /// How many ports the note of a wait names. The note only counts the other ports.
 pub(crate) const PORTS_IN_SUMMARY: usize = 4;
 
-/// How long a failed `wait` searches for further ports to report. The search goes on after this
-/// time if at most [`PORTS_PER_THREAD`] ports are left, or if no port to report was found yet.
-/// `Finding::all` uses the same limit twice after a wait: for the retries of its check, and for its
-/// calls of `after_wait`.
+/// How long a failed `wait` searches for ports to report. Exception: the search goes on if at most
+/// [`PORTS_PER_THREAD`] ports are left, or if it has found no port yet. After a wait,
+/// `Finding::all` retries its check for up to this time, and then calls `after_wait` for up to this
+/// time.
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// The timeout of `who --probe`. A host that accepts or refuses the connection usually answers
@@ -73,7 +73,7 @@ pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
 pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 
 /// The timeout of one HTTP request of `wait --http` or `run --http`. A server that is still
-/// starting may never answer a request, and yet answer the next one.
+/// starting may leave one request unanswered, and answer the next one.
 pub(crate) const HTTP_ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a wait for HTTP waits for an answer of 127.0.0.1 before it sends the request to ::1
@@ -94,7 +94,8 @@ pub(crate) const LEAK_GRACE: Duration = Duration::from_millis(500);
 pub(crate) const LEAK_POLL: Duration = Duration::from_millis(10);
 
 /// The maximum number of rounds in which `run --leaks=stop` ends processes. The second round finds
-/// workers that outlived their server. A supervisor could start a server again in every round.
+/// workers that outlived their server. Without a limit, a supervisor that starts a server again
+/// after every round would keep `run` busy.
 pub(crate) const LEAK_STOP_ROUNDS: usize = 3;
 
 /// How often to check whether a command and the processes that it started have ended after SIGTERM
@@ -124,8 +125,8 @@ pub(crate) const PIPE_RETRY_DELAY: Duration = Duration::from_millis(20);
 #[cfg(windows)]
 pub(crate) const INHERITED_HANDLES: usize = 16_384;
 
-/// The maximum length of a request of `release` or `list`, and of the line that a keeper answers on
-/// Windows. An endpoint is far shorter.
+/// The maximum length of a request of `release` or `list`. An endpoint is far shorter. On Windows,
+/// also the maximum length of a keeper's answer.
 pub(crate) const RELEASE_LINE_BYTES: usize = 100;
 
 /// The maximum length of a keeper's answer, which can list many ports.
@@ -145,8 +146,8 @@ pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// thread becomes available.
 pub(crate) const SERVE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The size of the stack of each thread of `serve`. Each reservation has a thread, which makes the
-/// reservation and then waits for a process to end.
+/// The size of the stack of each thread of `serve`. It is small, because each reservation keeps a
+/// thread until the process that asked for the port ends.
 pub(crate) const SERVE_STACK_BYTES: usize = 256 * 1024;
 
 /// The timeout of one system call in a thread that waits for a process to end. After the timeout
@@ -157,8 +158,8 @@ pub(crate) const PROCESS_END_POLL: Duration = Duration::from_secs(3600);
 /// longer than this.
 pub(crate) const PORT_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a connect to a port server is repeated after "connection refused". A server refuses
-/// connects for a moment: it binds its address before it listens.
+/// How long a connect to a port server is repeated after "connection refused". A server that is
+/// starting binds its address before it listens, and refuses connects until it listens.
 #[cfg(unix)]
 pub(crate) const SERVER_START_LIMIT: Duration = Duration::from_millis(100);
 
@@ -184,19 +185,20 @@ pub(crate) const NESTED_CALLERS: usize = 64;
 pub(crate) const TIMER_STEP: Duration = Duration::from_millis(1);
 
 /// If at most this number of ports fail, `check` prints the remedies below each port. If more fail,
-/// `check` prints all remedies in one line at the end.
+/// `check` prints one line of remedies at the end. Exception: with `-v`, the remedies are always
+/// below each port.
 pub(crate) const HELP_PER_PORT: usize = 3;
 
 /// `run` records at most this number of characters of its command, for reports.
 pub(crate) const COMMAND_CHARS: usize = 80;
 
-/// All code of the command calls this function to sleep.
+/// The only sleep of the command. A test rejects a sleep in any other file.
 pub(crate) fn sleep(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-/// The time that is left of `limit` after `started`. It is rounded up to whole milliseconds,
-/// because reports show milliseconds.
+/// The time that is left of a `limit` that began at `started`. It is rounded up to whole
+/// milliseconds, because reports show milliseconds.
 pub(crate) fn remaining(limit: Duration, started: Instant) -> Duration {
     let micros = limit.saturating_sub(started.elapsed()).as_micros();
     Duration::from_millis(u64::try_from(micros.div_ceil(1000)).unwrap_or(u64::MAX))

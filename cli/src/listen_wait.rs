@@ -21,7 +21,7 @@ const AFTER_WAIT: Asked = Asked {
     reserves: false,
 };
 
-/// The channel to a thread that waits until the command listens on all ports, and has answered the
+/// The channel to a thread. The thread waits until the command listens on all ports and answers the
 /// requests of `--http`.
 #[derive(Debug)]
 pub(crate) struct ListenWait {
@@ -31,9 +31,9 @@ pub(crate) struct ListenWait {
 }
 
 impl ListenWait {
-    /// Returns the wait if its thread has sent no result yet, and `None` afterwards. If the command
-    /// does not listen or answer in time, ends its process `pid` and all processes that it started,
-    /// and fails.
+    /// Returns the wait if its thread has sent no result yet, and `None` afterwards. Exception: if
+    /// the command does not listen or answer in time, this function ends the command's process
+    /// `pid` and all processes that the command started, and fails.
     pub(crate) fn poll(self, console: &Console, pid: u32) -> Result<Option<ListenWait>, Failure> {
         match self.listened.try_recv() {
             Ok(Ok(after)) => {
@@ -64,7 +64,8 @@ impl ListenWait {
     }
 }
 
-/// Reports a command that ended before it listened. If such a command returned 0, `run` fails.
+/// Reports a command that ended before it listened. Fails if such a command returned 0. In all
+/// other cases, returns the status of the command.
 pub(crate) fn after_end(
     console: &Console,
     status: ExitStatus,

@@ -1,8 +1,8 @@
 //! `portlease`: checks ports, and reserves them for servers in any language.
 //!
-//! The command uses only the public API of the library. It prints answers on stdout, and everything
-//! else on stderr. `run` prints its JSON answer on stderr, because its stdout belongs to the
-//! command that it runs.
+//! This program uses only the public API of the library. It prints answers on stdout, and
+//! everything else on stderr. Exception: `run` prints its JSON answer on stderr, because the
+//! command that it runs uses stdout.
 
 mod args;
 mod caller;

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use crate::ffi::pipes::{self, OwnerOnly};
 use crate::limits::{PIPE_RETRY_DELAY, sleep};
 
-/// Windows returns this error while every instance of the pipe has a client, until the server
-/// creates the next instance.
+/// Windows returns this error to a client if every instance of the pipe already has a client.
 const ERROR_PIPE_BUSY: i32 = 231;
 
 /// With this flag, the server learns which user the client is, but cannot act as that user.
@@ -115,8 +114,8 @@ fn within<T: Send + 'static>(
     match receiver.recv_timeout(timeout) {
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => {
-            // `interrupt` fails if the thread has just finished, or does not wait yet. A thread
-            // that begins to wait later waits until the other side disconnects.
+            // `interrupt` fails if the call has just ended or has not begun. A call that begins
+            // later ends at the latest when the other side disconnects.
             let _interrupted = pipes::interrupt(&thread);
             Err(io::ErrorKind::TimedOut.into())
         }

@@ -1,4 +1,4 @@
-//! [`NumberArgs`]: the options of `run` and `reserve` that restrict which numbers are chosen.
+//! [`NumberArgs`]: the options of `run` and `reserve` for the choice of numbers and protocols.
 
 use std::fmt;
 use std::str::FromStr;
@@ -62,8 +62,8 @@ impl NumberArgs {
         (low..=high).filter(move |number| number.is_multiple_of(multiple) && !is_excluded(number))
     }
 
-    /// The first given option that influences which number is chosen. Such an option cannot apply
-    /// to a port server, which chooses the numbers itself.
+    /// Returns one option with which the user influences the choice of numbers, or `None`. Such an
+    /// option cannot apply to a port server, which chooses the numbers itself.
     pub(crate) fn chooses(&self) -> Option<&'static str> {
         match self {
             NumberArgs { range: Some(_), .. } => Some("--range"),

@@ -13,7 +13,8 @@ use linux as system;
 use others as system;
 
 /// Makes this process the parent of each descendant whose own parent ends. Otherwise pid 1 would
-/// usually adopt a daemon, and nothing would show which command started the daemon.
+/// usually adopt a daemon, and nothing would show which command started the daemon. Fails on
+/// systems other than Linux.
 pub(crate) fn adopt() -> Result<(), Failure> {
     system::adopt()
 }

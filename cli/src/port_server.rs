@@ -35,8 +35,9 @@ impl Granted {
         }
     }
 
-    /// Releases a port that this process reserved. Fails if a process still listens on the port, or
-    /// if reading the socket table fails. Does nothing for a port that the port server holds.
+    /// Releases a port that this process reserved. After the release, fails if a process still
+    /// listens on the port, or if the socket table cannot be read. Does nothing for a port that the
+    /// port server holds.
     pub(crate) fn release(self) -> portlease::Result<()> {
         match self {
             Granted::Reserved(reservation) => reservation.release(),
@@ -83,8 +84,8 @@ impl PortServer {
         })
     }
 
-    /// Reserves a number that the server grants. `portlease serve` itself holds a reservation until
-    /// the process `pid` ends, so this function makes none.
+    /// Reserves a number that the server grants. Exception: if the server is `portlease serve`, it
+    /// has already reserved the number for the process `pid`.
     ///
     /// Most other servers only remember their grants, so any program can bind a granted number. If
     /// the number is in use, this function requests another one, up to [`PORT_SERVER_ATTEMPTS`]

@@ -88,8 +88,8 @@ fn unique(endpoints: impl Iterator<Item = Endpoint>) -> Vec<Endpoint> {
 
 /// Parses a range such as `127.0.0.1:8000-8010/udp`. Returns `None` if the text is not a range.
 fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, InvalidPort> {
-    // `docker ps` prints a mapping such as `0.0.0.0:8000-8002->80-82/tcp`. The error names the
-    // ports of this machine in the mapping.
+    // `docker ps` prints a mapping such as `0.0.0.0:8000-8002->80-82/tcp`. The error suggests its
+    // first part, the ports of this machine.
     if let Some((host, container)) = item.split_once("->") {
         let protocol = container.find('/').map_or("", |at| &container[at..]);
         let ports = format!("{host}{protocol}");
@@ -100,8 +100,8 @@ fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use
             )));
         }
     }
-    // The parser of endpoints rejects a pasted URL or mapping. If the text contains an endpoint,
-    // the error of the parser names it.
+    // Leaves a pasted URL or mapping to the parser of endpoints, which rejects it. The error of the
+    // parser names the endpoint in the text, if there is one.
     if item.contains("://") || item.contains("->") {
         return Ok(None);
     }

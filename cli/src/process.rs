@@ -1,4 +1,4 @@
-//! [`ProcessHandle`]: waits for a process to end, and ends it. A handle distinguishes the process
+//! [`ProcessHandle`]: waits for a process to end, or ends it. A handle distinguishes the process
 //! from a later one with the same id.
 
 use std::io;

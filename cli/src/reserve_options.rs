@@ -28,9 +28,8 @@ pub(crate) fn reserve_options(
     }
 }
 
-/// Fails if the user restricts the choice of numbers while the port server of `PORTSERVER_ADDRESS`
-/// chooses them. `further` names an option outside of `numbers` with which the user restricts the
-/// choice too.
+/// Fails if an option influences the choice of numbers, but the port server of `PORTSERVER_ADDRESS`
+/// chooses them. `further` names such an option that is not in `numbers`.
 pub(crate) fn check_choice(
     numbers: &NumberArgs,
     further: Option<&'static str>,
@@ -45,8 +44,8 @@ pub(crate) fn check_choice(
 }
 
 /// Fails if two options of `run` name the same port, or if `--range` has too few numbers for the
-/// ports without a number. Without this check, the error would name a reservation of this `run` as
-/// the reason.
+/// ports without a number. Otherwise the library would fail, and report that a reservation of this
+/// same `run` is in the way.
 pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
     let numbers = &args.shared.numbers;
     let ports = args.ports.iter().map(|port| ("--port", port));

@@ -16,7 +16,8 @@ use windows as system;
 pub(crate) use system::{exit_code, instead};
 
 /// A command that runs `program` with the arguments and the environment of `command`. The argument
-/// `first` comes before those arguments. The new command does not pass on the sockets of `command`.
+/// `first` comes before those arguments. The caller must add the sockets that `command` passes on,
+/// because the new command has none of them.
 fn with_program(command: &Command, program: &OsStr, first: Option<&OsStr>) -> Command {
     let mut other = Command::new(program);
     other.args(first).args(command.get_args());

@@ -1,7 +1,7 @@
 //! Whether the parent started this process without a stdout.
 
-/// A write cannot show that stdout was closed: Rust's runtime opens /dev/null in its place, so every
-/// write succeeds.
+/// A write cannot show that stdout was closed. Rust's runtime opens /dev/null in its place, so
+/// every write succeeds.
 #[cfg(unix)]
 pub(crate) use crate::ffi::unix::is_stdout_closed_at_start;
 

@@ -26,7 +26,7 @@ pub(crate) struct StopPlan {
 pub(crate) struct Refusal {
     /// `None` if no process of the listener is visible.
     pub(crate) process: Option<Process>,
-    /// The address of the listener.
+    /// The address of the listener, with the protocol if it is not TCP.
     pub(crate) listens: String,
     pub(crate) cause: String,
     /// What to do instead of a signal.
@@ -47,7 +47,7 @@ pub(crate) fn servers(endpoints: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
 
 impl StopPlan {
     /// Decides for each process that owns one of the sockets whether `stop` may end it. If `under`
-    /// is set, the working directory of the process must be `under` or a folder below it.
+    /// is set, `stop` ends only processes whose working directory is `under` or a folder below it.
     ///
     /// The caller must open the handles before it reads the sockets. A handle that is opened later
     /// could refer to another process with the same pid.
@@ -63,8 +63,8 @@ impl StopPlan {
                 if holder.hidden {
                     plan.refuse(holder, None, "its process cannot be seen", remedies);
                 }
-                // A socket without a visible or hidden owner has no process to stop. Its process
-                // has ended, and the kernel is closing the socket.
+                // This socket has neither a visible nor a hidden owner, so there is no process to
+                // stop. The kernel is closing the socket after the end of its process.
                 continue;
             }
             if remedies.is_empty() {

@@ -13,7 +13,7 @@ pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
     endpoints.len() > PORTS_PER_THREAD
 }
 
-/// A port that does not meet the condition.
+/// A port that is not known to meet the condition.
 #[derive(Debug)]
 pub(crate) struct Unmet {
     pub(crate) index: usize,
@@ -49,8 +49,8 @@ pub(crate) fn first_unmet(
     None
 }
 
-/// The first of these ports that does not meet the condition now. One call of the library checks
-/// all these ports, without retries.
+/// The first of these ports that does not meet the condition now or cannot be checked. Checks all
+/// these ports together, without retries.
 fn first_unmet_of(endpoints: &[Endpoint], condition: Condition) -> Option<Unmet> {
     if let Condition::HeldBy(_) = condition {
         let error = condition.wait_among(endpoints, 0, Duration::ZERO).err()?;

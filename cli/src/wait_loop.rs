@@ -27,7 +27,7 @@ pub(crate) enum Outcome {
     ProcessEnded(Option<Diagnosis>),
 }
 
-/// What a wait does about a port that cannot be checked. Such a port never meets the condition.
+/// What a wait does about a port that cannot be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unable {
     Fail,
@@ -56,7 +56,7 @@ pub(crate) fn wait_for(
         None => None,
     };
     let endpoints = match check_first(endpoints, condition, unable, limit, started) {
-        // If the condition is met at once, no progress is printed.
+        // Without `steady`, no progress is printed if the ports meet the condition at once.
         Ok(FirstCheck { all_met: true, .. }) if steady.is_none() => return Ok(Outcome::Met),
         Ok(FirstCheck { able, .. }) => able,
         Err(_) if has_ended(process.as_ref())? => return Ok(Outcome::ProcessEnded(None)),
@@ -236,8 +236,7 @@ impl WaitForAll {
             wait_for_steady(&self.endpoints, steady)?;
             return Ok(Some(self.endpoints));
         }
-        // The index at which the last pass ended. The ports before this index met the condition in
-        // that pass.
+        // The next check starts at this index. Every port before it has already met the condition.
         let mut from = 0;
         loop {
             let ports = &self.endpoints;
@@ -310,9 +309,10 @@ fn check_first(
     limit: Duration,
     started: Instant,
 ) -> Result<FirstCheck, Failure> {
-    // A missing privilege or a sandbox can forbid the bind of a single number, so a check for free
-    // ports checks each. A read of the socket table succeeds or fails for all numbers of an address
-    // and protocol alike. So a check for listeners checks one number of each kind.
+    // Finds the ports that can be checked. A missing privilege or a sandbox can forbid the bind of
+    // a single number, so a check for free ports tries every port. A read of the socket table
+    // succeeds or fails for all numbers of an address and protocol alike. So any other check tries
+    // only one port of each address and protocol.
     let is_per_number = matches!(condition, Condition::Free(_));
     let kind = |endpoint: &Endpoint| match is_per_number {
         true => *endpoint,

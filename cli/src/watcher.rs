@@ -26,7 +26,7 @@ use crate::signals::spawn_with_blocked_signals;
 /// The single argument with which `run` starts this program as a watcher.
 pub(crate) const WATCHER_ARG: &str = "watcher";
 
-/// The request to take the pending signals. No process has this id.
+/// The request to take the pending signals. It cannot be a pid, because no process has the pid 0.
 const TAKE_PENDING: u32 = 0;
 
 /// Signals that a process group got: bit N-1 stands for signal N.
@@ -107,7 +107,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // The kill and the wait fail if the watcher was already reaped.
+        // If the watcher has already ended, the kill does nothing, and the wait reaps it.
         let _killed = self.process.kill();
         let _reaped = self.process.wait();
     }

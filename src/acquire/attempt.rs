@@ -92,7 +92,7 @@ impl AttemptError {
         self
     }
 
-    /// Whether the obstacle may go away while the caller waits for the number.
+    /// Whether the obstacle may go away while the caller waits.
     pub(super) fn may_end(&self) -> bool {
         matches!(
             self,
@@ -100,8 +100,8 @@ impl AttemptError {
         ) || matches!(self, AttemptError::NoneFree(stats) if stats.tried() > 0 || stats.spared)
     }
 
-    /// Adds the reason why one of several numbers was refused to `stats`. Returns the error instead
-    /// if another number cannot help.
+    /// Counts in `stats` why one of several numbers was refused. Returns the error instead if an
+    /// attempt for another number would fail too.
     pub(super) fn count(self, stats: &mut AttemptStats) -> Result<(), AttemptError> {
         match self {
             AttemptError::Leased(_) => stats.reserved += 1,

@@ -119,8 +119,9 @@ fn of_name(
     first_of(request, numbers, &mut once, &mut stats)
 }
 
-/// Allowed numbers, in the order in which an automatic pick tries them. Ephemeral numbers come last
-/// if a port of the request has no claim, because the kernel can assign them to other sockets.
+/// Allowed numbers, in the order in which an automatic pick tries them. Ephemeral numbers come
+/// last, because the kernel can assign them to other sockets. Exception: if every port of the
+/// request gets a claim (a bound socket), the numbers of a requested range come in random order.
 /// Without a requested range, at most [`NUMBERS_TRIED`] of the numbers are ephemeral.
 pub(super) fn numbers(request: &Request) -> Result<impl Iterator<Item = u16>, AttemptError> {
     let numbers: Box<dyn Iterator<Item = u16> + '_> = match &request.allowed {

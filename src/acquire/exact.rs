@@ -74,9 +74,9 @@ fn part(
     ))
 }
 
-/// Takes the lease of an exact number, and retries while a taken lease has no record. A process
-/// that tries several numbers takes each lease for a moment, and records only the number that it
-/// reserves.
+/// Takes the lease of an exact number. If the lease is taken but has no record, the function
+/// retries, because the lease may be free again soon. A process that tries several numbers takes
+/// each lease for a moment, and records only the number that it reserves.
 fn lease_of_exact(
     port: Port,
     claims: bool,
@@ -171,9 +171,9 @@ fn claim(
         if is_last || !effort.retries() {
             return Err(AttemptError::Occupied(port));
         }
-        // One more try follows even if the budget allows no further pause. A probe of another
-        // process may have made the bind fail. The probe has usually ended, because the search of
-        // `pause_for` for an owner takes longer.
+        // One more try follows even if the budget allows no further pause, because a probe of
+        // another process may have made the bind fail. The search for an owner in `pause_for`
+        // usually takes longer than such a probe.
         is_last = !pause_for(occupant, effort);
     }
 }
@@ -195,8 +195,9 @@ fn claim_over_leftovers(
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
     // The claim sets both reuse options, so it can bind beside connections where a server that sets
-    // only one cannot. So this function first probes with the options of the requested server.
-    // Beside the claim, a probe with SO_REUSEPORT alone would succeed in spite of the connections.
+    // only one cannot. So this function also probes with the options of the requested server. The
+    // probe comes first: beside the claim, a probe with SO_REUSEPORT alone would succeed in spite
+    // of the connections.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,
@@ -218,7 +219,7 @@ fn claim_over_leftovers(
     })
 }
 
-/// What occupies a number that could not be claimed.
+/// What occupies a number that could not be bound.
 #[derive(Clone, Debug)]
 enum Occupant {
     /// Sockets other than connections that an earlier server left. The list is empty if no such

@@ -17,8 +17,8 @@ use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER, SMALL_RANGE};
 
 /// Lets the kernel choose the number.
 ///
-/// Returns `None` for a small or about half used range, for a request for a multiple (`aligned`),
-/// or if every choice was rejected.
+/// Returns `None` if the ephemeral range is small or about half used, if the request has `aligned`,
+/// or if none of the chosen numbers could be reserved.
 pub(super) fn reserve(
     request: &Request,
     stats: &mut AttemptStats,
@@ -142,8 +142,8 @@ pub(super) fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() < SMALL_RANGE
 }
 
-/// Returns `true` if `range.spare()` further numbers are free for outgoing connections. Checks this
-/// by claiming that many random numbers for a moment, except those in `own`. If no number of the
+/// Returns `true` if `range.spare()` further numbers are free for outgoing connections. To check
+/// this, it claims that many random numbers for a moment, but none in `own`. If no number of the
 /// range is free, connect(2) can fail in every process.
 fn leaves_spare(range: &EphemeralRange, own: &PortSet) -> Result<bool, AttemptError> {
     let mut free = Vec::with_capacity(range.spare());

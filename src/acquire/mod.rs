@@ -139,8 +139,8 @@ impl Retries {
         }
     }
 
-    /// Repeats `attempt` until it succeeds, or until a repetition cannot help. Ends at the latest
-    /// when the wait or the retry budget of the call is used up.
+    /// Repeats `attempt` until it succeeds, or until a repetition cannot help. Once the wait or the
+    /// retry budget of the call is used up, at most one more attempt follows.
     fn until_success<T>(
         &mut self,
         attempt: &mut dyn FnMut(&mut Effort<'_>) -> Result<T, AttemptError>,
@@ -165,16 +165,16 @@ impl Retries {
     ) -> Result<RetryLevel, Refused> {
         let Some(queue) = &mut self.queue else {
             // An error other than `NoneFree` is final: the attempt has retried, or a retry cannot
-            // help. A pick that tried only a few numbers is repeated. Copies of just closed sockets
-            // in forked children can block all of these numbers.
+            // help. A pick that tried only a few numbers is repeated, because copies of just closed
+            // sockets in forked children can block all of these numbers.
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
             if self.is_last || !may_be_residual(stats) {
                 return Err(Refused::at_once(error));
             }
-            // One more try follows even if the budget allows no further pause. Most forked children
-            // call exec while `owner_of_any` searches for the owner.
+            // One more try follows even if the budget allows no further pause, because most forked
+            // children call exec while `owner_of_any` searches for the owner.
             self.is_last = !self
                 .budget
                 .pause(|| residual::owner_of_any(stats.residual()));

@@ -18,8 +18,9 @@ use crate::sockets;
 /// The record of a reservation for this request. `ProtocolReservation::publish` adds the inode of
 /// the claim later.
 ///
-/// Fails if a process's start time cannot be read because descriptors or memory are lacking. A
-/// child process needs the start time to recognize that the port belongs to its parent.
+/// Fails if the start time of this process or of the `on_behalf_of` process cannot be read because
+/// descriptors or memory are lacking. A child process needs the start time to recognize that the
+/// port belongs to its parent.
 pub(super) fn record(request: &Request) -> io::Result<Record> {
     let process = this_process()?;
     // If the caller passed the command that it runs, as `portlease run` does, the record has no
@@ -92,7 +93,8 @@ fn this_process() -> io::Result<Arc<ThisProcess>> {
     Ok(known.insert(Arc::new(process)).clone())
 }
 
-/// Returns `None` if no such process exists, or if its start cannot be read.
+/// Returns `None` if no such process exists, or if the system does not show its start time. Fails
+/// if descriptors or memory are lacking.
 fn beneficiary(pid: u32) -> io::Result<Option<Beneficiary>> {
     let started = sockets::started(pid)?;
     Ok(started.is_some().then_some(Beneficiary { pid, started }))

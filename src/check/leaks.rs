@@ -1,4 +1,4 @@
-//! Assertions that code which has ended, such as a test, left no listener behind.
+//! Assertions that a test, or other code that has ended, left no listener behind.
 
 use std::collections::HashSet;
 use std::io;
@@ -36,8 +36,8 @@ use crate::sockets::{self, ScanDepth};
 ///
 /// # Panics
 ///
-/// If listeners are left: the message names each of them. Also if the socket table, or the owners
-/// of new listeners, cannot be read. Before the panic, the call retries as
+/// If listeners are left, or if the socket table or the owners of new listeners cannot be read. The
+/// message names each listener that is left. Before the panic, the call retries as
 /// [`check_no_leaked_listeners`] does, for about 2 s at most.
 #[track_caller]
 pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {

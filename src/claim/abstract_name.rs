@@ -1,5 +1,5 @@
-//! On Linux each port has an abstract Unix socket name (unix(7)). While one reservation has the
-//! name bound, the kernel refuses the name to every other reservation.
+//! On Linux this crate gives each port an abstract Unix socket name (unix(7)). While one
+//! reservation has the name bound, the kernel refuses the name to every other reservation.
 //!
 //! A reservation binds the name in three cases: the reservation has no claim (a bound socket), as
 //! for UDP ports; the port is non-ephemeral; or the claim is beside connections of an earlier

@@ -24,8 +24,8 @@ mod system {
     use crate::proc_fs;
 
     /// Binds the socket to port 0 of `ip`, and returns the number that the kernel assigns. The
-    /// kernel may assign only the number `only`. Returns `None` if the kernel refuses the bind; the
-    /// socket is then still unbound.
+    /// kernel may assign only the number `only`. If this number is in use, returns `None`, and the
+    /// socket is still unbound.
     ///
     /// Also returns `None` if the kernel cannot limit a bind to one number, as on Linux before 6.3.
     /// If `only` is outside the ephemeral range, the kernel ignores the limit and assigns another

@@ -1,5 +1,5 @@
 //! A claim is a TCP socket that this crate binds and never listens on. While the claim exists,
-//! Linux assigns its port to no other socket. The self-test checks that the kernel does so.
+//! Linux assigns its port to no other socket. The self-test checks this.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,9 +34,9 @@ pub(crate) use system::{BIND_MODES, listen, udp_socket};
 /// A TCP socket that is bound to a port on all addresses and never listens.
 ///
 /// If the kernel [keeps claims](kernel_keeps_claims), it gives the port to no `bind(…, 0)` and no
-/// outgoing connection while the claim exists. The kernel refuses a second exclusive claim, and
-/// every bind without the reuse options (SO_REUSEADDR, SO_REUSEPORT). A server that sets
-/// SO_REUSEADDR still binds the port and listens on it.
+/// outgoing connection while the claim exists. The kernel refuses every bind without the reuse
+/// options (SO_REUSEADDR, SO_REUSEPORT), and so a second claim by [`Claim::exact`]. A server that
+/// sets SO_REUSEADDR can still bind the port and listen on it.
 #[derive(Debug)]
 pub(crate) struct Claim {
     socket: Socket,

@@ -60,8 +60,8 @@ fn probe(
 ) -> io::Result<()> {
     let (kind, mode) = match protocol {
         Protocol::Tcp => (Type::STREAM, mode),
-        // A UDP server that sets a reuse option usually wants to share its port. The probe
-        // represents a server without such options.
+        // A probe of a UDP port always stands for a server without reuse options, because a UDP
+        // server that sets one usually wants to share its port.
         Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, BindMode::Plain),
     };
     let bound = || {
@@ -72,8 +72,8 @@ fn probe(
     };
     match mode {
         BindMode::Plain => fork_guard::wait_for_forked_copies(|| bound().map(drop), budget),
-        // `share` sets the reuse options after the bind (on Windows, nothing). The options belong
-        // to the socket, so they also apply to a copy in a forked child.
+        // `share` sets the reuse options after the bind. (On Windows it sets none.) The options
+        // belong to the socket, so they also apply to a copy in a forked child.
         BindMode::Exclusive => system::share(&bound()?),
         BindMode::Server | BindMode::ReusePort => bound().map(drop),
     }

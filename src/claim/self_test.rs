@@ -1,5 +1,5 @@
-//! The self-test binds a few sockets to find out whether the kernel keeps what a [`Claim`] (this
-//! crate's bound socket that never listens) promises.
+//! The self-test binds a few sockets to find out whether the kernel keeps the promises of a
+//! [`Claim`], this crate's bound socket that never listens.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,8 +11,8 @@ use super::{Claim, system, unbound};
 use crate::namespace::PerNamespace;
 use crate::retry::SELF_TESTS;
 
-/// Tests whether this kernel keeps what a [`Claim`] promises. The inner error says why the kernel
-/// does not, or that a sandbox forbids the test.
+/// Tests whether this kernel keeps the promises of a [`Claim`]. The inner error says why the kernel
+/// does not keep them, or that a sandbox forbids the test.
 ///
 /// The process keeps the answer of the self-test for each network namespace. Each call also reads
 /// the setting `ip_autobind_reuse`. That setting can change at any time, and if it is on, the
@@ -167,9 +167,9 @@ fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<(Claim, bool)> 
 
 /// How a server got the claimed number.
 enum Served {
-    /// It bound the number, as every server with SO_REUSEADDR may.
+    /// The server bound the number, as every server with SO_REUSEADDR may.
     ByNumber,
-    /// The kernel assigned the number to its `bind(…, 0)`.
+    /// The kernel assigned the number to a `bind(…, 0)` of the server.
     ByAssignment,
 }
 

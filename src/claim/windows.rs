@@ -26,8 +26,7 @@ pub(super) fn is_missing_family(error: &io::Error) -> bool {
     error.raw_os_error() == Some(WSAEAFNOSUPPORT)
 }
 
-/// Does nothing. Windows refuses SO_REUSEADDR on a socket with SO_EXCLUSIVEADDRUSE. SO_REUSEADDR
-/// would also let other processes take over the port.
+/// Does nothing, because Windows refuses SO_REUSEADDR on a socket with SO_EXCLUSIVEADDRUSE.
 pub(super) fn share(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
@@ -52,8 +51,8 @@ pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Sets SO_EXCLUSIVEADDRUSE, so that no other process can bind the same address with SO_REUSEADDR
-/// and receive its connections.
+/// Listens with SO_EXCLUSIVEADDRUSE. Without this option, another process could bind the same
+/// address with SO_REUSEADDR and receive the connections.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     /// The backlog that `TcpListener::bind` of the standard library uses.
     const BACKLOG: i32 = 128;

@@ -45,9 +45,9 @@ impl Availability {
         }
     }
 
-    /// If another reservation has the port, returns this conflict instead of `self`. Two kinds of
-    /// answers stay: one that names the blocking sockets, and an error of the check other than a
-    /// missing permission.
+    /// If another reservation has the port, returns an answer that says so. Otherwise returns
+    /// `self`. Exceptions: an answer that names the blocking sockets stays. So does an error of the
+    /// check, unless it is a missing permission.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free
@@ -118,9 +118,9 @@ pub(crate) fn of_each(
     let mut verdicts = vec![Verdict::Free; ports.len()];
     let has_paused = answer(questions(&budget), kind, &mut verdicts);
     if has_paused {
-        // Each answer may be out of date. While one port was retried, another port may have been
-        // taken or released. Even with one port, a forked child may have released it during the
-        // last search for the owner.
+        // Checks all ports again, because each answer may be out of date. While one port was
+        // retried, another port may have been taken or released. Even with one port, a forked child
+        // may have released it during the last search for the owner.
         let last = || match ports.len() {
             1 => RetryBudget::none(),
             _ => RetryBudget::of_poll(None),
@@ -195,7 +195,7 @@ fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availabilit
         Bound::Answered(_) => None,
         Bound::Refused(context) => Some(Some(context.port.protocol)),
     };
-    // If this read of all sockets fails, `explain` reads the sockets of each port separately.
+    // If the read of the whole table fails, `explain` reads the sockets of each port separately.
     let tables = PortTables::of(bound.iter().filter_map(refused));
     let tables = tables.unwrap_or(PortTables::EachPort);
     let explain = |(bound, question): (Bound, &mut Question)| match bound {
@@ -212,7 +212,7 @@ enum Bound {
     Refused(Box<PortContext>),
 }
 
-/// Binds the port for a server of this kind.
+/// Binds the port without the reuse options, and closes the socket at once.
 fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) -> Bound {
     let answered = |verdict| Bound::Answered(Availability::of(verdict));
     if port.protocol == Protocol::UdpLite {
@@ -314,9 +314,9 @@ fn find_blocking(
     if !others.is_empty() {
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
-        // A server of this kind can bind. If `admitted` is false, a socket blocked the first trial
-        // and has been closed since, for example the listener of a forked child. The connections in
-        // TIME_WAIT did not block the first trial: they were there in both trials.
+        // The last trial bind succeeded. If `admitted` is false, the socket that blocked the first
+        // trial has been closed since. It was no connection in TIME_WAIT, because those were there
+        // in both trials.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else if unseen_claim {

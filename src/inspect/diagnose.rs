@@ -98,7 +98,7 @@ pub(crate) fn report_to(asker: Asker, port: Port, verdict: Verdict) -> Diagnosis
     each.pop().expect("one port has one report")
 }
 
-/// What [`report_to`] returns for each of these ports, in their order. One scan of the processes
+/// What [`report_to`] returns for each of these ports, in their order. Each scan of the processes
 /// serves all of them.
 pub(crate) fn report_to_each(ports: Vec<(Port, Asker, Verdict)>) -> Vec<Diagnosis> {
     let claims: Vec<_> = ports
@@ -152,7 +152,7 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
     Diagnosis::new(facts(port, verdict, ScanDepth::Report))
 }
 
-/// What [`report`] returns for each of these ports, in their order. One scan of the processes
+/// What [`report`] returns for each of these ports, in their order. Each scan of the processes
 /// serves all of them. `asked` has all ports of the call, also those that need no report.
 pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Diagnosis> {
     let mut facts = facts_of_each(ports, ScanDepth::Report);
@@ -160,12 +160,11 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
     facts.into_iter().map(Diagnosis::new).collect()
 }
 
-/// For each port without a listener, notes a server on the same number for the other protocol. The
-/// caller may have asked for the wrong protocol.
+/// For each port without a listener on any address, notes a server on the same number for the other
+/// protocol (TCP or UDP), because the caller may have asked for the wrong one.
 ///
 /// If `expected` is set, only a server of the expected process counts. `asked` has all ports of the
-/// call. A server on one of these ports does not count, because the caller asked for its protocol
-/// too.
+/// call. If it has the number for both protocols, the function notes nothing for that number.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
         let has_server = facts.holders.iter().flatten().any(whose::answers);
@@ -376,9 +375,8 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
     ports.into_iter().zip(holders).map(facts).collect()
 }
 
-/// Tries to bind as each kind of server, on the loopback and wildcard addresses of IPv4 and IPv6. A
-/// port with an address is tried on that address alone, and only if the address is one of these
-/// four.
+/// Tries to bind in each of the [`BIND_MODES`], on the loopback and wildcard addresses of IPv4 and
+/// IPv6. If the port has an address, tries only that address, and only if it is one of these four.
 fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
     let everywhere: [IpAddr; 4] = [
         Ipv4Addr::LOCALHOST.into(),

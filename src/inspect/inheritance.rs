@@ -19,7 +19,7 @@ use crate::sockets::{self, Inode, Row, ScanDepth};
 /// - If the record is from another pid namespace: the pid under which this process sees the
 ///   recorded process, or that it is not visible.
 ///
-/// If the owners cannot be read, the lease gets neither list nor pid.
+/// If the owners cannot be read, adds neither the processes nor the pid.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     let folder = std::env::current_dir().unwrap_or_default();
     for lease in &mut leases {
@@ -92,8 +92,8 @@ pub(crate) fn of_name(port: Port) -> Vec<Process> {
         .collect()
 }
 
-/// A socket that every process with the reservation has: the claim, or without a claim the socket
-/// that has the abstract name. `None` if no socket has the name.
+/// Returns the claim (the bound socket of the reservation). If the record has no claim, returns the
+/// socket that has the abstract Unix socket name, or `None` if no socket has the name.
 fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
     let port = Port::new(lease.port(), lease.protocol());
     match lease.record().and_then(|record| record.socket) {
@@ -102,11 +102,12 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
     }
 }
 
-/// The processes that hold the reservation after the recorded process ended. `None` if there is no
-/// record, or if the recorded process may still run in another pid namespace.
+/// The processes that still hold the reservation after the recorded process ended. `None` if there
+/// is no record, or if the recorded process may still run in another pid namespace.
 ///
-/// The recorded process may still run if no owner of the socket is visible. It runs if a visible
-/// owner has the recorded start and, in its own pid namespace, the recorded pid.
+/// The recorded process may still run if no owner of the socket is visible, or if one of the owners
+/// is that process. That owner has the recorded start and, in its own pid namespace, the recorded
+/// pid.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();
@@ -125,7 +126,7 @@ fn pid_here(lease: &Lease, holder: &Holder) -> Option<u32> {
 
 fn runs(record: &Record) -> bool {
     // If the system does not report whether a process runs, the process counts as running. Such a
-    // system reports no owners of sockets either, so no later holder could be named.
+    // system reports no owners of sockets either, so the report could name no other process.
     let is_same = |started| record.started.is_none() || started == record.started;
     sockets::is_running(record.pid).unwrap_or(true)
         && sockets::started(record.pid).map_or(true, is_same)

@@ -25,8 +25,7 @@ impl PortContext {
         let lease = match lease::peek(port) {
             Ok(lease) => lease,
             Err(unusable) if is_out_of_descriptors(&unusable.cause) => return Err(unusable.cause),
-            // If the lock folder cannot be read, no lease is visible, and the check relies on the
-            // bind alone.
+            // If the lock folder cannot be read, the check goes on as if the port had no lease.
             Err(_) => None,
         };
         let own = asker.owned(port, lease.as_ref());
@@ -58,6 +57,6 @@ impl PortContext {
 /// shows no lease, that process uses another lock folder or none, or it is a forked child that
 /// still has the name of a released reservation.
 pub(super) fn is_named(port: Port) -> bool {
-    // If the names cannot be read, the check relies on the bind alone.
+    // If the names cannot be read, the check goes on as if no process had the name.
     ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)
 }

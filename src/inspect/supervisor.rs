@@ -80,13 +80,13 @@ const WRAPPERS: [&str; 15] = [
 const WRAPPERS_DEEP: usize = 5;
 
 /// Finds the supervisor of a process. The search goes up the ancestors, past shells and wrappers.
-/// If the first other ancestor is in [`SUPERVISORS`], it is the supervisor. Otherwise the
-/// supervisor is the nearest shell on the way whose script has a loop.
+/// If it then meets an ancestor from [`SUPERVISORS`], that is the supervisor. Otherwise the
+/// supervisor is the nearest of the passed shells whose script has a loop, or `None`.
 ///
-/// `own_lineage` is this process and its ancestors. The search ends at an ancestor of this process,
-/// because the end of that ancestor could end this process too. Even there, a
-/// [`SupervisorKind::Manager`] is reported: a manager such as supervisord can stop one service
-/// alone.
+/// `own_lineage` is this process and its ancestors. The search ends at the first of them, because
+/// the end of that process could end this process too. Exception: if that process is a
+/// [`SupervisorKind::Manager`], it is reported, because a manager such as supervisord can stop one
+/// service alone.
 pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Supervisor> {
     if is_pm2_daemon(&process.name) {
         return for_itself(process.pid);

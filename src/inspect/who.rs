@@ -80,7 +80,7 @@ pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
     Ok(each.pop().expect("one endpoint has one answer"))
 }
 
-/// The results of [`who_holds`] for several ports, in their order. One search of the processes
+/// The results of [`who_holds`] for several ports, in their order. Each search of the processes
 /// serves all ports.
 ///
 /// ```
@@ -157,8 +157,8 @@ pub fn listeners() -> Result<Listeners> {
     read().map_err(|cause| Error::of_system("inspect", "the listeners", cause))
 }
 
-/// For each number that is taken, returns a sentence that names the owner. One search for processes
-/// serves all numbers, and ends when each socket has a known owner.
+/// For each number that is taken, returns a sentence that names the owner. One search for the
+/// owners of sockets serves all numbers. It ends when each socket has a known owner.
 pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, String)> {
     let ports = numbers.iter().flat_map(|number| {
         protocols
@@ -226,7 +226,7 @@ fn listeners_where(
 }
 
 /// For each endpoint, every socket that matches its port, address and protocol, and the leases on
-/// the port. One scan of the processes serves all endpoints.
+/// the port. Each scan of the processes serves all endpoints.
 pub(crate) fn holders_of_each(
     endpoints: &[Endpoint],
     depth: ScanDepth,

@@ -27,9 +27,8 @@ pub(crate) struct Expected {
     /// is unknown.
     started: Option<NonZeroU64>,
     group: Option<Group>,
-    /// `true` if the process has ended without a known failure. An orphan that started later may
-    /// then be its daemon. `false` if neither the exit status nor the start of the process is
-    /// known.
+    /// `true` if the process has ended with success, or with an unknown exit status and a known
+    /// start. An orphan that started later may then be its daemon.
     ended_well: bool,
 }
 
@@ -113,8 +112,8 @@ impl Expected {
     ///
     /// - The number of its process group or session is the pid of the expected process.
     /// - It is an [orphan](is_orphan) in the group or session of the expected process.
-    /// - It is an orphan that started later, and the expected process ended without a failure. The
-    ///   daemon may have called setsid(2).
+    /// - It is an orphan that started later, and `ended_well` is `true`. The daemon may have called
+    ///   setsid(2).
     fn left_behind(&self, process: &Process) -> bool {
         // The start is in units of 10 ms, so a daemon can have the same start as its parent.
         if process.ticks < self.started {
@@ -137,10 +136,11 @@ impl Expected {
 /// (pid 1, unless the calling process has that pid) or a subreaper (`PR_SET_CHILD_SUBREAPER` of
 /// prctl(2)), such as `systemd --user`. A process without a known parent counts as adopted.
 ///
-/// The kernel does not show which processes are subreapers. An ancestor of the calling process
-/// counts as a subreaper if it is in another session. The calling process, or an ancestor in its
-/// session such as a test runner, may itself have started `process`. Such a parent counts as the
-/// adopter only if [`has_lost_leader`] is `true`, as for a daemon that forked twice.
+/// The kernel does not show which processes are subreapers. A parent that is an ancestor of the
+/// calling process, in another session, counts as a subreaper. If the parent is the calling
+/// process, or an ancestor in the same session such as a test runner, it may have started `process`
+/// itself. It then counts as the adopter only if [`has_lost_leader`] is `true`, as for a daemon
+/// that forked twice.
 fn is_orphan(process: &Process) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
@@ -168,8 +168,8 @@ fn has_lost_leader(pid: u32, parent: u32) -> bool {
 pub(crate) struct Watch {
     pub(crate) expected: Expected,
     /// The listeners of the last search that found a stranger, the position of the stranger's port,
-    /// and the time of that search. A new search reads every process, so it is made only after
-    /// [`OWNERS_EVERY`] or for other listeners.
+    /// and the time of that search. A search reads every process. So a new search is made only
+    /// after [`OWNERS_EVERY`], or if the listeners have changed.
     strangers: Option<(Vec<Option<Inode>>, usize, Instant)>,
 }
 
@@ -221,8 +221,8 @@ impl Watch {
         }
         let mut has = self.expected.judge();
         let mut is_met = |of: &OwnedRows| of.holders.iter().any(&mut has);
-        // This search ends when each listener has an owner. It finds the newest processes first,
-        // and the expected process is often one of them.
+        // This search ends when it has found an owner of each listener. It reads the newest
+        // processes first, and the expected process is often one of them.
         let first = sockets::owners_of_each(rows.clone(), ScanDepth::FirstHit)?;
         let mut unmet: Vec<usize> = (0..rows.len()).collect();
         unmet.retain(|at| !is_met(&first[*at]));
@@ -240,8 +240,8 @@ impl Watch {
     }
 }
 
-/// Adds the listeners of each port to `rows`, up to the first port that has none, and returns the
-/// position of that port.
+/// Adds the listeners of each port to `rows`, up to the first port that has none. Returns the
+/// position of that port, or `None` if every port has a listener.
 fn listeners_up_to_a_silent_port(
     tables: &PortTables,
     ports: &[Port],
@@ -251,7 +251,7 @@ fn listeners_up_to_a_silent_port(
         let mut listeners = tables.listening(port.number, port.protocol)?;
         listeners.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
         if let Some(ip) = port.ip {
-            // Another listener gets no client of this address.
+            // A client of this address reaches only the listeners whose address is closest to it.
             let closest = listeners.iter().map(|row| row.closeness(ip)).max();
             listeners.retain(|row| Some(row.closeness(ip)) == closest);
         }
@@ -310,9 +310,9 @@ impl OwnListeners {
         ))
     }
 
-    /// The listeners that the expected process may have opened instead of one on this port. The
-    /// list omits a listener if the process that reserved its port also reserved this port. Each of
-    /// these two ports is meant for a server of its own.
+    /// The listeners that the expected process may have opened instead of one on this port.
+    /// Exception: if one process reserved both ports, each port is meant for its own server, so the
+    /// list omits that listener.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
         let own = reservers(port.number);
         let is_instead = |(holder, reservers): &&(Holder, Vec<Reserver>)| {

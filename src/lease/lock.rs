@@ -190,9 +190,9 @@ impl Drop for LeaseLock {
         if ProcessId::current() != self.process {
             return;
         }
-        // Failures are ignored. No record counts once the lock file is unlocked, and closing a file
-        // also unlocks it. But after a failed unlock, a forked child that has the file open keeps
-        // the lock until the child calls exec or exits.
+        // Failures are ignored, because closing a file also unlocks it, and no record counts once
+        // the lock file is unlocked. Exception: after a failed unlock, a forked child that has the
+        // file open keeps the lock until the child calls exec or exits.
         match &self.record {
             Some(RecordLocation::Within) => {
                 let _note = system::write(&self.file, Record::ENDED);
@@ -242,8 +242,8 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
 /// The record of the process that has the lock file locked.
 ///
 /// A locked record file in a folder of records has priority, because a killed process may have left
-/// the record in the lock file. The times in the two records do not decide, because a clock can be
-/// set back.
+/// an old record in the lock file. The times in the two records do not decide, because a clock can
+/// be set back.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // A record that cannot be read counts as missing. The lease is valid without a record.
     let users = folder.record_users().unwrap_or_default();
@@ -280,9 +280,9 @@ fn decode(file: &File) -> Option<Record> {
 /// Skips the files of other users, unless `user` is root. On Unix the call does nothing while
 /// another process or thread sweeps the folder.
 ///
-/// Without this exclusion, a sweep could remove the file of a new lease: another sweep removes the
-/// unused file first, and a reservation then creates a new file of that name. Windows needs no
-/// exclusion, because it does not delete an open file.
+/// If two sweeps ran at the same time, one could remove the file of a new lease: the other sweep
+/// removes the unused file first, and a reservation then creates a new file of that name. On
+/// Windows two sweeps may run at the same time, because Windows does not delete an open file.
 pub(super) fn sweep(
     folder: &system::Folder,
     files: impl IntoIterator<Item = Port>,
@@ -297,8 +297,7 @@ pub(super) fn sweep(
         let Ok((file, owner)) = folder.open_file(&name, Access::Read) else {
             continue;
         };
-        // Skips a file of another user. In a sticky folder the removal would fail, unless this user
-        // owns the folder.
+        // Skips a file of another user, because in a sticky folder the removal usually fails.
         if owner != user && user != 0 {
             continue;
         }

@@ -106,8 +106,8 @@ fn sweep_sometimes(folder: &LockFolder) {
     let Ok(user) = user() else { return };
     let listed = folder.entries(Sweep::FILES_LISTED, lock::parse_name);
     let files = listed.unwrap_or_default();
-    // Starts at a random file. The first files of the list may belong to another user, and this
-    // process may be unable to remove them.
+    // Starts at a random file, because the first files of the list may belong to another user. This
+    // process may be unable to remove those.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let some = first.iter().chain(last).copied().take(Sweep::FILES);
     let _swept = lock::sweep(folder.folder(), some, Sweep::UNUSED_FOR, user);
@@ -179,8 +179,8 @@ fn live_in(folder: &LockFolder) -> Result<Vec<Lease>, Unusable> {
     }
     if let Ok(user) = user() {
         let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
-        // Each of the next three sweeps reads at least one whole folder, as this function already
-        // has.
+        // Each of the next three sweeps reads at least one whole folder. That is acceptable here,
+        // because this function reads a whole folder in any case.
         let _swept = folder.folder().sweep_staged();
         let _swept = lock::sweep_records(folder, user);
         let _swept = lock::sweep_other_scopes(folder, user);

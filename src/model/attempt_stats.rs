@@ -11,29 +11,29 @@ use crate::retry::FEW_NUMBERS;
 /// How many numbers an automatic pick tried, and why each was rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AttemptStats {
-    /// How many ports the call should reserve one by one. 0 or 1 if the call should reserve only
-    /// one port, or ports at fixed distances.
+    /// How many ports the call should reserve. Stays 0 for ports at fixed distances from a base
+    /// number.
     pub(crate) requested: usize,
-    /// The ports that the call had already reserved. The call released them when it could not
-    /// reserve a further port.
+    /// The allowed ports that the call had already reserved. The call released them when it could
+    /// not reserve a further port.
     pub(crate) own: PortSet,
     pub(crate) in_use: usize,
     pub(crate) reserved: usize,
     pub(crate) not_permitted: usize,
     pub(crate) excluded: usize,
     /// How many of the allowed numbers the pick skipped: 65535, and the numbers that browsers
-    /// refuse to connect to.
+    /// refuse to connect to. Without a requested range, they are counted only if the pick tried no
+    /// number.
     pub(crate) blocked: usize,
     /// The number of ports whose lock file could not be opened, for example because its path leads
     /// to a folder.
     planted: usize,
     /// The path of the first lock file that could not be opened.
     planted_path: Option<PathBuf>,
-    /// Whether the pick stopped early, to leave the last free ephemeral numbers for outgoing
-    /// connections.
+    /// Whether the pick left the last free ephemeral numbers for outgoing connections.
     pub(crate) spared: bool,
-    /// The distances of the requested ports from their base number; `None` for ports that were
-    /// requested one by one.
+    /// The distances of the requested ports from their base number. `None` if the caller requested
+    /// no distances.
     pub(crate) offsets: Option<Offsets>,
     /// The first [`FEW_NUMBERS`] ports that a socket or an abstract Unix socket name blocked. The
     /// owners of these ports decide how long the call retries.

@@ -1,4 +1,4 @@
-//! [`Endpoint`] and [`Protocol`]: the names of a port, and their text form.
+//! [`Endpoint`] and [`Protocol`], which name a port, and their text forms.
 
 use std::fmt;
 use std::io;
@@ -132,10 +132,10 @@ pub struct ParseEndpointError(BadText);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum BadText {
     NoPort(String),
-    /// A URL, and the endpoint in it.
+    /// A URL, and the endpoint to pass instead.
     Url(String, String),
-    /// A port mapping as `docker ps` prints it (`0.0.0.0:8080->80/tcp`), and its endpoint on this
-    /// machine.
+    /// A port mapping, and its endpoint on this machine. `docker ps` prints a mapping as
+    /// `0.0.0.0:8080->80/tcp`, and `docker run -p` takes it as `8080:80`.
     Mapping(String, String),
     /// A text such as `0:8080`, and the same text with a whole address.
     ShortAddress(String, String),
@@ -274,8 +274,7 @@ fn parse_number(text: &str) -> Option<u16> {
 /// address.
 ///
 /// An IPv6 address other than `::` needs brackets, because `::1:8080` without brackets is itself an
-/// address. ss(8) prints the interface after the brackets, as in `[fe80::1]%eth0`. Most programs
-/// print it before the closing bracket.
+/// address. The interface can be inside the brackets or after them: ss(8) prints `[fe80::1]%eth0`.
 fn parse_host(text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     let (address, interface) = match text.split_once('%') {
         Some((host, _)) if host.is_empty() || is_localhost(host) => return None,
@@ -304,7 +303,7 @@ fn is_localhost(host: &str) -> bool {
 }
 
 impl BadText {
-    /// Guesses what a text that is not an endpoint may be, and finds the endpoint in it.
+    /// Guesses what kind of text was passed instead of an endpoint, and which endpoint was meant.
     fn of(text: &str) -> BadText {
         let text = || text.to_owned();
         let endpoint = |part: &str| part.parse::<Endpoint>().ok().map(|_| part.to_owned());
@@ -383,8 +382,8 @@ impl Endpoint {
         })
     }
 
-    /// The same endpoint on the interface with this index, if the address is link-local. Otherwise
-    /// the endpoint stays unchanged.
+    /// The same endpoint on the interface with this index. The endpoint stays unchanged if its
+    /// address cannot store an interface, or already stores one.
     pub(crate) fn with_scope(self, scope_id: u32) -> Self {
         let ip = self.ip.map(|ip| link_local::with_scope(ip, scope_id));
         Endpoint { ip, ..self }

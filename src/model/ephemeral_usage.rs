@@ -10,9 +10,10 @@ use super::text::RangeText;
 
 /// How many numbers of the ephemeral range have a TCP socket, and in which state.
 ///
-/// From this range the kernel assigns numbers to outgoing connections and for `bind(…, 0)`. Each
-/// number counts once: as listening if one of its sockets listens, else as bound, else as
-/// connected, else as in TIME_WAIT. The claim (the bound socket) of a reservation counts as bound.
+/// The kernel takes a number of the ephemeral range for an outgoing connection and for
+/// `bind(…, 0)`. Each number counts once: as listening if one of its sockets listens, else as
+/// bound, else as connected, else as in TIME_WAIT. The claim (the bound socket) of a reservation
+/// counts as bound.
 ///
 /// [`Holders::ephemeral_usage`](crate::Holders::ephemeral_usage) returns it. `Display` prints it:
 ///
@@ -120,8 +121,8 @@ impl EphemeralUsage {
         self.range.clone()
     }
 
-    /// How many numbers of the range the kernel assigns: all but those that the administrator
-    /// withheld (`net.ipv4.ip_local_reserved_ports`).
+    /// How many numbers of the range the kernel can assign. These are all numbers except those that
+    /// the administrator withheld (`net.ipv4.ip_local_reserved_ports`).
     pub fn ports(&self) -> usize {
         self.ports
     }

@@ -13,9 +13,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The port is taken, by a socket or by another reservation. Also the kind of a failed
-    /// [`check_port_held_by`](crate::check_port_held_by): the expected process does not listen on
-    /// the port, or shares the port with an unrelated process.
+    /// The port is taken, by a socket or by another reservation. Also if the process that
+    /// [`check_port_held_by`](crate::check_port_held_by) expects does not listen on the port, or
+    /// shares the port with an unrelated process.
     InUse,
     /// Too few of the allowed numbers could be reserved.
     NoFreePort,

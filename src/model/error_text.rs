@@ -17,7 +17,7 @@ use super::port::Port;
 use super::text::{DurationText, FORBIDDEN, RangeText};
 use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
 
-/// Errors for requests that can never be met.
+/// Errors for invalid requests and for invalid environment variables.
 impl Error {
     pub(crate) fn empty_range(low: Option<u16>, high: Option<u16>) -> Self {
         let end = |end: Option<u16>| end.map_or("?".to_owned(), |n| n.to_string());

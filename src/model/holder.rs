@@ -38,24 +38,24 @@ pub struct Holder {
     pub user: Option<String>,
     /// The number by which the kernel identifies the socket.
     ///
-    /// The number is 0 in TIME_WAIT, while the kernel finishes closing the socket, and before a
-    /// server has accepted the connection. Windows has no such numbers, so this crate computes one
-    /// from the process and the addresses.
+    /// The number is 0 for a socket in TIME_WAIT, for a socket that the kernel is closing, and for
+    /// a connection that the server has not accepted yet. Windows has no such numbers, so this
+    /// crate computes one from the process and the addresses.
     pub inode: u64,
     /// Whether a socket on `[::]` also serves IPv4.
     ///
-    /// With sock_diag(7), Linux reports this for sockets that listen or are bound. Without
-    /// sock_diag(7), and on Windows, the system does not report this, and every socket on `[::]`
-    /// counts as dual-stack.
+    /// On Linux, sock_diag(7) reports this for sockets that listen or are bound. For any other
+    /// socket the value is `false`. On Linux without sock_diag(7), and on Windows, the system does
+    /// not report it, and every socket on `[::]` counts as dual-stack.
     pub dual_stack: bool,
     /// Whether the socket is an outgoing (client) connection.
     ///
     /// The kernel does not record which side connected. These sockets count as outgoing:
     ///
     /// - A TCP connection in SYN_SENT.
-    /// - A TCP connection that a process owns. No listener on this port could have accepted the
-    ///   connection. In addition, a socket of this machine listens at the other end, or the local
-    ///   number is ephemeral and the number of the peer is not.
+    /// - A TCP connection that a process owns, if no listener on this port could have accepted it.
+    ///   One of two conditions must also hold: a socket of this machine listens at the other end,
+    ///   or the local number is ephemeral and the peer's number is not.
     /// - A connected UDP socket, if no UDP socket without a peer serves its local address and port.
     pub client: bool,
     /// The network interface that the socket is bound to (SO_BINDTODEVICE of socket(7)). Only
@@ -63,8 +63,9 @@ pub struct Holder {
     /// or if the scope id of `local` already names the interface. Always `None` without
     /// sock_diag(7) of Linux.
     pub interface: Option<String>,
-    /// Whether another socket serves the same protocol and local address (SO_REUSEADDR on UDP,
-    /// SO_REUSEPORT). Each connection and each unicast datagram reaches only one of the sockets.
+    /// Whether another socket also serves this protocol and local address. SO_REUSEPORT allows
+    /// this, and on UDP also SO_REUSEADDR. Each connection and each unicast datagram reaches only
+    /// one of the sockets.
     pub shared: bool,
     /// Whether the socket is in use, but no process that owns it is visible.
     ///
@@ -78,8 +79,8 @@ pub struct Holder {
     pub processes: Vec<Process>,
     /// Who can own the socket, if it is [hidden](Holder::hidden).
     pub(crate) unseen_owner: UnseenOwner,
-    /// Whether a client may have this socket: it is a UDP or UDP-Lite socket on a wildcard address
-    /// without a peer, and its number is ephemeral.
+    /// Whether the socket may belong to a client: a UDP or UDP-Lite socket without a peer, on a
+    /// wildcard address and with an ephemeral number.
     pub(crate) may_be_client: bool,
 }
 
@@ -93,8 +94,8 @@ pub enum Owner {
     /// such as accept(2) or an io_uring request. The descriptor of the socket may also be on its
     /// way to another process. `Unowned` is the answer only if every process could be inspected.
     Unowned,
-    /// A process that this user may not inspect, a process that no `/proc` shows, or the kernel
-    /// itself.
+    /// A process that this user may not inspect, a process that `/proc` does not show, or the
+    /// kernel itself.
     Hidden,
     /// A process outside of this pid namespace, such as one on the host of this container, or the
     /// kernel itself.

@@ -10,8 +10,8 @@ use super::process::Process;
 use super::state::State;
 use super::text::connections;
 
-/// Once a report has this number of groups, it only counts the connections of further groups. It
-/// still lists every socket without a peer. The sockets of a group differ only in the peer.
+/// A report shows the sockets that differ only in the peer as one group. After this number of
+/// groups, it only counts further connections. It still lists every socket without a peer.
 const GROUPS_LISTED: usize = 20;
 
 /// A line of a report: a label, then a fact. Example:
@@ -155,7 +155,8 @@ impl Holders {
     }
 }
 
-/// One line for each group of sockets that differ only in the peer.
+/// One line for each group of sockets that differ only in the peer. After [`GROUPS_LISTED`] groups,
+/// a last line counts the further connections.
 pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> {
     let mut groups: Vec<(&Holder, usize)> = Vec::new();
     let mut unlisted = 0;

@@ -58,7 +58,7 @@ impl Holder {
         }
     }
 
-    /// Who owns this server socket, with its protocol.
+    /// Who owns this server socket, in one sentence that names its protocol.
     pub(crate) fn protocol_headline(&self) -> String {
         let local = self.local_with(&format!("/{}", self.protocol));
         // The headline of a socket with a hidden owner has no address.
@@ -183,9 +183,8 @@ impl Holder {
         text
     }
 
-    /// Names the processes that own this socket. The first process is printed with its user and
-    /// age, but only once in a report. `introduced` has the pids that were printed with user and
-    /// age.
+    /// Names the processes that own this socket. A report prints the user and the age of a process
+    /// at most once: `introduced` has the pids for which it has printed them.
     pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, sharers)) = self.processes.split_first() else {
             return if self.hidden {

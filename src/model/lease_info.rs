@@ -35,8 +35,8 @@ pub struct Lease {
     /// The visible processes that still hold the reservation although the recorded process has
     /// ended. `None` if the recorded process runs, or if it is unknown whether it runs.
     inherited_by: Option<Vec<Process>>,
-    /// `None` if the recorded pids belong to the pid namespace of this process, or if one of the
-    /// two namespaces is unknown.
+    /// Set if the recorded pids belong to another pid namespace than that of this process. `None`
+    /// also if one of the two namespaces is unknown.
     foreign: Option<Foreign>,
     /// Whether the recorded working directory differs from that of this process.
     is_in_other_folder: bool,
@@ -135,8 +135,8 @@ impl Lease {
 
     /// The id of the process that reserved the port.
     ///
-    /// The id belongs to the pid namespace of that process. If the caller is in another pid
-    /// namespace, the id there belongs to another process or to none: see
+    /// The id is valid in the pid namespace of the process that reserved the port. In another pid
+    /// namespace, the same id belongs to another process or to none: see
     /// [`is_foreign`](Lease::is_foreign).
     ///
     /// A forked child can keep the reservation after the process that reserved the port has ended.
@@ -288,10 +288,9 @@ impl Lease {
         Some(self.stable_name()?.name.as_str())
     }
 
-    /// The number that the [name](Lease::name) stands for. A name gives the allowed numbers an
-    /// order, and `first_choice` is the first number of that order. If a socket or another
-    /// reservation had the first number, [`port`](Lease::port) is a later number of the order.
-    /// `None` without a name.
+    /// The number that the [name](Lease::name) stands for. It is the first number in the order that
+    /// the name gives to the allowed numbers. [`port`](Lease::port) is another number if the first
+    /// one could not be reserved, or if the call preferred another one. `None` without a name.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("docs of choice").reserve()?;

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// A process that owns a socket, as it was when the socket was read.
+/// A process that owns a socket, as it was when its data was read.
 ///
 /// The command line is not a field, because it can contain secrets:
 /// [`command_line`](Process::command_line) reads it on request.
@@ -70,7 +70,8 @@ pub struct Process {
     /// the process runs in no container, and on systems other than Linux.
     pub container: Option<String>,
     /// The relation of the process to the calling process. `None` if neither process is an ancestor
-    /// of the other, or if their parents cannot be read.
+    /// of the other, or if their parents cannot be read. Always `None` in
+    /// [`Lease::inherited_by`](crate::Lease::inherited_by).
     pub relation: Option<Relation>,
     /// Whether the process and the calling process run in the same systemd unit and container.
     /// Stopping that unit or container would stop the calling process too. The field is also `true`
@@ -121,15 +122,16 @@ pub(crate) struct Supervisor {
     pub(crate) name: String,
     pub(crate) kind: SupervisorKind,
     /// Whether the supervisor is the parent of the process. If not, the supervisor usually runs the
-    /// process through another program, such as a shell. That program may end without the process.
+    /// process through another program, such as a shell. If that program ends, the process may keep
+    /// running.
     pub(crate) is_parent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorKind {
     /// A service manager. The text says how to stop the service of the process; `None` if that is
-    /// unknown. pm2's daemon counts as its own manager, because the daemon listens for services in
-    /// cluster mode.
+    /// unknown. In cluster mode, the daemon of pm2 owns the listeners of its programs. So the
+    /// daemon counts as its own manager.
     Manager(Option<String>),
     /// A program that runs a command, such as a file watcher. If the program is stopped, it usually
     /// stops its command too.
@@ -151,9 +153,10 @@ pub enum ProcessState {
     /// A debugger or another tracer (ptrace(2)) has stopped the process. The process keeps its
     /// sockets and answers no client. Only SIGKILL takes effect before the tracer resumes it.
     Traced,
-    /// The control group of the process is frozen (cgroups(7)), as `docker pause` and `systemctl
-    /// freeze` do. The process keeps its sockets and answers no client. It handles no signal before
-    /// the group is thawed. In version 1 of control groups, not even SIGKILL ends it before that.
+    /// The control group of the process is frozen (cgroups(7)), for example by `docker pause` or
+    /// `systemctl freeze`. The process keeps its sockets and answers no client. It handles no
+    /// signal before the group is thawed. In version 1 of control groups, not even SIGKILL ends it
+    /// before that.
     Frozen,
     /// The kernel writes the memory of the process to a core file. The process ends after that.
     DumpingCore,

@@ -1,10 +1,10 @@
-//! [`Record`]: what the files of a reservation say about it.
+//! [`Record`]: who reserved a port, and when.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// Who reserved a port, and when. The record is in the lock file, or in the user's folder of
-/// records.
+/// Who reserved a port, and when. The record is in the lock file if that file belongs to the
+/// reserving user. Otherwise, and always on Windows, the record is in a file of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) pid: u32,
@@ -38,8 +38,8 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StableName {
     pub(crate) name: String,
-    /// A name gives the allowed numbers an order, and this is the first number. The reserved number
-    /// can be a later one, for example because the first number was taken.
+    /// The first of the allowed numbers, in the order that the name gives them. The reserved number
+    /// can be another one, for example because the first was taken.
     pub(crate) first_choice: u16,
 }
 

@@ -1,4 +1,4 @@
-//! [`Remedy`]: an action that helps, as a value.
+//! [`Remedy`]: an action that helps with a port.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -39,7 +39,7 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Close the socket of the calling process that holds the port.
+    /// Close the socket that holds the port. The socket belongs to the calling process.
     CloseOwnSocket,
     /// Close the socket in the process that holds the port. That process is an ancestor of the
     /// calling process, so ending it could also end the calling process.
@@ -81,13 +81,13 @@ pub enum Remedy {
         traced: bool,
     },
     /// Thaw the control group of the process. Before that, the process does not run and handles no
-    /// signal. If another remedy for the same process follows, it is the next step.
+    /// signal. A remedy that follows for the same process is the next step, not an alternative.
     #[non_exhaustive]
     Thaw {
         /// The id of the process.
         pid: u32,
         /// A command line that thaws the group, such as `systemctl thaw nginx.service`. For a
-        /// container it names two: one for Docker, and one for Podman.
+        /// container of Docker or Podman the text has one command line for each of the two.
         command: String,
     },
     /// Wait until the kernel has written the core file of the process that holds the port.
@@ -136,8 +136,8 @@ pub enum Remedy {
     StopBySupervisor {
         /// The id of the process.
         pid: u32,
-        /// The id of the supervisor. It is `pid` if the supervisor itself listens for a program
-        /// that it runs, as pm2 does in cluster mode.
+        /// The id of the supervisor. It is `pid` if the supervisor itself owns the socket on behalf
+        /// of a program that it runs, as pm2 does in cluster mode.
         supervisor: u32,
         /// The name of the supervisor.
         name: String,
@@ -145,9 +145,9 @@ pub enum Remedy {
         /// in backticks, such as "`sv down /etc/service/web`". `None` if the command line is not
         /// known.
         command: Option<String>,
-        /// Whether the process may still run after the stop through the supervisor: the process
+        /// Whether the process may still run after the supervisor was used to stop it: the process
         /// needs SIGKILL, or the supervisor stops only another program, such as a shell that runs
-        /// the process.
+        /// the process. Always `false` if `supervisor` is `pid`.
         may_remain: bool,
         /// Whether the process needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
         sigkill: bool,
@@ -198,8 +198,8 @@ pub enum Remedy {
         endpoint: Endpoint,
         /// The id of the process that holds the reservation. `None` if this process holds it.
         pid: Option<u32>,
-        /// The id of the process for which `pid` holds the reservation: this process or an
-        /// ancestor. `None` if `pid` holds the reservation for itself.
+        /// The id of the process that the port is reserved for. If `pid` is not `None`, that
+        /// process is this process or an ancestor. `None` if the holder reserved it for itself.
         on_behalf_of: Option<u32>,
     },
     /// Start the server if it does not run.
@@ -229,7 +229,7 @@ pub enum Remedy {
     /// have the number, but only on other addresses.
     #[non_exhaustive]
     ListenOnFreeAddress {
-        /// The address and the number.
+        /// The loopback address and the port number.
         addr: SocketAddr,
     },
     /// Let the server accept connections from every network interface. The server has bound its
@@ -391,7 +391,7 @@ impl fmt::Display for Remedy {
             Remedy::StopPublishingContainer { podman: true, .. } => {
                 f.write_str("stop the container that publishes the port: podman ps shows it")
             }
-            // Without a protocol, the filter of Docker means TCP.
+            // The filter `publish` of Docker matches TCP ports if it names no protocol.
             Remedy::StopPublishingContainer { port, udp, .. } => write!(
                 f,
                 "stop the container that publishes the port: docker ps --filter publish={port}{} \
@@ -674,8 +674,8 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
         text += match (earlier, remedy) {
             (_, Remedy::UnblockRuntime { .. }) => "; ",
             (Remedy::StopProcess { .. }, Remedy::StopProcess { .. }) => " and ",
-            // Each of the two remedies ends one holder, and both holders must end.
             (Remedy::Thaw { .. }, remedy) if remedy.ends_a_holder() => "; then ",
+            // The two remedies are for two holders, and both holders must end.
             _ if earlier.ends_a_holder() && is_for_a_holder(remedy) => "; and ",
             // The wait is the second step after `StartServer`, not an alternative to it.
             (_, Remedy::WaitUntilListening { .. }) => ", and ",
@@ -686,7 +686,7 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     Some(text)
 }
 
-/// Whether the remedy, or the step after it, ends a holder.
+/// Whether the remedy ends a holder, or thaws it so that the next remedy can end it.
 fn is_for_a_holder(remedy: &Remedy) -> bool {
     remedy.ends_a_holder() || matches!(remedy, Remedy::Thaw { .. })
 }

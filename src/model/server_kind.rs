@@ -33,8 +33,9 @@ pub enum ServerKind {
 
 impl ServerKind {
     /// Whether the kernel lets a server of this kind bind a port while a claim (this crate's own
-    /// bound socket) keeps the port. With SO_REUSEPORT alone, the server must run as the user of
-    /// the claim.
+    /// bound socket) keeps the port. For [`ReusePort`](ServerKind::ReusePort) the kernel also
+    /// requires that the server runs as the user of the claim. This function does not check the
+    /// user.
     pub(crate) fn binds_over_claims(self) -> bool {
         self != ServerKind::Plain
     }

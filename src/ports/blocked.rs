@@ -1,5 +1,4 @@
-//! The port numbers that no automatic pick yields. Browsers refuse to connect to all of them but
-//! 65535.
+//! Port numbers that no automatic pick yields: those that browsers refuse to connect to, and 65535.
 
 /// The blocked ports of the Fetch standard (fetch.spec.whatwg.org, section 2.9). Browsers and
 /// Node's `fetch` refuse to connect to these ports.

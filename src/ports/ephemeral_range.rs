@@ -15,8 +15,8 @@ use crate::retry::RANGE_VALID_FOR;
 /// The first registered port (RFC 6335, section 6).
 const REGISTERED_FROM: u16 = 1024;
 
-/// The lowest number that an automatic pick without a requested range takes from outside of the
-/// ephemeral range.
+/// The lowest number that an automatic pick takes outside the ephemeral range. Exception: a range
+/// that the caller requested can start lower.
 pub(crate) fn lowest() -> u16 {
     system::unprivileged_from().max(REGISTERED_FROM)
 }
@@ -29,7 +29,7 @@ pub(crate) struct EphemeralRange {
     /// Numbers that the administrator withheld from the kernel (on Linux
     /// `ip_local_reserved_ports`). They can lie outside `range`.
     reserved: PortSet,
-    /// `false` if the system reported no range. `range` is then the system's default.
+    /// `false` if the system reported no range. `range` is then a default.
     reported: bool,
 }
 
@@ -65,11 +65,11 @@ impl EphemeralRange {
         }
     }
 
-    /// Reads the range from the kernel. On macOS, the BSDs and Windows a program (sysctl(8), netsh)
-    /// reports the range, and the process caches the answer for later calls.
+    /// Reads the range. On Linux each call reads it from `/proc`. On other systems the process runs
+    /// a program (sysctl(8), netsh) that reports the range, and keeps the answer for later calls.
     ///
     /// A lack of descriptors or memory is an error, and the next call reads again. If the system
-    /// reports no range for another reason, the result is the system's default.
+    /// reports no range for another reason, the result is a default range.
     pub(crate) fn read() -> io::Result<EphemeralRange> {
         system::ephemeral()
     }
@@ -84,7 +84,8 @@ impl EphemeralRange {
         Ok(CACHED.set(Cached::read()?).range.clone())
     }
 
-    /// The cached range. If it is older than [`RANGE_VALID_FOR`], the call reads the range again.
+    /// The cached range. If none is cached, or if it is older than [`RANGE_VALID_FOR`], the call
+    /// reads the range.
     pub(crate) fn recent() -> io::Result<Arc<EphemeralRange>> {
         match CACHED.get() {
             Some(cached) if cached.read_at.elapsed() < RANGE_VALID_FOR => Ok(cached.range.clone()),
@@ -199,8 +200,8 @@ impl EphemeralRange {
     }
 }
 
-/// Classes of numbers, the preferred class first. The search for a stable name tries the classes in
-/// this order.
+/// Classes of numbers, the preferred class first. The search for the number of a stable name tries
+/// the classes in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
     /// Outside the ephemeral range, and not withheld.

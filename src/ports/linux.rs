@@ -35,7 +35,7 @@ fn text(setting: &KeptSetting) -> io::Result<Option<String>> {
     }
 }
 
-/// The first number that a user without privileges can bind.
+/// The first number that a user without privileges can bind; 1024 if the setting cannot be read.
 pub(crate) fn unprivileged_from() -> u16 {
     proc_fs::setting("ip_unprivileged_port_start")
         .ok()

@@ -10,20 +10,20 @@ use parking_lot::Mutex;
 use crate::namespace::PerNamespace;
 use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 
-/// Notes whether one half of the ephemeral range is used up: the half that `bind(…, 0)` searches
-/// first.
+/// Notes whether one half of the ephemeral range is used up: the even or the odd numbers, whichever
+/// `bind(…, 0)` searches first.
 ///
-/// If that half is used up, each `bind(…, 0)` walks it without success, which takes about 1.5 ms.
-/// So for the next [`PARITY_VALID_FOR`] this process chooses numbers itself. All threads in one
-/// network namespace share this value.
+/// Each `bind(…, 0)` walks a used-up half without success, which takes about 1.5 ms. So for the
+/// next [`PARITY_VALID_FOR`] this process chooses numbers itself. All its threads in one network
+/// namespace share this value.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
 
 #[derive(Debug, Default)]
 struct Signs {
     exhausted_until: Option<Instant>,
-    /// `true` if the kernel chose a number of the other half, or found no number. `false` if only
-    /// slow binds suggest the exhaustion.
+    /// `true` if the kernel chose a number of the half that it searches last, or found no number.
+    /// `false` if only slow binds suggest the exhaustion.
     proven: bool,
     /// Whether the last bind was slow. Two slow binds in a row count as exhaustion. One does not,
     /// because the machine may be busy.
@@ -41,8 +41,8 @@ impl ParityExhaustion {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Returns `true` if the half that `bind(…, 0)` searches first is certainly used up, and
-    /// `false` if only slow binds suggest it.
+    /// Whether the half that `bind(…, 0)` searches first is certainly used up. `false` if only slow
+    /// binds suggest it.
     pub(crate) fn is_proven(&self) -> bool {
         self.is_exhausted() && self.0.lock().proven
     }

@@ -45,9 +45,9 @@ impl Iterator for PortOrder {
     }
 }
 
-/// The `count` numbers `low`, `low + step` and so on, each once, in random order. Each index is its
-/// predecessor plus a constant random stride, modulo `count`. So neither memory nor set-up time
-/// grows with `count`.
+/// The `count` numbers `low`, `low + step` and so on, each once, in random order. Each call of
+/// `next` adds the same random stride to the index, modulo `count`. The stride has no common
+/// divisor with `count`, so every index comes once, without a list of the numbers in memory.
 pub(super) struct StridedRange {
     low: u16,
     step: u32,

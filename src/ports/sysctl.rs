@@ -34,8 +34,8 @@ pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
     ))
 }
 
-/// By default, the first number that a user without privileges can bind on every address. On the
-/// wildcard address, macOS since 10.14 requires no privilege for a lower number either.
+/// The first number that a user without privileges can bind, unless the administrator changed it.
+/// Exception: on the wildcard address, macOS since 10.14 lets every user bind lower numbers too.
 pub(crate) fn unprivileged_from() -> u16 {
     1024
 }

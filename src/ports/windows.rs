@@ -38,8 +38,8 @@ pub(crate) fn unprivileged_from() -> u16 {
 }
 
 /// Whether the number lies in a range that Windows excludes from use. The process runs netsh once
-/// for each protocol, and keeps the answer. If netsh is missing or cannot be run now, no number
-/// counts as excluded. Unless netsh is missing, the next call then runs netsh again.
+/// for each protocol, and keeps the answer. If netsh is missing, no number counts as excluded. If
+/// netsh cannot be run now, this call returns `false`, and the next call runs netsh again.
 pub(crate) fn is_excluded(protocol: Protocol, port: u16) -> bool {
     static EXCLUDED: [OnceCell<PortSet>; 2] = [OnceCell::new(), OnceCell::new()];
     let (cached, name) = match protocol {

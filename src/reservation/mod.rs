@@ -244,7 +244,7 @@ impl Reservation {
     /// The number that the [name](Reservation::name) stands for: the first number in the order of
     /// the name. [`port`](Reservation::port) is another number if the first one could not be
     /// reserved, or if the call reserved a [preferred](crate::ReserveOptions::prefer) number.
-    /// `None` without a name.
+    /// `None` without a name, or if the options allow no number but a preferred one.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;
@@ -302,8 +302,8 @@ impl Reservation {
     ///
     /// `InvalidInput` if the reservation does not include TCP. Otherwise the error of the system,
     /// such as `AddrInUse` while another server listens on the port. The call retries for 100 ms
-    /// before it returns `AddrInUse`, because a child that another thread forked keeps a closed
-    /// listener open until the child calls exec.
+    /// before it returns `AddrInUse`, because a child that another thread forked may still have a
+    /// copy of an earlier listener. The copy stays open until the child calls exec.
     ///
     /// # Platform-specific behavior
     ///

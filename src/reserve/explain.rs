@@ -29,8 +29,8 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
         AttemptError::Planted(path, cause) => Error::planted(&path, cause),
         AttemptError::NoneFree(stats) => {
             let usage = match request.allowed {
-                // Every number was refused for lack of permission. The usage of the ephemeral range
-                // does not explain such refusals.
+                // If every number was refused for lack of permission, the usage of the ephemeral
+                // range does not explain the refusals.
                 _ if stats.not_permitted > 0 && stats.not_permitted == stats.tried() => None,
                 None if request.protocols.contains(&Protocol::Tcp) => ephemeral_usage::read(),
                 _ => ephemeral_usage::if_crowded(request.protocols),
@@ -49,9 +49,9 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     }
 }
 
-/// Sentences that name the holders of the first [`NUMBERS_EXPLAINED`] allowed numbers of the range.
-/// Numbers that the call itself took do not count, and numbers without a visible holder are
-/// omitted. Empty if neither the request nor `PORTLEASE_RANGE` sets a range.
+/// Sentences that name the holders of the first [`NUMBERS_EXPLAINED`] allowed numbers of the range,
+/// except the numbers that the call itself took. A number without a visible holder gets no
+/// sentence. Empty if neither the request nor `PORTLEASE_RANGE` sets a range.
 fn taken(request: &Request, own: &PortSet) -> Vec<(u16, String)> {
     let numbers = request.allowed.iter().cloned().flatten();
     let numbers: Vec<u16> = numbers

@@ -48,8 +48,8 @@ pub fn try_reserve_port() -> Result<Reservation> {
     ReserveOptions::new().reserve()
 }
 
-/// Reserves a UDP port. No process that uses this crate takes the port, and normally the kernel
-/// does not assign it by itself.
+/// Reserves a UDP port. No other process that uses this crate takes the port, and normally the
+/// kernel does not assign it by itself.
 ///
 /// [`ReserveOptions::udp`] describes what keeps other processes from the port, and when the kernel
 /// can assign it.
@@ -132,8 +132,8 @@ fn or_panic<T>(result: Result<T>) -> T {
 /// The live reservations of all processes that use this crate, in this network namespace and with
 /// this lock folder. They are sorted by port.
 ///
-/// The call does not disturb reservations that other processes make meanwhile. It deletes lock
-/// files that ended reservations left. On Unix, only root deletes the lock files of other users.
+/// The call does not disturb reservations that other processes make meanwhile. It deletes the lock
+/// files of ended reservations. On Unix, only root deletes the lock files of other users.
 ///
 /// ```
 /// let p = portlease::ReserveOptions::new().label("primary").reserve()?;

@@ -149,9 +149,9 @@ impl ReserveOptions {
     /// Reserves exactly this number. If the number is taken and its holder is visible, the error
     /// names the holder.
     ///
-    /// `PORTLEASE_RANGE` limits only the numbers that this crate chooses, so it does not apply to
-    /// an exact number. For [`reserve_block`](Self::reserve_block) the number is the first of the
-    /// block, and `PORTLEASE_RANGE` applies to a block of two or more.
+    /// `PORTLEASE_RANGE` does not apply to an exact number. For
+    /// [`reserve_block`](Self::reserve_block) the number is the first of the block. Exception:
+    /// `PORTLEASE_RANGE` applies to a block of two or more ports.
     ///
     /// ```
     /// # use portlease::{ErrorKind, ReserveOptions, reserve_port};
@@ -164,10 +164,9 @@ impl ReserveOptions {
     ///
     /// After a reservation or a server of this process has ended, a forked child can still have a
     /// copy of the closed socket, until the child calls exec. So the call retries. Without a
-    /// [`wait`](Self::wait), a refused call normally returns an error within 150 ms. This limit is
-    /// 2.5 s while a forked child that has not called exec holds the number, or while other
-    /// processes check the lock file of the number. A child that never calls exec does not extend
-    /// these limits, and neither does an owner that is not visible.
+    /// [`wait`](Self::wait), a refused call normally returns an error within 150 ms. Exception:
+    /// this limit is 2.5 s while a forked child that has not called exec holds the number, or while
+    /// other processes check the lock file of the number.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
@@ -177,10 +176,10 @@ impl ReserveOptions {
     /// none. The results are in the order of `ports`. If `reserve_many` is called for more ports,
     /// this crate picks the remaining ones.
     ///
-    /// Every call takes its exact numbers in ascending order, and then picks the remaining ones.
-    /// While a call [waits](Self::wait) for one exact number, it keeps the lower ones. So calls
-    /// that wait for the same numbers in different orders cannot deadlock. Tests that request their
-    /// fixed numbers in several calls can deadlock, so request such numbers in one call.
+    /// Every call takes its exact numbers in ascending order. While it [waits](Self::wait) for one
+    /// of them, it keeps the lower ones. Because of this order, calls that wait for the same
+    /// numbers cannot deadlock. Tests that request their fixed numbers in several calls can
+    /// deadlock, so request such numbers in one call.
     ///
     /// ```
     /// # use portlease::{ReserveOptions, reserve_ports};
@@ -223,8 +222,8 @@ impl ReserveOptions {
     /// them can be reserved, the call reserves any other allowed number. The call skips a preferred
     /// number that [`exclude`](Self::exclude) or `PORTLEASE_RANGE` rules out.
     ///
-    /// For ports at fixed distances, such as a block, a preferred number is the base number, and
-    /// every port must be in the range.
+    /// For ports at fixed distances, such as a block, a preferred number is the base number.
+    /// Here the range applies too: every port must be in it.
     ///
     /// ```
     /// // If the number is busy, the call reserves another one.
@@ -236,9 +235,9 @@ impl ReserveOptions {
     /// # Races
     ///
     /// Without a [`wait`](Self::wait), the call retries a busy preferred number for up to 100 ms if
-    /// no owner is visible. The call retries for up to 2 s while a forked child that has not called
-    /// exec holds the number. All preferred numbers share this time. A preferred base number of
-    /// several ports is not retried.
+    /// no owner is visible. If a forked child that has not called exec holds the number, the call
+    /// retries for up to 2 s. All preferred numbers share this time. Exception: for ports at fixed
+    /// distances, the call does not retry a preferred base number.
     pub fn prefer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.prefer.extend(ports);
         self
@@ -282,8 +281,8 @@ impl ReserveOptions {
     /// processes that need the same port then run one after another.
     ///
     /// `at_most` replaces the retry budget of the call. The pause between two tries grows from
-    /// about 0.2 ms to about 10 ms. After a try that walked a range, the pause is at least about 20
-    /// times the duration of the fastest such try, up to about 1 s.
+    /// about 0.2 ms to about 10 ms. If the tries walk a range, which takes longer, the pauses can
+    /// grow to about 1 s.
     ///
     /// The call blocks the thread. On a current-thread async runtime nothing else runs meanwhile.
     /// So a server of that runtime cannot release the port during the call.
@@ -351,12 +350,13 @@ impl ReserveOptions {
     /// such a folder the project is the working directory. If the variable `PORTLEASE_PROJECT` is
     /// set, its text identifies the project instead.
     ///
-    /// If possible, the number is outside the ephemeral range, where the kernel assigns no number
-    /// by itself. With a [range](Self::range) it is a number of the range. Without a range it is no
-    /// number of a common service, unless the administrator withheld that number from the kernel.
+    /// If possible, the number is one that the kernel never assigns by itself. With a
+    /// [range](Self::range) it is a number of the range. Without a range it is no number of a
+    /// common service. Exception: the administrator withheld that number from the kernel (on Linux
+    /// `ip_local_reserved_ports`).
     ///
-    /// If the first number of the name is taken, the call reserves the next free number in the
-    /// order of the name. After 256 taken numbers the call picks a number as if there were no name.
+    /// Each name has its own order of numbers. The call reserves the first free number of this
+    /// order. If the first 256 numbers are taken, the call picks a number as if there were no name.
     /// If the call did not reserve the first number, [`Reservation::first_choice`] differs from
     /// [`port`](Reservation::port), and reports say so.
     ///
@@ -364,7 +364,8 @@ impl ReserveOptions {
     /// ephemeral range of Linux, about one project in eight has such a pair.
     ///
     /// With [`reserve_many`](Self::reserve_many) the name stands for one number per port. For a
-    /// block the name stands for the first number in its order at which the block fits.
+    /// block the name stands for the first port of the block: the first number of the name's order
+    /// at which the block fits.
     ///
     /// ```
     /// let number = |name| -> portlease::Result<u16> {
@@ -378,7 +379,8 @@ impl ReserveOptions {
     ///
     /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for an empty
     /// name, for an empty `PORTLEASE_PROJECT`, and for a name together with an exact number. It
-    /// returns [`Io`](crate::ErrorKind::Io) if the working directory cannot be read.
+    /// returns [`Io`](crate::ErrorKind::Io) if `PORTLEASE_PROJECT` is not set and the working
+    /// directory cannot be read.
     ///
     /// # Platform-specific behavior
     ///
@@ -485,10 +487,10 @@ impl ReserveOptions {
     /// # Races
     ///
     /// All retries of the call share one budget. If an exact port is refused, the call normally
-    /// returns within 150 ms. This limit is 2.5 s while a forked child that has not called exec
-    /// holds the port, or while other processes check the lock file of the port. If a pick fails
-    /// after at most 64 numbers, and sockets occupied some of them, the call repeats the pick
-    /// within the budget. A [`wait`](Self::wait) replaces the budget.
+    /// returns within 150 ms. Exception: this limit is 2.5 s while a forked child that has not
+    /// called exec holds the port, or while other processes check the lock file of the port. If a
+    /// pick fails after at most 64 numbers, and sockets occupied some of them, the call repeats the
+    /// pick within the budget. A [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
         let mut reservations = self.reserve_many(1)?;

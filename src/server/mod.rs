@@ -26,8 +26,9 @@ pub(crate) use system::{Signal, prepare};
 impl Reservation {
     /// Starts `command`, and waits for at most `at_most` until the program, or a process that it
     /// started, listens on [`addr`](Reservation::addr). `command` must pass the port number to the
-    /// program in an argument or an environment variable, or a socket by
-    /// [`pass_to`](Reservation::pass_to). The returned [`Server`] holds the reservation.
+    /// program, in an argument or an environment variable. Instead,
+    /// [`pass_to`](Reservation::pass_to) can pass a socket to the program. The returned [`Server`]
+    /// holds the reservation.
     ///
     /// [`wait_for`](Reservation::wait_for) says which listeners count.
     ///
@@ -104,9 +105,9 @@ impl Reservation {
 /// does not list the processes of a group there. On Windows they end only the program itself, at
 /// once, because Windows has no SIGTERM, and no process groups as Unix has them.
 ///
-/// On Unix these methods signal the program by its pid. No other process can have that pid until
-/// the program is reaped. If the caller reaps the program, by `child().wait()`, the methods no
-/// longer signal its group.
+/// On Unix `kill`, `stop`, `restart` and the drop signal the program by its pid. Once the caller
+/// has reaped the program, by `child().wait()`, another process can get that pid. So the methods
+/// then no longer signal the program's group.
 #[must_use = "a server is killed when it is dropped: keep it in a variable"]
 pub struct Server {
     // The fields are in drop order. The program and the command come before the reservation, so the

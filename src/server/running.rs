@@ -83,8 +83,8 @@ impl<C: ChildProcess> Running<C> {
     }
 
     fn state(&mut self) -> io::Result<State> {
-        // If the caller has reaped the child, a later child of this process can have the same pid,
-        // but with a different start time. A zombie keeps its pid and its start time.
+        // A different start time means that the child was reaped, and that another process has its
+        // pid. A child that is not reaped keeps its start time, even as a zombie.
         if let (Some(started), Ok(Some(now))) = (self.started, sockets::started(self.pid))
             && started != now
         {
@@ -156,8 +156,8 @@ impl<C: ChildProcess> Running<C> {
 
     /// Returns the pause before the next call of this function, or `None` once the child and its
     /// group have ended. Sends SIGKILL if one of them still runs [`TERMINATE_GRACE`] after SIGTERM.
-    /// [`KILL_LIMIT`] after SIGKILL, the call fails if the child still runs, and returns `None` if
-    /// only other processes of the group run.
+    /// If the child still runs [`KILL_LIMIT`] after SIGKILL, the call fails. If only other
+    /// processes of the group still run then, it returns `None`.
     ///
     /// `others_run` gets the pid of the child. It returns `true` if other processes of the child's
     /// group run.
@@ -171,8 +171,8 @@ impl<C: ChildProcess> Running<C> {
             return Ok(None);
         }
         if has_ended && !others_run(self.pid) {
-            // `others_run` always returns `false` without `/proc`, and on systems other than Linux.
-            // On Unix, this signal then kills the processes of the group that are left.
+            // Without `/proc`, and on systems other than Linux, `others_run` returns `false` even
+            // if other processes of the group run. On Unix, this signal kills those processes.
             self.signal(Signal::Kill)?;
             return Ok(self.finish());
         }

@@ -51,9 +51,9 @@ pub(crate) use row::{Inode, OwnedRows, Row, ScanDepth, ScanResult, Table};
 /// Whether a forked child shares the sockets of its parent until the child calls exec.
 pub(crate) const CHILDREN_SHARE: bool = cfg!(unix);
 
-/// Whether [`listening`] is cheap enough for a thread that must not block. On macOS the call reads
-/// every process. On systems whose socket table this crate cannot read, only a connection can find
-/// a listener.
+/// Whether [`listening`] is cheap enough for a thread that must not block. `false` on macOS, where
+/// the call reads every process. Also `false` on systems whose socket table this crate cannot read,
+/// because only a connection can find a listener there.
 #[cfg(feature = "tokio")]
 pub(crate) const IS_QUICK: bool = cfg!(any(target_os = "linux", windows));
 
@@ -136,9 +136,9 @@ pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
     system::listening(0, Protocol::Tcp)
 }
 
-/// An upper limit of the number of TCP sockets in this network namespace, without connection
-/// requests (SYN_RECV). The call reads one short file. `None` if the system does not report such a
-/// number.
+/// An upper limit of the number of TCP sockets in this network namespace. Connection requests
+/// (SYN_RECV) do not count. The call reads one short file. `None` if the system does not report the
+/// counts.
 pub(crate) fn tcp_at_most() -> Option<usize> {
     #[cfg(target_os = "linux")]
     return linux::tcp_at_most();
@@ -202,10 +202,10 @@ pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
     }
 }
 
-/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) bytes of the file at `path`, below the root
-/// or the working directory of the process. An absolute symbolic link in `path` leads to a file of
-/// the calling process's root instead. Returns `None` if the file cannot be read or is no regular
-/// file, and always on systems other than Linux.
+/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) bytes of the file at `path`. An absolute
+/// path starts at the root of the process, and a relative path at its working directory. Exception:
+/// an absolute symbolic link in `path` starts at the root of the calling process. Returns `None` if
+/// the file cannot be read or is no regular file, and always on systems other than Linux.
 pub(crate) fn file_of(pid: u32, path: &str) -> Option<String> {
     #[cfg(target_os = "linux")]
     return linux::file_of(pid, path);
@@ -281,7 +281,8 @@ pub(crate) fn has_event_loop() -> bool {
     return false;
 }
 
-/// What keeps the process from running. `None` if it runs, and on systems other than Linux.
+/// What keeps the process from running: a stop signal, a debugger or a frozen control group. `None`
+/// in every other case, if the process cannot be read, and always on systems other than Linux.
 pub(crate) fn halt(pid: u32) -> Option<Halt> {
     #[cfg(target_os = "linux")]
     return linux::halt(pid);

@@ -121,7 +121,8 @@ fn by_inode(found: &Found) -> HashMap<Inode, Vec<&Process>> {
     by_inode
 }
 
-/// Adds to each row the processes that own the socket.
+/// Adds to each row the processes that own the socket. A connection that no process has accepted
+/// yet gets the owners of its listener.
 fn join(
     rows: Vec<Row>,
     by_inode: &HashMap<Inode, Vec<&Process>>,

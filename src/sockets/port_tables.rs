@@ -8,8 +8,8 @@ use crate::model::endpoint::Protocol;
 use crate::model::incompleteness::Incompleteness;
 use crate::retry::PORTS_READ_ALONE;
 
-/// The sockets of some ports. If there are more than [`PORTS_READ_ALONE`] ports, one read of every
-/// socket serves all of them. Otherwise each call reads the sockets of its port.
+/// The sockets of some ports. If there are more than [`PORTS_READ_ALONE`] ports, one read of the
+/// socket table serves all of them. Otherwise each call reads the sockets of its port.
 #[derive(Debug)]
 pub(crate) enum PortTables {
     EachPort,
@@ -20,8 +20,9 @@ pub(crate) enum PortTables {
 }
 
 impl PortTables {
-    /// If there are many ports, reads all sockets of their protocols now. `protocols` has one entry
-    /// for each port: its protocol, or `None` for every protocol.
+    /// If there are more than [`PORTS_READ_ALONE`] ports, this call reads the socket table.
+    /// `protocols` has one entry for each port: its protocol, or `None` for every protocol. If all
+    /// entries are the same protocol, the call reads only the sockets of that protocol.
     ///
     /// # Errors
     ///

@@ -46,9 +46,9 @@ pub(crate) enum ScanDepth {
     /// Every process that owns one of the sockets.
     Complete,
     /// Like `Complete`, but on Linux with more than
-    /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes the search ends when
-    /// every socket has a process. It then adds the ancestors and descendants of these processes
-    /// that own one of the sockets. The report on a failed check has this depth.
+    /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes the search stops early.
+    /// Once every socket has a process, the search reads only the ancestors and descendants of
+    /// these processes. The report on a failed check has this depth.
     Report,
     /// One process for each socket is enough. The search starts at probable owners, such as the
     /// newest processes, and ends when every socket has a process.
@@ -91,9 +91,9 @@ impl Row {
             || requested.is_unspecified() && (requested.is_ipv6() || local.is_ipv4())
     }
 
-    /// Whether packets to this address (`None`: any address) reach the socket. A socket that is
-    /// bound to an interface (SO_BINDTODEVICE) gets only the packets of that interface. Packets to
-    /// a loopback address arrive on the loopback interface.
+    /// Whether packets to this address (`None`: any address) reach the socket. Packets to a
+    /// loopback address arrive on the loopback interface. So a socket that SO_BINDTODEVICE binds to
+    /// another interface gets none of them.
     pub(crate) fn is_reachable_at(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
         // The value is LOOPBACK_IFINDEX of Linux. Other systems do not report the interface.
         const LOOPBACK_INTERFACE: u32 = 1;
@@ -104,8 +104,9 @@ impl Row {
 
     /// How closely the local address of a listener matches this address. If several listeners match
     /// it, the system gives a client to one of the closest. A socket that is bound to the address
-    /// itself is closer than a wildcard. At equal distance, an IPv4 socket is closer to an IPv4
-    /// address than an IPv6 socket that accepts IPv4 too. Measured on Linux 6.18.
+    /// itself is closer than a wildcard. Of two wildcards, the one of the same IP version is
+    /// closer: 0.0.0.0 is closer to an IPv4 address than a dual-stack `[::]`. Measured on Linux
+    /// 6.18.
     pub(crate) fn closeness(&self, ip: IpAddr) -> u8 {
         let (ip, local) = (ip.to_canonical(), self.local.ip());
         2 * u8::from(local.to_canonical() == ip) + u8::from(local.is_ipv4() == ip.is_ipv4())

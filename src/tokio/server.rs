@@ -173,8 +173,8 @@ impl Server {
             let pid = self.running.pid();
             let others = match self.running.has_ended()? {
                 true => run_blocking(move || others_run(pid)).await,
-                // The child may end before `poll_end` checks it. With `true` the loop then goes on,
-                // and searches the group in the next round.
+                // The child may end before `poll_end` checks it. If `others` is `true`, `poll_end`
+                // then asks for another round, and that round searches the group.
                 false => true,
             };
             match self.running.poll_end(&mut ending, |_| others)? {

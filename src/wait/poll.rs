@@ -348,9 +348,9 @@ pub(crate) fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
     }
 }
 
-/// Whether the thread belongs to a tokio runtime. Without the feature `tokio`, the result is `true`
-/// if this process has an epoll descriptor, as most async runtimes on Linux have. On other systems
-/// the result is then `false`.
+/// With the feature `tokio`: whether the thread belongs to a tokio runtime. Without the feature:
+/// whether this process has an epoll descriptor, as most async runtimes on Linux have. Without the
+/// feature, the result is always `false` on systems other than Linux.
 fn is_in_runtime() -> bool {
     #[cfg(feature = "tokio")]
     return ::tokio::runtime::Handle::try_current().is_ok();

@@ -9,8 +9,8 @@ use crate::failure::Failure;
 use crate::limits::NESTED_CALLERS;
 use crate::process_stat::ProcessStat;
 
-/// The names of shells. For `$(…)`, `(…)` or a part of a pipe, a shell can fork a subshell that
-/// does not call exec. Such a subshell has the name of its shell.
+/// The names of shells. Only a process with one of these names counts as a subshell or as an
+/// `sh -c`.
 const SHELLS: [&str; 11] = [
     "ash", "bash", "busybox", "dash", "fish", "ksh", "ksh93", "mksh", "sh", "yash", "zsh",
 ];
@@ -65,9 +65,9 @@ pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
     })
 }
 
-/// The properties of a process by which this file recognises a caller. A forked child has the same
-/// command line and program as its parent, and its arguments at the same memory address, until one
-/// of the two calls exec.
+/// The properties of a process that show whether it is the caller. A forked child has the name,
+/// command line and program of its parent until one of the two calls exec. Until then, its
+/// arguments are at the same memory address too.
 #[derive(Debug)]
 struct ProcessImage {
     stat: ProcessStat,
@@ -117,7 +117,7 @@ impl ProcessImage {
     }
 
     /// Returns `true` if this process is a shell with `-c TEXT`, and TEXT ends with this call.
-    /// Returns `false` if the shell itself reads `output`, as for `$(…)`.
+    /// Exception: `false` if the shell itself reads `output`, as for `$(…)`.
     fn is_brief_shell(&self, output: Option<Output>) -> bool {
         // The arguments of `busybox sh -c TEXT` contain the name of the shell, here `sh`, before
         // the `-c`.
@@ -163,9 +163,9 @@ impl Output {
         })
     }
 
-    /// The stdout of this call, or of the last program in its pipeline. All programs of a pipeline
-    /// have the same parent. If the stdout of the last program is neither a pipe nor a file,
-    /// returns the pipe that the program reads.
+    /// The stdout of the last program in the pipeline of this process. All programs of a pipeline
+    /// have the same parent. If that stdout is neither a pipe nor a file, returns the pipe that the
+    /// last program reads. Returns `None` if the stdout of this process is neither.
     fn last_of_pipe(parent: u32) -> Option<Output> {
         let own = std::process::id();
         let mut output = Output::of("self", 1)?;

@@ -1,4 +1,4 @@
-//! Windows: the command line of a `cmd.exe` shows whether the process ends with this call.
+//! Windows: the command line of a `cmd.exe` shows whether it ends as soon as `reserve` has ended.
 
 use crate::caller::{Caller, ends_with_this_call, is_wrapper};
 use crate::failure::Failure;
@@ -7,8 +7,8 @@ use crate::limits::NESTED_CALLERS;
 use crate::process_stat::ProcessStat;
 
 /// The nearest ancestor that probably outlives this call. Passes over wrappers that end with their
-/// command, and over each `cmd /c` that does nothing after this call. `for /f` starts such a
-/// `cmd /c`.
+/// command. Also passes over each `cmd /c` that does nothing after this call, such as one that
+/// `for /f` starts.
 pub(crate) fn calling_process(_follow_output: bool) -> Result<Caller, Failure> {
     let parent = |process: &ProcessStat| match process.parent {
         0 => None,
@@ -45,9 +45,9 @@ fn is_brief(process: &ProcessStat) -> bool {
     text_of_cmd(&line).is_some_and(ends_with_this_call)
 }
 
-/// The TEXT of `cmd /c TEXT`. `None` if the line has no `/c`.
+/// The TEXT of `cmd /c TEXT`. `None` if the line has no `/c` after a space.
 fn text_of_cmd(line: &str) -> Option<&str> {
-    // `to_ascii_lowercase` keeps the byte offsets of `line`.
+    // `to_ascii_lowercase` keeps the byte offsets, so `at` is valid in `line` too.
     let lower = line.to_ascii_lowercase();
     let at = lower.find(" /c")?;
     Some(&line[at + " /c".len()..])

@@ -31,8 +31,8 @@ impl End {
         End::Code(code)
     }
 
-    /// Returns the exit code of `run`. After [`End::Signal`], ends this process by the same signal,
-    /// and returns only if that fails.
+    /// Returns the exit code of `run`. Exception: after [`End::Signal`], ends this process by the
+    /// same signal. If the signal does not end it, returns 128 + signal.
     pub(crate) fn exit(self) -> u8 {
         match self {
             End::Code(code) => code,

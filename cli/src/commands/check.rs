@@ -79,8 +79,9 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
     Ok(verdict(&findings))
 }
 
-/// Prints the answer if all ports pass. Also reports each port that is free only for servers that
-/// set SO_REUSEADDR. If there are more than [`HELP_PER_PORT`] such ports, prints only their number.
+/// Prints the answer for ports that all pass. First reports each port that is free only for servers
+/// that set SO_REUSEADDR. If there are more than [`HELP_PER_PORT`] such ports, prints only how many
+/// there are. If the only port is such a port, its report replaces the answer.
 fn print_pass(
     console: &Console,
     findings: &[Finding],

@@ -148,8 +148,8 @@ fn unrecorded_cells(port: u16, protocol: Protocol, keeper: u32) -> [String; 11] 
     std::array::from_fn(|n| known.get(n).cloned().unwrap_or_else(|| "-".to_owned()))
 }
 
-/// The process that reserved the port, or the forked children that have kept the port since that
-/// process ended.
+/// The pid of the process that reserved the port. If forked children have kept the port since that
+/// process ended, their pids come first.
 fn pids(lease: &Lease) -> String {
     let heirs = lease.inherited_by().iter().map(|heir| heir.pid.to_string());
     match (lease.pid(), heirs.collect::<Vec<_>>().join(", ")) {

@@ -64,9 +64,9 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
     Ok(code)
 }
 
-/// Asks the processes that reserved the port to release it. Returns `true` if a process released
-/// the port. Only a keeper (a process of `reserve`) answers such a request. [`request_release`]
-/// also asks each keeper that holds a port without a lock file.
+/// Asks the processes that reserved the port to release it. Only a keeper (a process of `reserve`)
+/// answers. On Linux, [`request_release`] also asks each keeper that holds ports without a lock
+/// file. Returns `true` if a keeper released the port.
 fn release_port(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
     let pids: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();
     request_release(&pids, endpoint)

@@ -1,4 +1,4 @@
-//! `portlease reserve`: starts a keeper, the process that holds the ports for a shell.
+//! `portlease reserve`: starts a keeper, the process that holds the ports.
 
 use serde::Serialize;
 

@@ -121,8 +121,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let started = match supervisor.start(&mut command) {
         Err(cause) => match spawning::instead(&command, &cause) {
             Some(other) => {
-                // The assignment drops the first command, which owns copies of the sockets.
-                // `pass_sockets` then gives new copies to the other command.
+                // `other` has no copies of the sockets, so `pass_sockets` makes new ones. The
+                // assignment drops the first command with its copies.
                 command = other;
                 pass_sockets(&mut command, &reservations, args)?;
                 supervisor.start(&mut command)

@@ -145,8 +145,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// The numbers on which a server still listens. A socket that has no process and is not hidden does
-/// not count, because the kernel is about to close it.
+/// The ports on which a server still listens. Exception: a socket without a visible or hidden owner
+/// does not count, because the kernel is about to close it.
 fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
     let mut left = servers(endpoints)?;
     left.retain(|holder| holder.hidden || !holder.processes.is_empty());

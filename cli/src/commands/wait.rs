@@ -51,9 +51,9 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
         )));
     }
     let started = Instant::now();
-    // With `--http` alone, no listener is required. If a packet filter redirects connections, a
-    // server can answer although no socket listens. If `--pid` or `--for` is also given, a server
-    // must listen first.
+    // With `--http` alone, no listener is required, because behind a packet filter a server can
+    // answer although no socket listens. Exception: with `--pid` or `--for`, a server must listen
+    // first.
     let outcome = if args.http.is_some() && pid.is_none() && steady.is_none() {
         Outcome::Met
     } else {
@@ -109,9 +109,9 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition, and the number of ports
-/// that were not checked or not returned. The port of `report` comes first. A search among many
-/// ports is cut short, because the timeout of the wait may have passed.
+/// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition. The port of `report`
+/// comes first. Also returns how many ports were not checked, or failed the check but were not
+/// returned. A search among many ports ends early, because the timeout of the wait may have passed.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -126,8 +126,8 @@ fn unmet(
             asked: condition.asked(true),
             needs_reuse_addr: None,
         });
-        // Only this port is reported. The wait has recorded when the process started and ended, but
-        // a new check of the other ports would not know these times.
+        // Reports only this port and counts no others, because a new check of them would not know
+        // when the process started and ended.
         if matches!(condition, Condition::HeldBy(_)) {
             return (findings, 0);
         }

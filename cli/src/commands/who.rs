@@ -74,7 +74,7 @@ fn takes_connections(endpoint: Endpoint) -> bool {
 }
 
 /// Connects to the address of the endpoint. If the endpoint has no address, connects to 127.0.0.1
-/// and ::1.
+/// and ::1. Returns nothing for a UDP port.
 fn probes(endpoint: Endpoint) -> Vec<Probe> {
     if !takes_connections(endpoint) {
         return Vec::new();

@@ -45,8 +45,8 @@ impl OwnerOnly {
         let text = format!("D:P(A;;GA;;;{})\0", own_sid()?);
         let text: Vec<u16> = text.encode_utf16().collect();
         let mut descriptor = std::ptr::null_mut();
-        // SAFETY: the text ends with a zero, and the first pointer is writable. The second pointer
-        // may be null, because the caller does not need the size.
+        // SAFETY: the text ends with a zero, and `descriptor` is writable. The last pointer may be
+        // null, because this function does not need the size.
         let done = unsafe {
             ConvertStringSecurityDescriptorToSecurityDescriptorW(
                 text.as_ptr(),
@@ -106,8 +106,8 @@ fn own_sid() -> io::Result<String> {
     Ok(String::from_utf16_lossy(&units))
 }
 
-/// Creates an instance of the pipe, which one client can open. With `is_first`, fails if a pipe of
-/// this name already exists.
+/// Creates an instance of the pipe, for one client. With `is_first`, fails if a pipe of this name
+/// already exists.
 pub(crate) fn create(path: &str, is_first: bool, owner: &OwnerOnly) -> io::Result<OwnedHandle> {
     let path: Vec<u16> = path.encode_utf16().chain([0]).collect();
     let first = if is_first {

@@ -133,8 +133,8 @@ pub(crate) fn created(pid: u32) -> Option<u64> {
 pub(crate) struct Job(OwnedHandle);
 
 impl Job {
-    /// Puts this process into a new job. Its later children enter the job too, unless they start
-    /// with CREATE_BREAKAWAY_FROM_JOB, as the keeper of `portlease reserve` does.
+    /// Puts this process into a new job. Later children of this process enter the job too, unless
+    /// they start with CREATE_BREAKAWAY_FROM_JOB, as the keeper of `portlease reserve` does.
     pub(crate) fn enter() -> io::Result<Job> {
         // SAFETY: both pointers may be null: no attributes, and no name.
         let job = unsafe { CreateJobObjectW(std::ptr::null(), std::ptr::null()) };
@@ -177,8 +177,8 @@ impl Job {
     }
 }
 
-/// Makes this process survive Ctrl-C and Ctrl-Break. The console still sends both events to its
-/// children.
+/// Makes this process survive Ctrl-C and Ctrl-Break. The console still sends both events to the
+/// children of this process.
 pub(crate) fn survive_ctrl_c() -> io::Result<()> {
     // SAFETY: the handler may be called in any thread at any time. It only compares numbers.
     check(unsafe { SetConsoleCtrlHandler(Some(survive), 1) })
@@ -189,8 +189,8 @@ extern "system" fn survive(event: u32) -> windows_sys::core::BOOL {
 }
 
 /// Keeps later children of this process from inheriting its handles with the `count` lowest values.
-/// A handle that this process inherited has the same value as in its parent. So its value can be
-/// high even if this process has few handles.
+/// `count` must be high even if this process has few handles, because an inherited handle has the
+/// same value as in the parent process.
 pub(crate) fn keep_handles_from_children(count: usize) {
     /// The values of handles are multiples of this number.
     const STEP: usize = 4;

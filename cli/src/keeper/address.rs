@@ -15,8 +15,9 @@ use linux as system;
 
 pub(crate) use system::{Address, Bound, Peer, all_addresses};
 
-/// A new name for the socket of this keeper. It contains random digits, so no process can bind
-/// the name first. Keepers with the same pid in different PID namespaces have different names.
+/// A new name for the socket of this keeper. It ends with random digits, so no other process can
+/// bind the name first. The digits also distinguish keepers that have the same pid in different PID
+/// namespaces.
 fn new_name(prefix: &str) -> String {
     let random = RandomState::new().build_hasher().finish();
     format!("{prefix}{random:016x}")

@@ -70,7 +70,7 @@ fn read_confirmation(mut reader: impl BufRead + Send + 'static) -> io::Result<Re
         let mut message = String::new();
         match reader.read_line(&mut message) {
             Ok(_) if message == PRINTED => {
-                // If the reservation failed, the receiver is gone, and the send fails.
+                // If the main thread has failed, the receiver is gone, and the send fails.
                 let _received = sender.send(());
             }
             _ => std::process::exit(i32::from(exit::FAILED)),
@@ -98,8 +98,8 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
         options = options.named(name);
     }
     let mut granted = Vec::new();
-    // A request to a port server names a process. The server releases the port when that process
-    // ends.
+    // A port server releases a port when the process that the request names ends. With `--for`, the
+    // request names this keeper, which ends when the time has passed.
     let requester = match (*pid, request.hold_for) {
         (Some(pid), None) => pid,
         (None, _) | (_, Some(_)) => std::process::id(),

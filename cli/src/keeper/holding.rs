@@ -14,7 +14,7 @@ pub(crate) struct Holding {
     /// Ports that a port server (the server of `PORTSERVER_ADDRESS`) holds.
     pub(crate) granted: Vec<u16>,
     /// `true` if the port server holds the `granted` ports until the keeper ends. Otherwise the
-    /// port server holds them until the process of the request ends.
+    /// port server holds them until the process ends for which they are reserved.
     pub(crate) holds_granted: bool,
     pub(crate) until: Option<Instant>,
 }
@@ -31,7 +31,7 @@ impl Holding {
         is_empty || self.until.is_some_and(|until| until <= Instant::now())
     }
 
-    /// The ports that no lock file records.
+    /// The ports of `held` that no lock file records.
     pub(crate) fn unrecorded(&self) -> impl Iterator<Item = Endpoint> {
         let unrecorded = self
             .held

@@ -16,8 +16,8 @@ pub(crate) const KEEPER_ARG: &str = "keeper";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) selection: PortSelection,
-    /// The process that the ports are held for. `None` if the ports are not held for a process,
-    /// only for `hold_for`.
+    /// The process that the ports are held for. `None` if the ports are held only for the time
+    /// `hold_for`.
     pub(crate) pid: Option<u32>,
     pub(crate) hold_for: Option<Duration>,
 }

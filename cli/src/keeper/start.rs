@@ -23,8 +23,8 @@ pub(crate) struct KeeperHandle {
     _process: Option<ProcessHandle>,
 }
 
-/// Starts a keeper for the process `pid`, for the time `hold_for`, or for the shorter of the two.
-/// Returns when the keeper holds the ports.
+/// Starts a keeper, and returns when it holds the ports. The keeper releases them when the process
+/// `pid` has ended or the time `hold_for` is over.
 pub(crate) fn start_keeper(
     selection: &PortSelection,
     pid: Option<u32>,

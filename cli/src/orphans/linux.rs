@@ -1,4 +1,4 @@
-//! Linux: this process becomes a subreaper.
+//! Linux: this process becomes a subreaper (PR_SET_CHILD_SUBREAPER of prctl(2)).
 
 use rustix::process::{getpid, set_child_subreaper};
 
@@ -6,15 +6,14 @@ use crate::failure::Failure;
 use crate::process_stat::ProcessStat;
 
 pub(crate) fn adopt() -> Result<(), Failure> {
-    // Without /proc no listener has a visible process. So no listener would count as left by the
-    // command.
+    // Without /proc, scans would see no process, and would never find a leaked listener. So this
+    // call fails instead.
     if ProcessStat::of(std::process::id()).is_none() {
         return Err(Failure::new(
             "cannot scan for listeners that the command leaves behind: /proc does not show \
              this process; mount proc on /proc, or omit --leaks",
         ));
     }
-    // prctl(2), PR_SET_CHILD_SUBREAPER
     set_child_subreaper(Some(getpid())).map_err(|e| {
         Failure::system(
             "adopt the processes that the command leaves behind",

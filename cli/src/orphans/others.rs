@@ -1,4 +1,4 @@
-//! Systems on which a process cannot adopt the orphans of its descendants.
+//! Systems other than Linux: this program cannot adopt the orphans of its descendants.
 
 use crate::failure::Failure;
 

@@ -1,4 +1,4 @@
-//! Annotations: lines of output that GitHub Actions shows on the page of a run.
+//! Annotations: lines of output that GitHub Actions shows on the page of a workflow run.
 
 use crate::finding::Finding;
 use crate::output::report;

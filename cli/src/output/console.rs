@@ -1,4 +1,4 @@
-//! [`Console`]: prints answers on stdout and everything else on stderr, as `OutputArgs` selects.
+//! [`Console`]: prints answers on stdout, and notes, errors and progress on stderr.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -68,8 +68,9 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
-    /// The note on a port that passes its check. After a check for servers with SO_REUSEADDR, the
-    /// note reports which kinds of servers can bind the port, and which connections remain.
+    /// The note on a port that passes its check. If the check was for servers with SO_REUSEADDR,
+    /// and the port is still free, the note also reports which kinds of servers can bind the port
+    /// and which connections remain.
     fn passed(&self, finding: &Finding, condition: Condition) -> String {
         let Finding { endpoint, .. } = finding;
         if condition == Condition::Free(ServerKind::ReuseAddr) {
@@ -126,7 +127,8 @@ impl Console {
         }
     }
 
-    /// Prints the answer, also with `-q`. Returns `false` if the reader has closed stdout.
+    /// Prints the answer, also with `-q`. Returns `false` if the reader has closed stdout. Fails if
+    /// this process was started with a closed stdout.
     pub(crate) fn print_always(&self, text: impl fmt::Display) -> Result<bool, Failure> {
         if stdout::is_stdout_closed_at_start() {
             return Err(Failure::new("cannot write the answer: stdout is closed"));

@@ -123,7 +123,7 @@ impl ProcessRow {
     }
 }
 
-/// One reservation, of any process on this machine.
+/// One reservation, of any process that uses the same network namespace and lock folder.
 #[derive(Debug, Serialize)]
 pub(crate) struct LeaseRow {
     protocol: &'static str,
@@ -212,7 +212,7 @@ fn utc(time: SystemTime) -> Option<String> {
     Some(text)
 }
 
-/// A port that `run`, or the keeper process of `reserve`, has reserved itself or through a port
+/// A port that `run` or a keeper (a process of `reserve`) has reserved, directly or through a port
 /// server.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ReservedRow {
@@ -296,7 +296,7 @@ mod tests {
         let at = |secs| UNIX_EPOCH.checked_add(Duration::from_secs(secs));
         let text = at(1_769_860_800).and_then(utc);
         assert_eq!(text.as_deref(), Some("2026-01-31T12:00:00Z"));
-        // The clock of Windows has no time that late.
+        // On Windows, a `SystemTime` cannot be that late.
         assert!(cfg!(windows) || at(u64::MAX / 4).is_some());
         assert_eq!(at(u64::MAX / 4).and_then(utc), None);
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 /// The facts about a command that decide which remedies its help line prints.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
-    /// `true` if the command waited. Its help line omits the remedies that say to wait.
+    /// `true` if the command waited. Its help line omits the remedies that [`is_wait`] selects.
     pub(crate) waited: bool,
     /// `true` if `check` or `wait` has the option `--no-reuse-addr`.
     pub(crate) no_reuse_addr: bool,
@@ -110,12 +110,13 @@ pub(crate) struct RemedyRow {
     /// The process that the remedy is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
-    /// The unit, container, supervisor or interface that the remedy is about.
+    /// The name of the unit, container, supervisor, watcher, shell or interface that the remedy is
+    /// about.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
 }
 
-/// Returns `true` if the remedy is to wait.
+/// Returns `true` if the remedy is a `portlease` command that waits.
 fn is_wait(remedy: &Remedy) -> bool {
     matches!(
         remedy,

@@ -27,8 +27,9 @@ pub(crate) fn help(diagnosis: &Diagnosis, asked: Asked) -> Option<String> {
     remedy::in_one_line(diagnosis.remedies(), asked)
 }
 
-/// Joins the remedies for several ports into one line, each text once, and those that end a holder
-/// first. Omits the remedies that wait for a port or name a free address.
+/// Joins the remedies for several ports into one line. Each text appears once, and the remedies
+/// that end a holder come first. Omits the `portlease` commands that wait, and the remedies that
+/// name a free address.
 pub(crate) fn help_for_all(diagnoses: &[&Diagnosis], asked: Asked) -> Option<String> {
     let after_wait = Asked {
         waited: true,
@@ -45,8 +46,8 @@ pub(crate) fn help_for_all(diagnoses: &[&Diagnosis], asked: Asked) -> Option<Str
     remedy::in_one_line(&remedies, after_wait)
 }
 
-/// The help for servers that do not set SO_REUSEADDR, on a port that only servers with this option
-/// can bind.
+/// The help line for a port that only servers with SO_REUSEADDR can bind. It addresses users whose
+/// server does not set this option.
 pub(crate) fn help_for_others(problem: &Diagnosis, asked: Asked) -> Option<String> {
     let mut remedies = problem.remedies().to_vec();
     remedies.retain(|remedy| !matches!(remedy, Remedy::ReserveAnotherPort { .. }));

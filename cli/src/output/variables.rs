@@ -44,7 +44,7 @@ impl FormatArgs {
         self.file().map(drop)
     }
 
-    /// Appends the variables to the file that the format names.
+    /// Appends the variables to the file of the format. Does nothing if the format has no file.
     pub(crate) fn append(&self, numbers: &[u16]) -> Result<(), Failure> {
         let Some((variable, path)) = self.file()? else {
             return Ok(());

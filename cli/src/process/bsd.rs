@@ -31,8 +31,8 @@ impl ProcessHandle {
         }
     }
 
-    /// The stdin with which `reserve` starts the keeper (the process that holds the ports). A child
-    /// does not inherit a kqueue, so the keeper opens its own.
+    /// The stdin with which `reserve` starts the keeper (the process that holds the ports):
+    /// `/dev/null`. A child does not inherit a kqueue, so the keeper opens its own.
     pub(crate) fn for_keeper(&self) -> io::Result<Stdio> {
         Ok(Stdio::null())
     }
@@ -68,7 +68,8 @@ impl ProcessHandle {
         self.signal(Signal::INT)
     }
 
-    /// Sends SIGCONT, because a suspended process does not handle SIGTERM.
+    /// Sends SIGCONT, because a suspended process does not handle SIGTERM. Returns `false` if the
+    /// process has ended.
     pub(crate) fn resume(&self) -> io::Result<bool> {
         self.signal(Signal::CONT)
     }

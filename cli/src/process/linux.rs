@@ -112,7 +112,8 @@ impl ProcessHandle {
         self.signal(Signal::INT)
     }
 
-    /// Sends SIGCONT, because a suspended process does not handle SIGTERM.
+    /// Sends SIGCONT, because a suspended process does not handle SIGTERM. Returns `false` if the
+    /// process has ended.
     pub(crate) fn resume(&self) -> io::Result<bool> {
         self.signal(Signal::CONT)
     }
@@ -162,8 +163,8 @@ fn has_process_ended(pid: u32, started: u64) -> io::Result<bool> {
     }
 }
 
-/// Fails if `/proc` does not show the processes of this pid namespace. A process can run without an
-/// entry in such a `/proc`.
+/// Fails if `/proc` does not show the processes of this pid namespace. Then a missing entry does
+/// not mean that the process has ended.
 fn require_proc() -> io::Result<()> {
     if shows_processes() {
         return Ok(());

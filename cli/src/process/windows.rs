@@ -64,7 +64,7 @@ impl ProcessHandle {
         }
         match ffi::terminate(self.pid, ENDED_BY_PORTLEASE) {
             Ok(()) => Ok(true),
-            // Windows denies access to a process that is ending.
+            // The process has ended since the check above, so Windows denies access to it.
             Err(_) if self.has_ended()? => Ok(false),
             Err(e) => Err(e),
         }

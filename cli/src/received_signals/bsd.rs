@@ -1,5 +1,5 @@
-//! macOS and the BSDs do not show the sender of a signal. So `run` asks its watcher process whether
-//! the whole process group got the signal.
+//! macOS and the BSDs: this program does not learn who sent a signal. So `run` asks its watcher
+//! process whether the whole process group got the signal.
 
 use std::io;
 

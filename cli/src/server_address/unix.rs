@@ -66,7 +66,7 @@ impl ServerAddress {
     }
 
     /// Connects. `timeout` limits the connect and each later read and write. Without a limit, a
-    /// connect to a suspended server would block while the queue of its socket is full.
+    /// connect on Linux would block while the queue of a suspended server is full.
     fn connect(&self, timeout: Duration) -> io::Result<UnixStream> {
         let address = match self {
             #[cfg(target_os = "linux")]
@@ -154,8 +154,8 @@ impl PortListener {
     }
 }
 
-/// Binds the address. Replaces a socket file on which no process listens, because a killed server
-/// left it.
+/// Binds the address. Replaces a socket file on which no process listens, such as one that a killed
+/// server left.
 fn bind(address: &ServerAddress) -> io::Result<UnixListener> {
     match (address.bind(), address) {
         (Err(e), ServerAddress::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {

@@ -1,4 +1,5 @@
-//! Windows: std finds only `.exe` files, but many commands are `.cmd` files, such as npm.
+//! Windows: for a name without an extension, std finds only an `.exe` file. But many commands are
+//! `.cmd` files, such as npm.
 
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -18,7 +18,7 @@ use crate::received_signals::{Received, ReceivedSignals};
 use crate::signals::{spawn_with_inherited_signals, starts_ignored, unblock};
 use crate::watcher::{PendingSignals, Watcher};
 
-/// Signals that are passed on to the command.
+/// Signals that this process passes on to the command, unless it started with the signal ignored.
 const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// The signal handlers and the watcher process. [`Supervisor::new`] makes them before the command
@@ -93,15 +93,16 @@ impl Supervised<'_> {
         }
     }
 
-    /// Sends each received signal to the command once. Skips a signal that the command already got
-    /// as a member of the process group.
+    /// Passes each received signal on to the command once. Skips a signal that the command already
+    /// got because it is in the process group of this process.
     fn pass_on(&mut self, mut received: Vec<Received>) {
         received.retain(|received| received.signal != SIGCHLD);
         if received.is_empty() {
             return;
         }
         // The kernel can send SIGHUP to the session leader alone. If this process is the leader,
-        // the command may not have got the signal. So SIGHUP counts as not from the terminal.
+        // the command may not have got the signal. So this function handles SIGHUP like a signal
+        // that another process sent.
         for received in &mut received {
             received.is_from_terminal &= received.signal != SIGHUP;
         }
@@ -113,9 +114,9 @@ impl Supervised<'_> {
         received.sort_by_key(|received| (received.signal, !received.is_from_terminal));
         received.dedup_by_key(|received| received.signal);
         let pid = Pid::from_raw(self.pid.cast_signed());
-        // For a process group outside this PID namespace, getpgid(2) and getpgrp(2) return 0. The
-        // command cannot move to another group outside, because setpgid(2) cannot name it. So if
-        // both calls return 0, the command is in the group of this process.
+        // getpgid(2) and getpgrp(2) return 0 for a process group outside this PID namespace. If
+        // both return 0, the command is still in the group of this process. It cannot have moved to
+        // another outside group, because setpgid(2) cannot name one.
         let group = getpgid(Some(pid)).unwrap_or(getpgrp());
         let in_own_group = group == getpgrp();
         let group_got = match self.watcher.as_mut().map(Watcher::take_pending) {
@@ -130,7 +131,8 @@ impl Supervised<'_> {
             let Ok(signal) = Signal::try_from(received.signal) else {
                 continue;
             };
-            // kill(2) and killpg(2) can fail, for example if the command runs as another user.
+            // This function ignores a failure of kill(2) or killpg(2). They fail, for example, if
+            // the command runs as another user.
             let _sent = match received.is_from_terminal {
                 // The terminal has signalled the process group of this process, which usually
                 // contains the command. A command with a group of its own, as under timeout(1) or

@@ -12,20 +12,22 @@ use crate::model::remedy::Remedy;
 use crate::model::state::State;
 
 impl Holder {
-    /// How to remove this socket: one remedy for each process that must end or close the socket. If
-    /// no process that owns the socket is visible, the remedies say how to find the owner. If no
-    /// process owns the socket, the remedy is to wait until the kernel has closed it.
+    /// How to remove this socket: usually one remedy for each process that must end or close the
+    /// socket. A frozen process has two: the first one thaws it. If the owner is
+    /// [hidden](Holder::hidden), the remedies say how to find it. If no process owns the socket,
+    /// the remedy is to wait until the kernel has closed it.
     ///
-    /// A program can carry out [`StopProcess`](Remedy::StopProcess),
-    /// [`InterruptProcess`](Remedy::InterruptProcess),
-    /// [`ResumeOrKill`](Remedy::ResumeOrKill) and [`KillProcess`](Remedy::KillProcess) itself: the
-    /// program ends the process that the remedy names.
+    /// To carry out [`StopProcess`](Remedy::StopProcess), [`ResumeOrKill`](Remedy::ResumeOrKill) or
+    /// [`KillProcess`](Remedy::KillProcess), a program can end the process that the remedy names.
+    /// For [`InterruptProcess`](Remedy::InterruptProcess) it must do so with SIGINT.
     ///
-    /// There is no remedy for pid 1 if nothing shows how to stop it safely. There is also none for
-    /// a worker that ends with its parent. A worker is a process that shares the socket with its
-    /// parent and runs the same program. A suspended worker does not end with its parent. Any other
-    /// worker does if its parent runs and has a handler for SIGTERM, or if its parent is the first
-    /// process of another pid namespace.
+    /// Two kinds of process have no remedy:
+    ///
+    /// - Pid 1, if nothing shows how to stop it safely.
+    /// - A worker that ends with its parent. A worker shares the socket with its parent and runs
+    ///   the same program. It ends with a parent that can run a handler for SIGTERM, and with a
+    ///   parent that is the first process of another pid namespace. A suspended worker has a
+    ///   remedy.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -190,8 +192,9 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
         Cause::Holder => for_holders(report, endpoint.port),
         Cause::UnseenClaim => vec![Remedy::Queue { endpoint }],
         Cause::Reserved | Cause::Named => {
-            // A forked child that never calls exec keeps the port until the child exits. A queued
-            // call could wait forever, so the remedy is to stop the child.
+            // An heir holds the port although the process that reserved the port has ended or
+            // released it. It is usually a forked child that never calls exec, and keeps the port
+            // until it exits. A queued call could wait forever, so the remedy is to stop the heir.
             let forked = report.facts.reserved_by.first();
             let forked = forked.filter(|process| process.forked);
             let heir = report.leases().first().and_then(Lease::heir).or(forked);
@@ -204,7 +207,8 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     }
 }
 
-/// The remedy if the process that made the reservation still holds it, as far as visible.
+/// The remedy if no visible process has inherited the reservation: use the port if the reservation
+/// is the caller's own, and otherwise queue for the port.
 fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
     if !report.facts.is_reserved_for_asker {
         return Remedy::Queue { endpoint };
@@ -265,11 +269,11 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     // A server usually ends its workers, so they need no remedy. Every other process that shares
     // the socket must be stopped too.
     let is_worker = |process: &Process| {
-        // A parent ends its workers only if its handler for SIGTERM can run. SIGTERM ends a parent
-        // without a handler at once, and only SIGKILL ends a stopped parent. If the parent is the
-        // first process of another pid namespace, the kernel ends the workers.
+        // A parent ends its workers in its handler for SIGTERM. Without a handler, the parent ends
+        // and the workers go on. A stopped parent cannot run its handler. Exception: if the parent
+        // is the first process of another pid namespace, the kernel ends the workers.
         let ends_workers = |other: &Process| {
-            // A frozen parent runs again once it is thawed, which is the remedy before its end.
+            // A frozen parent counts as running, because the remedies thaw it before they end it.
             let runs = matches!(other.state, ProcessState::Running | ProcessState::Frozen);
             let handles = other.handles_sigterm && runs;
             handles || other.is_init_elsewhere
@@ -294,8 +298,7 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
         .collect()
 }
 
-/// The step before the remedy for a frozen process. `None` for the calling process and its
-/// ancestors, which run, and for a process that is not frozen.
+/// The step before the remedy for a frozen process. `None` if the process is not frozen.
 fn thaw(process: &Process) -> Option<Remedy> {
     let command = process.thaw.clone()?;
     Some(Remedy::Thaw {
@@ -315,10 +318,10 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
     let unit = process.unit.as_ref().filter(|_| is_other_unit);
     let unit = unit.filter(|unit| !starts_others(unit));
     let container = process.container.as_ref().filter(|_| is_other_unit);
-    // In another systemd unit, a supervisor counts only if it is a service manager: to stop the
-    // whole unit would end the other programs of the manager too. In another container no
-    // supervisor counts, because the stop command of a supervisor does not reach into the
-    // container.
+    // If the process is in another systemd unit, the remedy is usually to stop that unit.
+    // Exception: if a service manager runs the process, the remedy names the manager. A stop of the
+    // unit would end the other programs of the manager too. In another container no supervisor
+    // counts, because its stop command does not reach into the container.
     let supervisor = process.supervisor.as_ref().filter(|supervisor| {
         let is_manager = matches!(supervisor.kind, SupervisorKind::Manager(_));
         container.is_none() && (unit.is_none() || is_manager)
@@ -409,9 +412,9 @@ fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
     }
 }
 
-/// Services that start programs for others, such as jobs, sessions and containers. If such a
-/// service is stopped, other programs end too. The service usually does not start an ended program
-/// again, so the remedy is to stop only the process.
+/// Services that start programs for others, such as jobs, sessions and containers. Stopping such a
+/// service would end other programs too, so the remedy stops only the process that holds the port.
+/// The service usually does not start that process again.
 const LAUNCHERS: [&str; 11] = [
     "atd",
     "containerd",
@@ -426,12 +429,12 @@ const LAUNCHERS: [&str; 11] = [
     "systemd-logind",
 ];
 
-/// Programs of Docker that forward a published port into a container, by the names that the kernel
-/// shows.
+/// Programs of Docker that forward a published port into a container. The names are those that the
+/// kernel shows.
 const PROXIES_OF_DOCKER: [&str; 2] = ["docker-proxy", "rootlesskit"];
 
-/// Programs of Podman that forward a published port into a container, and conmon. If a packet
-/// filter forwards the packets, and not a program, conmon keeps the published port bound.
+/// Programs of Podman that forward a published port into a container, and conmon. conmon forwards
+/// nothing. It keeps the published port bound if a packet filter forwards the packets.
 const PROXIES_OF_PODMAN: [&str; 6] = [
     "conmon",
     "rootlessport",

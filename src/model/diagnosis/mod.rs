@@ -43,35 +43,37 @@ pub(crate) struct Facts {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) verdict: Verdict,
     pub(crate) holders: Option<Holders>,
-    /// Whether this machine lacks the address of the endpoint. `true` only if the verdict is
-    /// `NotListening` or `NotHeldBy`.
+    /// Whether this machine lacks the address of the endpoint. Checked only for the verdicts
+    /// `NotListening` and `NotHeldBy`, and `false` for any other verdict.
     pub(crate) lacks_address: bool,
     /// An address of this machine at which a connection to the port was accepted, although no
     /// socket listens on the endpoint.
     pub(crate) redirected: Option<SocketAddr>,
-    /// Whether the caller runs as root. If so, no remedy is to retry with more permission. Always
-    /// `true` on Windows, and always `false` in a [`bare`](Diagnosis::bare) report.
+    /// Whether the caller runs as root. Root gets no remedy to retry with more permission. Always
+    /// `true` on Windows, and always `false` in a report of [`of_operand`](Diagnosis::of_operand).
     pub(crate) as_root: bool,
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
-    /// The id of the expected process and what keeps it from running, if it does not run.
+    /// The id of the expected process, and what has stopped it. `None` if nothing has stopped it,
+    /// or if it has ended.
     pub(crate) halted: Option<(u32, Halt)>,
     /// The id of the expected process, if it is in another network namespace.
     pub(crate) in_other_network: Option<u32>,
-    /// A listener on the endpoint. None of its visible owners is the expected process, or was
-    /// started by the expected process.
+    /// A listener on the endpoint that is not known to belong to the expected process or to a
+    /// process that it started. The owner of the listener may be hidden.
     pub(crate) stranger: Option<Holder>,
-    /// Listeners on the number that clients of the endpoint's address do not reach. They are bound
-    /// to another address, or to another interface.
+    /// Listeners on the same number that are out of reach for clients of the endpoint's address.
+    /// They are bound to another address or to another interface.
     pub(crate) elsewhere: Vec<Holder>,
     /// Listeners of the expected process on other port numbers.
     pub(crate) instead: Vec<Holder>,
     /// The listener that the report names if no listener stayed open. It is the latest listener
     /// whose owner the wait found. If the wait found no owner, it is the first listener.
     pub(crate) last_listener: Option<Holder>,
-    /// A server on the same number of the other protocol (UDP for TCP, TCP for UDP). `None` if a
-    /// server has the number for the protocol of the endpoint.
+    /// A server on the same number, but of the other protocol (UDP for TCP, TCP for UDP). The
+    /// caller may have asked for the wrong protocol. `None` if a server of the endpoint's protocol
+    /// has the number.
     pub(crate) other_protocol: Option<Holder>,
     /// The processes that have the abstract Unix socket name of the port, if no visible lock file
     /// shows their reservation. Empty if there is no such reservation, or if the processes are
@@ -82,8 +84,8 @@ pub(crate) struct Facts {
     /// The inode of the claim (this crate's bound socket) of the caller's own reservation. If that
     /// reservation has no lock file, only this field identifies the claim.
     pub(crate) own_claim: Option<NonZeroU64>,
-    /// Whether the reservation that blocks the port is the caller's own: this process or an
-    /// ancestor made it, or another process holds it on behalf of one of them.
+    /// Whether the caller already has the port that it could not reserve: this process or an
+    /// ancestor reserved it, or another process holds it on behalf of one of them.
     pub(crate) is_reserved_for_asker: bool,
     /// A loopback address on which a server could bind the number, if servers have the number on
     /// other addresses only.
@@ -106,7 +108,7 @@ impl Diagnosis {
             ErrorKind::AddressNotAvailable => Verdict::NoSuchInterface(message),
             _ => Verdict::Invalid(message),
         };
-        // The remedies for an operand do not depend on the user.
+        // The remedies of these two verdicts are the same for root, so `false` is always right.
         Diagnosis::bare(verdict, false)
     }
 
@@ -149,9 +151,10 @@ impl Diagnosis {
         self
     }
 
-    /// Adds a remedy for a wait that timed out while it blocked a thread of an async runtime: the
-    /// server may be a task of that runtime. The remedy names `call`, the function of
-    /// `portlease::tokio` to use instead. A report without remedies stays unchanged.
+    /// Adds a remedy for a wait that timed out while it blocked a thread of an async runtime. A
+    /// server that is a task of that runtime may have been unable to run. The remedy names `call`,
+    /// the function of `portlease::tokio` to use instead. A report without remedies stays
+    /// unchanged.
     pub(crate) fn after_blocking_runtime(mut self, call: &'static str) -> Self {
         if !self.0.remedies.is_empty() {
             self.0.remedies.push(Remedy::UnblockRuntime { call });
@@ -159,9 +162,8 @@ impl Diagnosis {
         self
     }
 
-    /// What the check found in place of the expected listener: a missing address, a process that is
-    /// stopped or in another network namespace, a packet filter, or another listener. `None` if
-    /// the check found none of these.
+    /// Why the expected listener is missing, or who listens beside it. `None` if the check found
+    /// neither.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }
@@ -171,9 +173,9 @@ impl Diagnosis {
         self
     }
 
-    /// The endpoint that was checked. `None` if the operand named no port, if it named a network
-    /// interface that does not exist, or if
-    /// [`check_no_leaked_listeners`](crate::check_no_leaked_listeners) could not search for leaks.
+    /// The endpoint that was checked. `None` if the operand named no port, if its network interface
+    /// was not found, or if [`check_no_leaked_listeners`](crate::check_no_leaked_listeners) could
+    /// not search for leaks.
     ///
     /// ```
     /// let endpoint = portlease::diagnose("60315/udp").endpoint().unwrap();
@@ -184,10 +186,13 @@ impl Diagnosis {
         self.0.facts.endpoint
     }
 
-    /// Whether the port is free: a server could bind it now, and no reservation blocks it. By
-    /// default a check ignores the reservations of the caller and of its ancestors. A check of a
-    /// `&Reservation` ignores only that reservation. The check decides which kind of server is
-    /// meant: on Unix, by default, a server that sets SO_REUSEADDR.
+    /// Whether the port is free: a server could bind it now, and no reservation blocks it. On Unix,
+    /// this means a server that sets SO_REUSEADDR. The reservations of the caller and of its
+    /// ancestors do not block the port. Exception: for a `&Reservation`, every other reservation
+    /// blocks.
+    ///
+    /// Only a report of [`diagnose`](crate::diagnose) can be about a free port. For the error of a
+    /// check, the result is always `false`.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -212,9 +217,9 @@ impl Diagnosis {
         !matches!(self.0.facts.verdict, Verdict::CannotTell { .. })
     }
 
-    /// The sockets with the number, the protocol and the address (if any) of the
-    /// [`endpoint`](Diagnosis::endpoint), as far as they could be read, with their processes. `None`
-    /// if the report has no endpoint.
+    /// The sockets that match the number, the protocol and the address of the
+    /// [`endpoint`](Diagnosis::endpoint), with their processes. Sockets that could not be read are
+    /// missing. `None` if the report has no endpoint.
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -134,10 +134,10 @@ impl Report {
         }
     }
 
-    /// What the check found in place of the expected listener: a missing address, a process that is
-    /// stopped or in another network namespace, a packet filter, a listener of an unrelated
-    /// process, or a listener on another port, address or protocol. `None` if the check found none
-    /// of these.
+    /// Why the expected listener is missing, or who listens beside it: this machine lacks the
+    /// address, the process is stopped or in another network namespace, a packet filter redirects
+    /// connections, an unrelated process listens, or a listener has another port, address or
+    /// protocol. `None` if the check found none of these.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
             stranger,
@@ -277,10 +277,10 @@ impl Report {
         lines
     }
 
-    /// Whether the report includes the facts about the number. A report with trial binds always
-    /// includes them. Any other report includes them only if they may explain the verdict. For a
-    /// port that a socket or TIME_WAIT blocks, they can only explain that the kernel chose the
-    /// number for a client.
+    /// Whether the report has the line about the number. A report with trial binds always has it.
+    /// Any other report has it only if the line may explain the verdict. If a socket or TIME_WAIT
+    /// blocks the port, the line can explain only one thing: the kernel chose the number for a
+    /// client.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {

@@ -11,8 +11,8 @@ pub(crate) struct Trial {
     pub(crate) admitted: bool,
 }
 
-/// Says which servers could bind, such as `with SO_REUSEADDR could bind everywhere; without it
-/// nowhere`.
+/// Prints which servers could bind. Example:
+/// `with SO_REUSEADDR could bind everywhere; without it nowhere`.
 ///
 /// The text does not name SO_REUSEADDR on systems where servers do not set it, such as Windows.
 pub(super) struct Trials<'a>(pub(super) &'a [Trial]);
@@ -35,8 +35,8 @@ impl fmt::Display for Trials<'_> {
 }
 
 impl Trials<'_> {
-    /// Writes the addresses that a server could bind, and those that it could not. `reuse_addr`
-    /// says whether the server sets SO_REUSEADDR.
+    /// Writes where a server could bind: `everywhere`, `nowhere`, or the addresses of both
+    /// outcomes. `reuse_addr` says whether the server sets SO_REUSEADDR.
     fn fmt_places(&self, reuse_addr: bool, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses = |admitted: bool| {
             let matching =

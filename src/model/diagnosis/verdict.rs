@@ -41,12 +41,12 @@ pub(crate) enum Verdict {
     },
     /// This machine does not have the network interface of the operand. The text names it.
     NoSuchInterface(String),
-    /// The operand names no port.
+    /// The operand names no port, or its network interface could not be looked up.
     Invalid(String),
 }
 
 impl Verdict {
-    /// The verdict if something that the check needs could not be read.
+    /// The verdict if the check failed with this error.
     pub(crate) fn cannot_tell(cause: &io::Error) -> Verdict {
         let message = OsMessage(cause);
         Verdict::CannotTell {
@@ -73,8 +73,8 @@ pub(crate) enum Cause {
     /// lock file of the reservation. For example, a container uses another lock folder, or a forked
     /// child still has the name after its parent released the port.
     Named,
-    /// Only connections in TIME_WAIT keep servers of the requested kind from binding. Usually a
-    /// client, or a server without SO_REUSEADDR, left the connections.
+    /// Only connections in TIME_WAIT keep servers from binding, even a server that sets
+    /// SO_REUSEADDR. Usually a client, or a server without SO_REUSEADDR, left the connections.
     TimeWait,
     /// Only connections in TIME_WAIT keep a server without SO_REUSEADDR from binding, and the check
     /// is for such a server. A server that sets SO_REUSEADDR can bind.
@@ -87,8 +87,8 @@ pub(crate) enum Cause {
     UnseenClaim,
     /// The system refuses the bind, and no visible socket explains why.
     Unexplained,
-    /// A moment ago the port was refused or had a holder, but now nothing visible blocks it.
-    /// Another process had probably bound the port or locked its lock file.
+    /// A moment ago the system refused the bind, or the port had a holder. Now nothing visible
+    /// blocks it. Another process had probably bound the port or locked its lock file.
     Gone,
 }
 

@@ -74,8 +74,8 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
 /// The file there then stays open on exec, because dup2(2) clears FD_CLOEXEC. It also differs from
 /// the file that was open there in the parent.
 ///
-/// This happens if the caller calls `env_clear` between two calls that pass sockets. `env_clear`
-/// removes the token by which the second call finds the sockets of the first.
+/// Two hooks can have the same number if the caller calls `env_clear` between two calls that pass
+/// sockets. `env_clear` removes the token by which the second call finds the sockets of the first.
 fn is_given(passed: &PassedSocket) -> bool {
     // std puts the standard streams at the numbers 0 to 2 before the hooks run. So a new file at
     // such a number is no sign of an earlier hook.

@@ -51,7 +51,8 @@ impl Reservation {
     /// other setting.** Only the child knows its process id, so this call replaces the command by a
     /// shell that sets `LISTEN_PID` and then executes the program. This has consequences:
     ///
-    /// - Arguments and variables can be added later, and `env_clear` can be called later.
+    /// - Exceptions: more arguments and variables can be added later, and `env_clear` can be called
+    ///   later.
     /// - A shell may drop variables whose names are no identifiers, such as `npm-config`. It
     ///   assigns some variables by itself, such as `IFS`. This call keeps the values that these
     ///   variables have now: env(1) gets them as operands, which `ps` shows until the program is
@@ -108,8 +109,9 @@ impl Reservation {
     ///
     /// The child inherits the sockets as descriptor 3 and following, and finds `LISTEN_FDS` and
     /// `LISTEN_FDNAMES`. Without `LISTEN_PID`, the `listenfd` crate accepts the sockets in any
-    /// process that inherits them. A server that calls sd_listen_fds(3) finds no sockets. Every
-    /// program between the command and the server must leave the descriptors from 3 on open.
+    /// process that inherits them. A server that calls sd_listen_fds(3) finds no sockets, because
+    /// that function requires `LISTEN_PID`. Every program between the command and the server must
+    /// leave the descriptors from 3 on open.
     ///
     /// To pass several reservations, call `pass_to_wrapper` once for each of them. The command
     /// keeps its program, arguments and settings. Unlike with `pass_to`, `spawn` returns an error

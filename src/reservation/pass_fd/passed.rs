@@ -40,7 +40,7 @@ pub(super) enum Style {
     /// the number of [`CarriedVariables`](super::shell::CarriedVariables), which the shell gets as
     /// operands.
     Shell { variables: usize },
-    /// The command's own environment has the variables (`pass_to_wrapper`).
+    /// The command's own environment has `LISTEN_FDS` and `LISTEN_FDNAMES` (`pass_to_wrapper`).
     Wrapper,
 }
 

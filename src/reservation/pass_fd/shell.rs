@@ -26,7 +26,7 @@ const MARKER: &str = "PORTLEASE_KEEPS_VARIABLES";
 /// with these shells, each run as `sh`: bash 5.2, busybox 1.35, dash 0.5.12, ksh93u+m 1.0, mksh
 /// R59, posh 0.14, yash 2.52 and zsh 5.9.
 ///
-/// `PWD`, `OLDPWD`, `SHLVL` and `_` are left out. Shells update them to describe the child.
+/// `PWD`, `OLDPWD`, `SHLVL` and `_` are left out, because shells update them to describe the child.
 const ASSIGNED_BY_SHELLS: &str = "\
     ARGV0 BASH BASHOPTS BASHPID BASH_ARGV0 BASH_COMMAND BASH_EXECUTION_STRING BASH_SUBSHELL \
     BASH_VERSINFO BASH_VERSION COMP_WORDBREAKS CPUTYPE EPOCHREALTIME EPOCHSECONDS HISTCMD IFS \
@@ -196,7 +196,7 @@ mod tests {
                 .chain(["PLAIN", "npm-config", "1st"])
             {
                 // Every value is a number, because some shells end with an error if one of their
-                // variables is none.
+                // variables has another value.
                 variables.insert(name.into(), "7".into());
             }
             let mut command = Command::new(ENV);

@@ -134,8 +134,8 @@ fn cannot_pass(reservation: &Reservation, cause: io::Error) -> Error {
 }
 
 /// The name of the socket in `LISTEN_FDNAMES`: the label, else the port number. `_` replaces every
-/// character except ASCII letters, digits, `.`, `_` and `-`. The shell might interpret other
-/// characters, and a colon separates names.
+/// character except ASCII letters, digits, `.`, `_` and `-`, because a colon separates names and
+/// the shell might interpret other characters.
 fn systemd_name(reservation: &Reservation) -> String {
     let name = reservation
         .label()
@@ -154,8 +154,8 @@ fn systemd_name(reservation: &Reservation) -> String {
 fn copy_settings(from: &Command, to: &mut Command) {
     for (name, value) in variables(from) {
         match value {
-            // Skips the marker that an earlier `pass_to` set for its own shell. If the new shell
-            // needs a marker, `wrap` has set one.
+            // Skips the marker (a variable) that an earlier `pass_to` set for its own shell. If the
+            // new shell needs a marker, `wrap` has already set one.
             Some(_) if shell::is_marker(&name) => continue,
             Some(value) => to.env(name, value),
             None => to.env_remove(name),
@@ -167,8 +167,9 @@ fn copy_settings(from: &Command, to: &mut Command) {
 }
 
 /// Whether the command has only settings that [`copy_settings`] copies. `Command` has no getters
-/// for the other settings, such as the user, but its `Debug` form shows them. The `Debug` form does
-/// not show `pre_exec` hooks, so these are not checked.
+/// for the other settings, such as the user, but its `Debug` form shows them. So this function
+/// compares the `Debug` forms of the command and of a copy. It does not notice `pre_exec` hooks,
+/// because the `Debug` form omits them.
 fn can_copy_all_settings(command: &Command) -> bool {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());

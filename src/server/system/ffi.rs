@@ -17,7 +17,7 @@ pub(super) fn signal_group(group: libc::pid_t, signal: libc::c_int) -> io::Resul
 }
 
 /// How a child of this process ended; `None` while it runs. The call leaves an ended child as a
-/// zombie. No other process and no other process group can have the pid of a zombie.
+/// zombie, so that no other process and no other process group can get its pid.
 ///
 /// Fails with ECHILD if the child was reaped before.
 pub(super) fn exit_status(pid: libc::id_t) -> io::Result<Option<ExitStatus>> {

@@ -16,9 +16,7 @@ pub(crate) struct Membership {
 
 /// Decodes `/proc/PID/cgroup`, which has a line `ID:CONTROLLERS:PATH` for each hierarchy. systemd
 /// and the container runtimes choose the names in the paths: `nginx.service`, `docker-ID.scope`,
-/// `libpod-ID.scope`, `cri-containerd-ID.scope`, or the id alone. Below the folder `payload` of
-/// systemd-nspawn, and below `lxc.payload.NAME`, the service manager of the container chooses the
-/// names.
+/// `libpod-ID.scope`, `cri-containerd-ID.scope`, `lxc.payload.NAME`, or the id alone.
 pub(crate) fn membership(text: &[u8]) -> Membership {
     let text = String::from_utf8_lossy(text);
     let mut membership = Membership::default();

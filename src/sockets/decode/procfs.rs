@@ -161,9 +161,9 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// Returns `true` if `map`, the text of `/proc/PID/uid_map`, maps `uid`, a user inside the user
-/// namespace. Each line has three numbers: the first uid of a range inside the namespace, the first
-/// uid outside, and the number of uids.
+/// Returns `true` if a line of `map` covers the user `uid` of the user namespace. `map` is the text
+/// of `/proc/PID/uid_map`. Each line has three numbers: the first uid of a range inside the
+/// namespace, the first uid outside, and the number of uids.
 pub(crate) fn maps_user(map: &[u8], uid: u32) -> bool {
     let is_in = |line: &[u8]| {
         let line = std::str::from_utf8(line).unwrap_or_default();
@@ -183,9 +183,9 @@ pub(crate) fn dumps_core(status: &[u8]) -> bool {
     value(status, b"CoreDumping:").is_some_and(|value| value.trim() == "1")
 }
 
-/// Returns `true` if a signal set in this file of `/proc` contains SIGTERM. `set` is the label of
-/// the set, such as `SigIgn:`. A set is a hexadecimal number, and its lowest bit stands for signal
-/// 1.
+/// Returns `true` if the signal set with the label `set`, such as `SigIgn:`, contains SIGTERM.
+/// `file` is the text of a file of `/proc`. A set is a hexadecimal number, and its lowest bit
+/// stands for signal 1.
 #[cfg(target_os = "linux")]
 pub(crate) fn has_sigterm(file: &[u8], set: &str) -> bool {
     const SIGTERM: u32 = 15;

@@ -141,9 +141,9 @@ fn port_filter(ports: &RangeInclusive<u16>) -> [u8; 20] {
     const REQ_BYTECODE: u16 = 1;
     const S_GE: u8 = 2;
     const S_LE: u8 = 3;
-    // Each comparison takes two entries. The first entry has a code, and how many bytes to jump if
-    // the comparison is true, and if it is false. The second entry has the port to compare with. A
-    // jump to the end of the program accepts the socket, and a longer jump rejects the socket.
+    // Each comparison takes two entries. The first entry has a code and two jump lengths in bytes,
+    // for a true and for a false comparison. The second entry has the port to compare with. A jump
+    // to the end of the program accepts the socket, and a longer jump rejects the socket.
     let instructions = [
         (S_GE, 8, 20),
         (0, 0, *ports.start()),

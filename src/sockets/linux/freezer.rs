@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use super::super::decode::cgroup::{Membership, membership};
 use crate::model::process::ContainerManager;
 
-/// Where a hierarchy with a freezer is usually mounted, and its files.
+/// A hierarchy of control groups with a freezer: its usual mount point, and the names of its files.
 struct Freezer {
     root: &'static str,
-    /// Shows whether a group is frozen, by itself or by a group above it.
+    /// The file that shows whether a group is frozen, by itself or by a group above it.
     state: &'static str,
     frozen: &'static [&'static str],
-    /// Shows "1" for a group that is frozen by itself.
+    /// The file that contains "1" if the group is frozen by itself.
     own: &'static str,
-    /// The text and the file that thaw a group.
+    /// The text that thaws a group, and the file to write it to.
     thaw: (&'static str, &'static str),
 }
 

@@ -1,5 +1,5 @@
-//! Linux: reads the sockets from `sock_diag(7)`, or from `/proc/net` if the system lacks sock_diag.
-//! Reads the processes from `/proc/PID`.
+//! Linux: reads the sockets from `sock_diag(7)`, or from `/proc/net` if sock_diag is missing or
+//! fails. Reads the processes from `/proc/PID`.
 
 use std::collections::HashSet;
 use std::io;
@@ -67,7 +67,8 @@ fn read_protocols(
 }
 
 /// Appends the sockets of one protocol to the table. Reads them from sock_diag, or from `/proc/net`
-/// if sock_diag is missing or fails.
+/// if sock_diag is missing or fails. Exception: if sock_diag fails because descriptors or memory
+/// are used up, the call fails.
 fn read(
     diag: &mut Option<netlink::SockDiag>,
     protocol: Protocol,

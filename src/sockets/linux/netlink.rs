@@ -60,7 +60,7 @@ impl SockDiag {
             match self.dump_family(protocol, family, states, ports, rows) {
                 Ok(of_family) => consistent &= of_family,
                 Err(error) => {
-                    // The caller then reads all sockets of the protocol from `/proc/net`.
+                    // The caller can read these sockets again from `/proc/net`, so no row may stay.
                     rows.truncate(start);
                     return Err(error);
                 }

@@ -29,9 +29,8 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
                     port,
                 ));
             }
-            // If a file of IPv6 or UDP-Lite is missing, the kernel lacks this protocol, and there
-            // is no such socket to report. The files of TCP and UDP over IPv4 are missing only if
-            // `/proc/net` itself is missing.
+            // If a file of IPv6 or UDP-Lite is missing, the kernel lacks this protocol, so there
+            // are no rows to add. If `/proc/net` itself is missing, the call fails.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     && (family == "6" || protocol == Protocol::UdpLite) =>
@@ -76,8 +75,8 @@ pub(in super::super) fn abstract_socket(name: &str) -> io::Result<Option<Inode>>
         .find_map(|line| procfs::abstract_socket(line, name)))
 }
 
-/// What [`sockstat::tcp_at_most`] returns for `/proc/net/sockstat`. Also `None` if that file cannot
-/// be read.
+/// An upper limit of the number of TCP sockets, from `/proc/net/sockstat`
+/// ([`sockstat::tcp_at_most`]). `None` if the file cannot be read or lacks the counts.
 pub(in super::super) fn tcp_at_most() -> Option<usize> {
     let text = read("sockstat").ok()?;
     sockstat::tcp_at_most(&String::from_utf8_lossy(&text))

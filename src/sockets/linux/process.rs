@@ -43,8 +43,8 @@ impl Clock {
     }
 
     /// Describes the process whose folder in `/proc` is `folder/process_path`. Returns `None` if
-    /// its `stat` cannot be read, for example because the process has ended. A zombie still has a
-    /// `stat`.
+    /// the process has ended, or if its `stat` cannot be read. A lack of descriptors or memory is
+    /// an error. A zombie still has a `stat`.
     pub(super) fn describe(
         &self,
         pid: u32,
@@ -61,9 +61,9 @@ impl Clock {
         };
         let running = running_thread(folder, process_path, pid, &stat);
         let process_path = running.as_deref().unwrap_or(process_path);
-        // During exec a process has no arguments for a moment: its old memory is gone, and the new
-        // program's memory is not set up yet. Its close-on-exec descriptors can still be open, so a
-        // process without arguments counts as forked.
+        // `forked` means that the process has not completed exec. During exec a process has no
+        // arguments for a moment, because the new program's memory is not set up yet. So a process
+        // without arguments counts as forked.
         let is_in_exec =
             || read(folder, &format!("{process_path}/cmdline")).is_ok_and(|line| line.is_empty());
         let forked = stat.forked || is_in_exec();
@@ -75,14 +75,14 @@ impl Clock {
         };
         let is_init_elsewhere = procfs::is_init_elsewhere(&status);
         let has_sigterm = |set| procfs::has_sigterm(&status, set);
-        // A server with a handler, such as PostgreSQL, can block the signal for a moment. So a
-        // signal with a handler does not count as ignored.
+        // A server with a handler for SIGTERM, such as PostgreSQL, can block SIGTERM for a moment.
+        // So a process with a handler does not count as ignoring SIGTERM, even while it blocks it.
         let ignores_sigterm = has_sigterm("SigIgn:")
             || !has_sigterm("SigCgt:")
                 && match has_sigterm("SigBlk:") {
                     // The kernel queues a blocked SIGTERM, even for the first process of a pid
-                    // namespace. The process can still receive the signal by sigwait(3) or a
-                    // signalfd(2).
+                    // namespace. The process ignores it only if no thread and no signalfd(2) can
+                    // receive it.
                     true => blocks_sigterm(folder, process_path),
                     // The kernel discards an unblocked SIGTERM to the first process of a pid
                     // namespace if the process has no handler.
@@ -313,7 +313,8 @@ pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
 
 /// Returns `true` if the uid stands for all users that the user namespace of this process does not
 /// map. The kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`). This function
-/// assumes the default, 65534. If the namespace maps 65534, that uid stands for a single user.
+/// assumes the default, 65534. Returns `false` if the namespace maps 65534, because that uid then
+/// stands for a single user.
 pub(in super::super) fn is_unmapped(uid: u32) -> bool {
     const OVERFLOW: u32 = 65534;
     uid == OVERFLOW
@@ -357,7 +358,8 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
         Err(error) if is_exhaustion(&error) => Err(error),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(false),
         // The kernel lacks pidfd_open(2), or a sandbox refuses the call. `/proc` shows no such
-        // process, but with the mount option `hidepid` it hides those of other users.
+        // process, but with the mount option `hidepid` it hides processes of other users. So a
+        // kill(2) without a signal tests whether the process exists.
         Err(_) if proc_fs::shows_own_processes() => {
             let signalled = rustix::process::Pid::from_raw(pid.cast_signed())
                 .map_or(Err(Errno::SRCH), rustix::process::test_kill_process);

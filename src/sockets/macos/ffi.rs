@@ -96,7 +96,7 @@ fn whole<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u
 }
 
 /// Repeats the call with a larger buffer until the list is shorter than the buffer. The call
-/// returns 0 both for an empty list and for an error. errno is 0 only after an empty list.
+/// returns 0 both for an empty list and for an error, but only an error sets errno.
 fn read_list(entry: usize, call: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
     let mut buffer = vec![0; entry * 1024];

@@ -81,7 +81,8 @@ pub(super) fn processes(
 }
 
 /// Calls `visit` for each internet socket of each process, the highest pid first. Stops when
-/// `visit` returns `false`. Returns the number of processes that this user may not read.
+/// `visit` returns `false`. Returns how many processes were skipped because this user may not read
+/// them.
 fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize> {
     let mut pids = ffi::processes()?;
     pids.sort_unstable_by(|a, b| b.cmp(a));
@@ -93,7 +94,8 @@ fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize>
                 denied += 1;
                 continue;
             }
-            // Another error usually means that the process has ended or has no descriptors.
+            // An error other than a refusal usually means that the process has ended or has no
+            // descriptors.
             Err(_) => continue,
         };
         for descriptor in libproc::sockets(&list) {

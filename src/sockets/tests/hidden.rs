@@ -195,7 +195,7 @@ fn another_users_process_is_hidden_and_its_user_is_reported() {
         ]
     );
 
-    // This process is root, so it sees the child of the other user.
+    // This process is root, so it sees the owner although the owner runs as `nobody`.
     let mut child = Command::new(AS_NOBODY[0]);
     child
         .args(&AS_NOBODY[1..])

@@ -97,9 +97,9 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     }
 }
 
-/// Waits until no socket on the port has an inode, so that no process can own one. Then asserts
-/// that the search for owners reports nothing as unseen, because it needs no process. The function
-/// polls, because another test can briefly use the number on another address.
+/// Waits until no socket on the port has an inode, which means that no process owns one. Then
+/// asserts that [`owners`] reports nothing as unseen, because it has no owner to search for. The
+/// function polls, because another test can briefly use the number on another address.
 #[track_caller]
 fn expect_no_owner(port: u16) {
     let deadline = Instant::now() + TIMEOUT;
@@ -144,7 +144,7 @@ fn connect(ip: IpAddr, port: u16) -> TcpStream {
     socket.into()
 }
 
-/// Prints that a test cannot run here, and why. `tests/support` does the same for other tests.
+/// Prints that a test cannot run here, and why. If `PORTLEASE_NO_SKIP` is 1, it panics instead.
 pub(super) fn skip(test: &str, reason: &str) {
     let line = format!("skipped: {test}: {reason}");
     assert!(

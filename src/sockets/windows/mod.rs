@@ -135,9 +135,9 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
     parent_of(listed.parent, started(pid).ok().flatten())
 }
 
-/// `parent` is the pid that Windows keeps as the parent of a process, and `child` is the start of
-/// that process. After the parent has ended, Windows can give its pid to another process. The
-/// result is `None` if the process `parent` started later than `child`, and for the pid 0.
+/// Returns `parent`, the parent pid that Windows keeps for a process. `child` is the start of that
+/// process. After the parent has ended, Windows can give its pid to another process. So the result
+/// is `None` if the process `parent` started after `child`. It is also `None` for the pid 0.
 fn parent_of(parent: u32, child: Option<NonZeroU64>) -> Option<u32> {
     let is_older = match (started(parent), child) {
         (Ok(Some(parent)), Some(child)) => parent <= child,

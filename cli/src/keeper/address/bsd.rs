@@ -21,9 +21,8 @@ const PREFIX: &str = "keeper-";
 pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
-    /// Ignores `_has_unrecorded`, because it is always `false`. On these systems no claim (a bound
-    /// socket) keeps a port without a lock file. So each reservation has a lock file, which records
-    /// the port.
+    /// Ignores `_has_unrecorded`, because it is always `false`: on these systems each reservation
+    /// has a lock file, which records the port.
     pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
         remove_stale()?;
         let path = folder().join(new_name(&prefix(keeper)));
@@ -95,8 +94,8 @@ fn remove_stale() -> io::Result<()> {
     Ok(())
 }
 
-/// The lock folder, which each reservation creates. So the folder exists when a keeper binds its
-/// socket: the keeper or `portlease serve` has already reserved the port.
+/// The lock folder, which a reservation creates if it is missing. So the folder exists when a
+/// keeper binds its socket, because the keeper or `portlease serve` has already reserved the port.
 fn folder() -> PathBuf {
     let named = std::env::var_os("PORTLEASE_DIR").filter(|folder| !folder.is_empty());
     named.map_or("/tmp/portlease".into(), PathBuf::from)

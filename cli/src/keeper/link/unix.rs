@@ -16,8 +16,8 @@ pub(crate) struct KeeperLink {
 }
 
 impl KeeperLink {
-    /// Starts this program as a keeper. On Linux, the stdin of the keeper is a pidfd of `process`,
-    /// if the kernel has pidfds.
+    /// Starts this program as a keeper. The stdin of the keeper is a pidfd of `process`, or
+    /// `/dev/null` if there is no pidfd.
     pub(crate) fn start(arg: &str, process: Option<&ProcessHandle>) -> io::Result<KeeperLink> {
         let stdin = process.map_or(Ok(Stdio::null()), ProcessHandle::for_keeper)?;
         let (writer, keeper_socket) = UnixStream::pair()?;

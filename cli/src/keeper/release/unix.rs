@@ -14,9 +14,9 @@ use crate::keeper::messages::{LIST, RELEASED};
 use crate::keeper::release::no_answer;
 use crate::limits::{KEEPER_ANSWER_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
-/// Asks each keeper in `keepers` to release the port, and also each keeper that holds a port
-/// without a lock file. Returns `true` if a keeper released the port. A keeper that refuses, does
-/// not hold the port, or exits before it answers does not count.
+/// Asks each keeper in `keepers` to release the port, and also each keeper that holds any port
+/// without a lock file. Returns `true` if a keeper released the port. Ignores a keeper that
+/// refuses, that does not hold the port, or that exits before it answers.
 pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
     let mut released = false;
     // A keeper in another PID namespace may have the same pid, so one pid may have several
@@ -33,7 +33,8 @@ pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<boo
     Ok(released)
 }
 
-/// The ports of this user's keepers that no lock file records, each with the pid of its keeper.
+/// The ports that no lock file records, each with the pid of the keeper that holds it. Asks only
+/// keepers that [`try_ask`] trusts.
 pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
     let mut ports = Vec::new();
     for address in addresses()? {

@@ -12,8 +12,8 @@ use crate::limits::{RELEASE_LINE_BYTES, RELEASE_TIMEOUT, remaining};
 use crate::named_pipe::PipeStream;
 
 /// Asks each process in `keepers` to release the port. Returns `true` if a process released the
-/// port. A process that is no keeper, refuses, does not hold the port, or exits before it answers
-/// does not count.
+/// port. Ignores a process that is not a keeper, that refuses, that does not hold the port, or that
+/// exits before it answers.
 pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
     let mut released = false;
     for keeper in keepers {
@@ -25,8 +25,8 @@ pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<boo
     Ok(released)
 }
 
-/// Always empty. On Windows no claim (a bound socket) keeps a port without a lock file. So each
-/// port has a lock file, which records the port.
+/// Always empty. Only a claim (a bound socket) can keep a port without a lock file, and on Windows
+/// no claim does.
 pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
     Ok(Vec::new())
 }

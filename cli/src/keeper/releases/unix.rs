@@ -51,7 +51,7 @@ fn serve_releases(
         let deadlines = [holding.until, deadline, poll_again];
         let next = deadlines.into_iter().flatten().min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
-        // Adds one timer step, so that the deadline has passed when poll(2) returns.
+        // Adds one timer step, so that the deadline has passed if poll(2) times out.
         let timeout = left.and_then(|left| Timespec::try_from(left + TIMER_STEP).ok());
         let requested = match &client {
             Some(client) => PollFd::new(&client.stream, PollFlags::IN),
@@ -98,8 +98,8 @@ struct ReleaseClient {
 }
 
 impl ReleaseClient {
-    /// Returns `None` if the accept fails, or if the client's user is neither root nor the keeper's
-    /// user. A client of another user gets no answer.
+    /// Returns `None` if the accept fails. Also returns `None` if the client's user is unknown, or
+    /// is neither root nor the keeper's user. Such a client gets no answer.
     fn accept(listener: &UnixListener) -> io::Result<Option<ReleaseClient>> {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -136,7 +136,7 @@ impl ReleaseClient {
         match self.request.iter().position(|byte| *byte == b'\n') {
             Some(end) => {
                 let reply = holding.answer(&String::from_utf8_lossy(&self.request[..end]));
-                // Fails if the client has closed the connection, or reads too slowly.
+                // The send fails if the client has closed the connection, or reads too slowly.
                 let _answered = self.send(&format!("{reply}\n"));
                 None
             }

@@ -42,7 +42,7 @@ impl ReleaseListener {
         spawn("clients", move || accept_clients(self.0, &requests))?;
         if let Some(process) = process {
             spawn("process", move || {
-                // The receiver is gone if the keeper is about to end.
+                // The send fails if the keeper is about to end.
                 let _late = sender.send(Event::Ended(wait_for_end(&process)));
             })?;
         }
@@ -85,7 +85,7 @@ fn accept_clients(mut listener: PipeListener, requests: &Sender<Event>) {
                 // A client that sends nothing in time gets no answer.
                 let received = client.receive(RELEASE_LINE_BYTES, KEEPER_CLIENT_TIMEOUT);
                 if let Ok(request) = received {
-                    // The receiver is gone if the keeper is about to end.
+                    // The send fails if the keeper is about to end.
                     let _late = requests.send(Event::Request(request, client));
                 }
             })

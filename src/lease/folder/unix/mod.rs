@@ -42,8 +42,8 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
 /// with room for the lock files of all ports. All processes that see the same mount get the same
 /// answer.
 ///
-/// A small file system is not used. Docker gives a container 64 MiB by default, which a browser
-/// under test may need.
+/// A small file system is not used, because the lock files could fill it. For example, Docker gives
+/// a container 64 MiB by default, which a browser under test may need.
 #[cfg(target_os = "linux")]
 fn is_shared_memory(folder: &Path) -> bool {
     const TMPFS_MAGIC: i128 = 0x0102_1994;
@@ -80,8 +80,8 @@ pub(super) fn scope() -> String {
     }
 }
 
-/// Fails if the network namespace of this thread is unknown. On systems other than Linux the call
-/// succeeds. It also succeeds in gVisor, whose `/proc` never shows the inode of a namespace.
+/// On Linux, fails if the network namespace of this thread is unknown because `/proc` is missing.
+/// Succeeds in gVisor, which has a `/proc` that never shows the inode of a namespace.
 pub(super) fn check_scope() -> io::Result<()> {
     let is_unknown = cfg!(target_os = "linux")
         && Namespace::current().inode().is_none()
@@ -343,8 +343,8 @@ pub(crate) fn records_within(owner: u32, user: u32) -> bool {
 }
 
 /// Locks a record file. When this process ends, the kernel releases the lock, and the record is
-/// then ignored. Only a forked child that has the file open keeps the lock, until it calls exec or
-/// exits.
+/// then ignored. Exception: a forked child that has the file open keeps the lock until the child
+/// calls exec or exits.
 pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     for _ in 1..RECORD_LOCKS {
         match file.try_lock() {

@@ -1,7 +1,7 @@
 //! Creates a folder or file under a temporary name (staged), sets its mode, and then renames it. So
 //! under the final name other processes never see a wrong mode, under any umask and even if the
-//! creating process is killed. There is one exception: a file, if the system or the file system
-//! cannot rename without replacing.
+//! creating process is killed. Exception: if the system or the file system cannot rename without
+//! replacing, a file is created under its final name.
 
 use std::ffi::OsStr;
 use std::fs::File;

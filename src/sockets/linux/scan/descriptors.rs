@@ -12,9 +12,9 @@ use super::super::super::decode::procfs;
 use super::super::proc_folder::open;
 use super::{Scan, ScanState};
 
-/// The scan reads each descriptor of a wanted socket twice: an exec may have closed it after the
-/// first read. In a process with more such descriptors than this, the scan reads each only once,
-/// because a second read of thousands costs too much.
+/// The scan reads each descriptor of a wanted socket twice, because an exec may have closed it
+/// after the first read. Exception: if a process has more such descriptors than this, the scan
+/// reads each of them once, because a second read of thousands costs too much.
 const CONFIRM_UP_TO: usize = 16;
 
 impl Scan<'_> {
@@ -24,9 +24,9 @@ impl Scan<'_> {
             let stat = statat(self.proc, &path, AtFlags::empty());
             stat.is_ok_and(|stat| stat.st_size == 0)
         };
-        // Kernel threads have no descriptors, and most of them are neighbors in `/proc`. So the
-        // scan checks the size of a folder only after a process without descriptors. The size 0
-        // means that the folder is empty, so the scan does not open it.
+        // If the folder has the size 0, it is empty, and the scan does not open it. The scan checks
+        // the size only after a process without descriptors: such a process is usually a kernel
+        // thread, and most kernel threads are neighbors in `/proc`.
         let follows_empty = std::mem::replace(&mut state.last_was_empty, false);
         if self.has_counts && follows_empty && has_size_0() {
             state.add_empty(pid);

@@ -46,17 +46,16 @@ impl Scan<'_> {
             if !self.is_missing_some() {
                 break;
             }
-            // If a wanted socket has no owner, this loop visits every process. To read all their
-            // threads would take too long, so the loop reads only processes of the users that own
-            // wanted sockets.
+            // To read the threads of every process would take too long. So this loop reads only the
+            // processes of users that own wanted sockets.
             let is_likely = statat(self.proc, pid.to_string(), AtFlags::empty())
                 .is_ok_and(|stat| uids.contains(&stat.st_uid));
             if is_likely {
                 self.scan_further_threads(pid, state)?;
             }
         }
-        // If `/proc` hides processes, or about half of them are unreadable, the owner is probably
-        // among the processes that were not read. To name processes with descriptors in flight
+        // If `/proc` hides processes, or at least half of the processes are unreadable, the owner
+        // is probably a process that was not read. A list of processes with descriptors in flight
         // would then mislead.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth != ScanDepth::FirstHit {

@@ -129,7 +129,7 @@ struct Scan<'a> {
     /// Whether the search ends when every socket has a process.
     first_hit: bool,
     depth: ScanDepth,
-    /// The result of [`has_counts`].
+    /// Whether a folder `/proc/PID/fd` of size 0 is known to be empty ([`has_counts`]).
     has_counts: bool,
     clock: Clock,
 }

@@ -1,5 +1,6 @@
-//! A search that ends once every socket has an owner usually finds only one owner of each socket.
-//! This module adds the ancestors and descendants of that owner if they own one of the sockets too.
+//! Adds relatives of the owners that a search has found. A search that stops early usually finds
+//! only one owner of each socket. The ancestors and descendants of that owner can own the socket
+//! too.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -11,8 +12,9 @@ use super::super::process::children;
 use super::{Scan, ScanState};
 
 impl Scan<'_> {
-    /// Adds those ancestors of the found processes that own the same sockets. The owner that the
-    /// search found can be a worker. A report must name the server that started the worker.
+    /// Adds the parent of each found process if the parent owns one of the sockets, then the
+    /// grandparent, and so on. The owner that the search found can be a worker. A report must name
+    /// the server that started the worker.
     pub(super) fn add_parents(&self, state: &mut ScanState) -> io::Result<()> {
         let mut next = 0;
         while let Some((process, _)) = state.found.get(next) {
@@ -29,8 +31,9 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Adds those descendants of the found processes that own the same sockets, such as the workers
-    /// of a server. Without the kernel option `PROC_CHILDREN` no descendant is found.
+    /// Adds the children of each found process that own one of the sockets, such as the workers of
+    /// a server, then the grandchildren, and so on. Without the kernel option `PROC_CHILDREN` this
+    /// function finds no children.
     pub(super) fn add_descendants(&self, state: &mut ScanState) -> io::Result<()> {
         let mut next = 0;
         while let Some((process, _)) = state.found.get(next) {
@@ -90,7 +93,7 @@ mod tests {
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        // Each process ends when its standard input ends.
+        // Each `cat` ends when the test closes the pipe. The shells end after their `cat`.
         let script = "exec 3<&0; (cat <&3 & cat <&3; exit) & cat <&3 & cat <&3; exit";
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdin(Stdio::piped());

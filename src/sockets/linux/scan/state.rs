@@ -12,7 +12,7 @@ use crate::model::process::Process;
 #[derive(Default)]
 pub(super) struct ScanState {
     pub(super) found: Vec<(Process, Vec<Inode>)>,
-    /// The number of descriptors that the scan has read.
+    /// The number of descriptors that this thread has read.
     pub(super) descriptors: usize,
     /// How often descriptors of a process could not be read. A process can count more than once.
     pub(super) unreadable: usize,
