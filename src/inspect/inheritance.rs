@@ -4,6 +4,7 @@
 
 use std::io;
 
+use super::relation;
 use crate::model::holder::Holder;
 use crate::model::lease_info::{Foreign, Lease};
 use crate::model::port::Port;
@@ -54,9 +55,10 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     }
     let rows = inherited.iter().map(|(_, row)| row.clone()).collect();
     // If the owners of the sockets cannot be read, the report names only the recorded process.
-    let Ok(owned) = sockets::owners(rows, ScanDepth::Complete) else {
+    let Ok(mut owned) = sockets::owners(rows, ScanDepth::Complete) else {
         return leases;
     };
+    relation::note(owned.holders.iter_mut());
     for (lease, row) in inherited {
         let inode = row.inode.map_or(0, Inode::get);
         let holder = owned.holders.iter().find(|holder| holder.inode == inode);
@@ -85,7 +87,8 @@ pub(crate) fn of_each(ports: Vec<Vec<Lease>>) -> Vec<Vec<Lease>> {
 pub(crate) fn of_name(port: Port) -> Vec<Process> {
     let row = residual::name(port).ok().flatten();
     let owned = row.and_then(|row| sockets::owners(vec![row], ScanDepth::Complete).ok());
-    let holders = owned.map(|owned| owned.holders).unwrap_or_default();
+    let mut holders = owned.map(|owned| owned.holders).unwrap_or_default();
+    relation::note(holders.iter_mut());
     holders
         .into_iter()
         .flat_map(|holder| holder.processes)

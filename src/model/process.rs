@@ -70,8 +70,7 @@ pub struct Process {
     /// the process runs in no container, and on systems other than Linux.
     pub container: Option<String>,
     /// The relation of the process to the calling process. `None` if neither process is an ancestor
-    /// of the other, or if their parents cannot be read. Always `None` in
-    /// [`Lease::inherited_by`](crate::Lease::inherited_by).
+    /// of the other, or if their parents cannot be read.
     pub relation: Option<Relation>,
     /// Whether the process and the calling process run in the same systemd unit and container.
     /// Stopping that unit or container would stop the calling process too. The field is also `true`

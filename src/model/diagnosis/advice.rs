@@ -198,7 +198,9 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
             let forked = report.facts.reserved_by.first();
             let forked = forked.filter(|process| process.forked);
             let heir = report.leases().first().and_then(Lease::heir).or(forked);
-            vec![heir.map_or_else(|| for_reservation(report, endpoint), end)]
+            let protocol = endpoint.protocol.unwrap_or(Protocol::Tcp);
+            let remedy = heir.and_then(|heir| for_process(heir, endpoint.port, protocol));
+            vec![remedy.unwrap_or_else(|| for_reservation(report, endpoint))]
         }
         Cause::TimeWait | Cause::TimeWaitWithoutReuseAddr => vec![Remedy::WaitForTimeWait],
         Cause::Excluded => vec![Remedy::ShowExcludedRanges],
@@ -282,7 +284,7 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
         let is_parent = |other: &Process| {
             process.parent == Some(other.pid)
                 && ends_workers(other)
-                && process.program == other.program
+                && is_same_program(process, other)
         };
         // A suspended worker does not notice that its parent ended.
         process.state != ProcessState::Suspended && holder.processes.iter().any(is_parent)
@@ -296,6 +298,11 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
         .filter_map(|process| Some((process, for_process(process, port, holder.protocol)?)))
         .flat_map(|(process, remedy)| thaw(process).into_iter().chain([remedy]))
         .collect()
+}
+
+/// The names decide if the programs of both processes cannot be read.
+fn is_same_program(one: &Process, other: &Process) -> bool {
+    one.program == other.program && (one.program.is_some() || one.name == other.name)
 }
 
 /// The step before the remedy for a frozen process. `None` if the process is not frozen.

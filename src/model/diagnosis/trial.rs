@@ -50,6 +50,8 @@ impl Trials<'_> {
             addresses.join(", ")
         };
         match (addresses(true).as_str(), addresses(false).as_str()) {
+            // Every trial failed for another reason than the port.
+            ("", "") => f.write_str(" at an unknown address"),
             (_, "") => f.write_str(" everywhere"),
             ("", _) => f.write_str(" nowhere"),
             (admitted, refused) => write!(f, " {admitted}, and not {refused}"),

@@ -151,9 +151,10 @@ fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
     };
     let receives = |descriptor: u32| {
         let link = readlinkat(folder, format!("{path}/fd/{descriptor}"), Vec::new());
-        link.is_ok_and(|link| link.to_bytes() == b"anon_inode:[signalfd]")
+        // A descriptor that cannot be read may be a signalfd(2).
+        link.map_or(true, |link| link.to_bytes() == b"anon_inode:[signalfd]")
             && read(folder, &format!("{path}/fdinfo/{descriptor}"))
-                .is_ok_and(|info| procfs::has_sigterm(&info, "sigmask:"))
+                .map_or(true, |info| procfs::has_sigterm(&info, "sigmask:"))
     };
     let list = |name: &str| {
         let folder = open(folder, &format!("{path}/{name}")).ok()?;
