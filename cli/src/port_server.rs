@@ -15,7 +15,8 @@ use crate::text::os_message;
 #[derive(Debug)]
 pub(crate) enum Granted {
     Reserved(Reservation),
-    /// The port server holds the reservation, and releases it when the requesting process ends.
+    /// The port server holds the reservation, and releases it when the process that the request
+    /// names ends.
     HeldByServer(u16),
 }
 

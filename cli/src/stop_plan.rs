@@ -209,7 +209,7 @@ fn cause_of(remedy: &Remedy) -> &'static str {
         Remedy::StopUnit { .. } => "a service manager may start it again",
         Remedy::StopBySupervisor {
             pid, supervisor, ..
-        } if pid == supervisor => "it listens for a program that it runs",
+        } if pid == supervisor => "it listens on behalf of a program that it runs",
         Remedy::StopBySupervisor { .. } => "a supervisor may start it again",
         Remedy::StopWatcherFirst { .. } => "the program that runs it may start it again",
         Remedy::WaitForCoreDump { .. } => "it is ending: the kernel is writing its core file",

@@ -270,8 +270,9 @@ impl WaitForAll {
                     return Ok(None);
                 }
                 Ok(()) => {}
-                // The port can no longer be checked. For example, a server listened on a privileged
-                // port when the wait began, and has ended.
+                // The port can no longer be checked. For example, a server on a privileged port has
+                // ended. Only a bind could show that the port is free, and this user may not bind
+                // it.
                 Err(error)
                     if self.unable == Unable::Skip && error.kind() != ErrorKind::TimedOut =>
                 {

@@ -147,7 +147,8 @@ pub(super) fn is_small(range: &EphemeralRange) -> bool {
 /// range is free, connect(2) can fail in every process.
 fn leaves_spare(range: &EphemeralRange, own: &PortSet) -> Result<bool, AttemptError> {
     let mut free = Vec::with_capacity(range.spare());
-    // An outgoing connection can also use a number that the request does not admit.
+    // Unlike `draw`, this does not filter by `request.admits`, because an outgoing connection can
+    // also use a number that the request excludes.
     let numbers = range.draws().filter(|port| !own.contains(*port));
     let mut numbers = numbers.take(RANDOM_PICKS);
     while free.len() < range.spare() {

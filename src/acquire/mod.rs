@@ -156,7 +156,8 @@ impl Retries {
     }
 
     /// Pauses after an attempt of this level that failed after `took`. Returns the level of the
-    /// next attempt, or the refusal if a repetition cannot help or the time is up.
+    /// next attempt, or the refusal if a repetition cannot help. Once the time is up, at most one
+    /// more attempt follows.
     fn pause(
         &mut self,
         error: AttemptError,

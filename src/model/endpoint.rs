@@ -69,10 +69,11 @@ impl fmt::Display for Protocol {
 /// accepted too: `*:60315`, `:::60315` and `[fe80::1]%eth0:60315`. `localhost:60315` means every
 /// address of this machine, as `60315` does. The protocol `tcp6` means TCP, and `udp6` means UDP.
 ///
-/// After a link-local address, `%` and the name or the index of a network interface can follow.
-/// With any other address, the interface has no effect. Parsing ignores an interface that this
-/// machine does not have. But a call that takes the text itself, such as
-/// `check_port_free("[fe80::1%eth7]:80")`, fails if the interface is missing.
+/// After a link-local address, or a multicast address of one link or interface (such as `ff02::1`),
+/// `%` and the name or the index of a network interface can follow. With any other address, the
+/// interface has no effect. Parsing ignores an interface that this machine does not have. But a
+/// call that takes the text itself, such as `check_port_free("[fe80::1%eth7]:80")`, fails if the
+/// interface is missing.
 ///
 /// An endpoint without an address means every address of this machine. An endpoint without a
 /// protocol means TCP. But [`who_holds`](crate::who_holds) and

@@ -149,9 +149,10 @@ impl ReserveOptions {
     /// Reserves exactly this number. If the number is taken and its holder is visible, the error
     /// names the holder.
     ///
-    /// `PORTLEASE_RANGE` does not apply to an exact number. For
-    /// [`reserve_block`](Self::reserve_block) the number is the first of the block. Exception:
-    /// `PORTLEASE_RANGE` applies to a block of two or more ports.
+    /// For [`reserve_block`](Self::reserve_block) the number is the first of the block, and for
+    /// [`reserve_offsets`](Self::reserve_offsets) it is the base number. `PORTLEASE_RANGE` applies
+    /// to these two calls if they reserve two or more ports. It does not apply to any other exact
+    /// number.
     ///
     /// ```
     /// # use portlease::{ErrorKind, ReserveOptions, reserve_port};

@@ -100,10 +100,10 @@ impl Reservation {
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux `kill`, `stop`, `restart` and the drop wait until every process of the group has ended.
-/// On other Unix systems they kill the group as soon as the program has ended, because this crate
-/// does not list the processes of a group there. On Windows they end only the program itself, at
-/// once, because Windows has no SIGTERM, and no process groups as Unix has them.
+/// On Linux with `/proc`, `kill`, `stop`, `restart` and the drop wait until every process of the
+/// group has ended. On other Unix systems they kill the group as soon as the program has ended,
+/// because this crate does not list the processes of a group there. On Windows they end only the
+/// program itself, at once, because Windows has no SIGTERM, and no process groups as Unix has them.
 ///
 /// On Unix `kill`, `stop`, `restart` and the drop signal the program by its pid. Once the caller
 /// has reaped the program, by `child().wait()`, another process can get that pid. So the methods

@@ -282,7 +282,8 @@ pub(crate) fn has_event_loop() -> bool {
 }
 
 /// What keeps the process from running: a stop signal, a debugger or a frozen control group. `None`
-/// in every other case, if the process cannot be read, and always on systems other than Linux.
+/// if there is no such cause, or if the process cannot be read. Always `None` on systems other than
+/// Linux.
 pub(crate) fn halt(pid: u32) -> Option<Halt> {
     #[cfg(target_os = "linux")]
     return linux::halt(pid);

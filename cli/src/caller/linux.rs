@@ -66,8 +66,8 @@ pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
 }
 
 /// The properties of a process that show whether it is the caller. A forked child has the name,
-/// command line and program of its parent until one of the two calls exec. Until then, its
-/// arguments are at the same memory address too.
+/// command line and program of its parent until the child or the parent calls exec. Until then, the
+/// arguments of both are at the same memory address too.
 #[derive(Debug)]
 struct ProcessImage {
     stat: ProcessStat,

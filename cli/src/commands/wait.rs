@@ -126,8 +126,8 @@ fn unmet(
             asked: condition.asked(true),
             needs_reuse_addr: None,
         });
-        // Reports only this port and counts no others, because a new check of them would not know
-        // when the process started and ended.
+        // Reports only this port and counts no others. If the process has ended, a new check could
+        // not read its start, and would take a daemon that it left for a stranger.
         if matches!(condition, Condition::HeldBy(_)) {
             return (findings, 0);
         }

@@ -110,8 +110,8 @@ pub(crate) struct RemedyRow {
     /// The process that the remedy is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
-    /// The name of the unit, container, supervisor, watcher, shell or interface that the remedy is
-    /// about.
+    /// The name of the unit, supervisor, watcher, shell or interface that the remedy is about, or
+    /// the id of the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
 }

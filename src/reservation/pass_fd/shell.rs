@@ -202,8 +202,8 @@ mod tests {
             let mut command = Command::new(ENV);
             command.env_clear().arg("-0").envs(&variables);
             let carried = CarriedVariables::of(&command, OsStr::new(ENV)).unwrap();
-            // `CarriedVariables::of` also returned variables of this process. The child gets only
-            // those that this test sets.
+            // `carried` also contains variables of this process, because `CarriedVariables::of`
+            // cannot see `env_clear`. Only the variables that this test sets are kept.
             let carried = carried.0.into_iter();
             let is_set = |operand: &OsString| {
                 let name = operand.as_bytes().split(|byte| *byte == b'=').next();

@@ -18,9 +18,10 @@ const OFFSET: u64 = 258;
 /// list in `/proc`, because the whole list takes 1 µs per process. After the pids have wrapped
 /// around, the end of the list also contains old processes.
 ///
-/// `/proc` lists processes in the order of their pids, and the offset of an entry depends on its
-/// pid. If the kernel lists lower pids than requested, it uses other offsets, and the function
-/// returns an empty list. The caller then lists all processes.
+/// `/proc` lists processes in the order of their pids, and the offset of an entry follows from its
+/// pid. So this function seeks to the offset of the first pid that it wants. A lower pid in the list
+/// shows that this kernel uses other offsets. The function then returns an empty list, and the
+/// caller lists all processes.
 pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
     latest_pid()
         .and_then(|latest| list_from(proc, latest.saturating_sub(PIDS_BELOW_LATEST).max(1)))
