@@ -1,5 +1,5 @@
-//! [`end_all`]: ends processes with SIGTERM (some with SIGINT). A process that does not end in time gets SIGKILL.
-//! Windows has no SIGTERM, so each process ends at once there.
+//! [`end_all`]: ends processes with SIGTERM (some with SIGINT). A process that does not end in time
+//! gets SIGKILL. Windows has no SIGTERM, so each process ends at once there.
 
 use std::collections::BTreeMap;
 use std::io;

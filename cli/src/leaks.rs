@@ -185,11 +185,15 @@ fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failu
         };
         for process in holder.processes.iter().filter(|of| !is_worker(of)) {
             if let Some(handle) = handles.take(process.pid)? {
-                let interrupts = |remedy: &&Remedy| matches!(remedy, Remedy::InterruptProcess { pid, .. } if *pid == process.pid);
+                let mut interrupted = remedies.iter().filter_map(|remedy| match remedy {
+                    Remedy::InterruptProcess { pid, .. } => Some(*pid),
+                    _ => None,
+                });
+                let is_interrupted = interrupted.any(|pid| pid == process.pid);
                 targets.push(Target {
-                    signal: match remedies.iter().find(interrupts) {
-                        Some(_) => StopSignal::Int,
-                        None => StopSignal::Term,
+                    signal: match is_interrupted {
+                        true => StopSignal::Int,
+                        false => StopSignal::Term,
                     },
                     process: process.clone(),
                     handle,

@@ -33,8 +33,8 @@ pub struct Lease {
     /// The user that owns the file with the record. Only this user and root can write the file.
     recorded_by: Option<u32>,
     /// The visible processes that still hold the reservation although the recorded process has
-    /// ended. Empty if no such process is visible. `None` if the recorded process runs, or if the
-    /// search cannot tell. Always `None` on Windows.
+    /// ended. Empty if no such process is visible. `None` if the recorded process runs, or if it
+    /// is unknown whether one is left. Always `None` on Windows.
     inherited_by: Option<Vec<Process>>,
     /// Set if the recorded pids belong to another pid namespace than that of this process. `None`
     /// also if one of the two namespaces is unknown.
@@ -249,8 +249,8 @@ impl Lease {
     }
 
     /// The command that runs under the reservation, as passed to
-    /// [`ReserveOptions::command`](crate::ReserveOptions::command). In a text longer than 200 bytes,
-    /// `…` replaces the middle.
+    /// [`ReserveOptions::command`](crate::ReserveOptions::command). In a text longer than 200
+    /// bytes, `…` replaces the middle.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().command("redis-server").reserve()?;

@@ -19,8 +19,8 @@ const OFFSET: u64 = 258;
 /// around, the end of the list also contains old processes.
 ///
 /// `/proc` lists processes in the order of their pids, and the offset of an entry follows from its
-/// pid. So this function seeks to the offset of the first pid that it wants. A lower pid in the list
-/// shows that this kernel uses other offsets. The function then returns an empty list, and the
+/// pid. So this function seeks to the offset of the first pid that it wants. A lower pid in the
+/// list shows that this kernel uses other offsets. The function then returns an empty list, and the
 /// caller lists all processes.
 pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
     latest_pid()
