@@ -49,6 +49,18 @@ fn owner_of_each_at(ports: &[Vec<Row>], depth: ScanDepth) -> Vec<ResidualOwner> 
     }
 }
 
+/// The owner of the servers on the port: the sockets that listen, or for UDP the bound ones without
+/// a peer. `Unknown` if the socket table cannot be read, and always on Windows.
+pub(crate) fn owner_of_servers(port: Port) -> ResidualOwner {
+    if !sockets::CHILDREN_SHARE {
+        return ResidualOwner::Unknown;
+    }
+    match sockets::listening(port.number, port.protocol) {
+        Ok(rows) => owner_of_sockets(rows),
+        Err(_) => ResidualOwner::Unknown,
+    }
+}
+
 /// The owner of the port's abstract Unix socket name. Returns `Process`, which ends the retries, if
 /// the Unix sockets cannot be read.
 pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {

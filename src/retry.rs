@@ -22,7 +22,6 @@
 //! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) ends at the caller's
 //! limit instead. Between its tries it sleeps for one of the pauses below.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 /// Who still holds a socket, a lock or a name that was released a moment ago. The variants are in
@@ -150,19 +149,6 @@ impl RetryBudget {
             || self
                 .started
                 .is_some_and(|started| started.elapsed() >= limit)
-    }
-
-    /// Repeats `bind` while it fails with "address in use", for [`NO_OWNER_LIMIT`] at most, because
-    /// this function does not search for the owner. Returns the last result of `bind`.
-    pub(crate) fn retry<T>(&mut self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        loop {
-            match bind() {
-                Err(e)
-                    if e.kind() == io::ErrorKind::AddrInUse
-                        && self.pause(|| ResidualOwner::Unknown) => {}
-                outcome => return outcome,
-            }
-        }
     }
 }
 

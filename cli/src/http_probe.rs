@@ -227,6 +227,12 @@ impl Problem {
         self.kind == ProblemKind::Silence
     }
 
+    /// The process does not listen where the request would go.
+    pub(crate) fn of_stranger(pid: u32, addresses: &str) -> Problem {
+        let text = format!("pid {pid} does not listen on {addresses}");
+        Problem::new(ProblemKind::NoConnection, Ipv4Addr::LOCALHOST.into(), text)
+    }
+
     fn of_thread(cause: &str) -> Problem {
         let text = format!("the thread that sends the request failed: {cause}");
         Problem::new(ProblemKind::NoConnection, Ipv4Addr::LOCALHOST.into(), text)

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint, Holder, ProcessState, Protocol, Remedy, who_holds};
+use portlease::{
+    Diagnosis, Endpoint, Holder, ProcessState, Protocol, Remedy, check_port_held_by, who_holds,
+};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
@@ -86,11 +88,7 @@ impl Obstacle {
         }
         // If the endpoint has no address, the requests go only to 127.0.0.1 and ::1. So a server
         // that listens on neither receives no request.
-        let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        let tried = loopbacks.map(|ip| Endpoint {
-            ip: Some(ip),
-            ..endpoint
-        });
+        let tried = loopbacks(endpoint);
         if endpoint.ip.is_none() {
             let found = Finding::all(&tried, Condition::Listening, true);
             if found.iter().all(|finding| finding.problem.is_some()) {
@@ -202,7 +200,15 @@ pub(crate) fn until_answered(
     loop {
         requests.retain_mut(|request| {
             let left = remaining(limit, started).min(HTTP_ATTEMPT_LIMIT);
-            let problem = request.probe.ask(request.endpoint, left).err();
+            let target = match &process {
+                // A process that has ended may have left a daemon, whose answer counts.
+                Some((pid, Some(process))) if process.has_ended().is_ok_and(|ended| !ended) => {
+                    endpoint_of(*pid, request.endpoint)
+                }
+                _ => Ok(request.endpoint),
+            };
+            let problem = target.and_then(|endpoint| request.probe.ask(endpoint, left));
+            let problem = problem.err();
             let is_failed = problem.is_some();
             // If the limit left too little time for this attempt, keep the problem of an earlier
             // attempt.
@@ -236,6 +242,38 @@ pub(crate) fn until_answered(
         }
         sleep(HTTP_RETRY_DELAY.min(remaining(limit, started)));
     }
+}
+
+/// The endpoint at which the process, or one that it started, answers. If `endpoint` has no address,
+/// a stranger may listen on one of the loopback addresses. The request must not go there.
+fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Problem> {
+    let is_held = |endpoint: &Endpoint| match check_port_held_by(*endpoint, pid) {
+        Ok(()) => true,
+        // If the check fails, an answer counts.
+        Err(diagnosis) => !diagnosis.could_tell(),
+    };
+    let asked = match endpoint.ip {
+        Some(_) => vec![endpoint],
+        None => loopbacks(endpoint).to_vec(),
+    };
+    let mut held = asked.iter().filter(|endpoint| is_held(endpoint));
+    match (held.next(), held.next()) {
+        // Both loopback addresses.
+        (Some(_), Some(_)) => Ok(endpoint),
+        (Some(only), None) => Ok(*only),
+        (None, _) => {
+            let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
+            Err(Problem::of_stranger(pid, &asked.join(" or ")))
+        }
+    }
+}
+
+fn loopbacks(endpoint: Endpoint) -> [Endpoint; 2] {
+    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    loopbacks.map(|ip| Endpoint {
+        ip: Some(ip),
+        ..endpoint
+    })
 }
 
 /// Calls [`until_answered`] in a thread, and shows the progress until it returns.

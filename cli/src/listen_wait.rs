@@ -4,7 +4,7 @@ use std::process::ExitStatus;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
-use portlease::{Diagnosis, Remedy, State};
+use portlease::{Diagnosis, Endpoint, Remedy, State};
 
 use crate::command_end::End;
 use crate::failure::{self, Failure};
@@ -12,7 +12,7 @@ use crate::limits::LISTEN_REPORT;
 use crate::output::console::Console;
 use crate::output::remedy::Asked;
 use crate::output::report;
-use crate::process_stat::{OWNER_UNSEEN, shows_processes};
+use crate::process_stat::unseen_owner_note;
 use crate::process_tree::end_tree;
 
 const AFTER_WAIT: Asked = Asked {
@@ -25,6 +25,7 @@ const AFTER_WAIT: Asked = Asked {
 /// requests of `--http`.
 #[derive(Debug)]
 pub(crate) struct ListenWait {
+    pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) limit: Duration,
     /// Receives the time that the wait took, or why it failed.
     pub(crate) listened: Receiver<Result<Duration, Failure>>,
@@ -41,8 +42,8 @@ impl ListenWait {
                     "the command started to listen after {:.1} s",
                     after.as_secs_f64()
                 ));
-                if !shows_processes() {
-                    console.note(OWNER_UNSEEN);
+                if let Some(note) = unseen_owner_note(&self.endpoints, pid) {
+                    console.note(note);
                 }
                 Ok(None)
             }

@@ -2,7 +2,10 @@
 //! from a later one with the same id.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
+
+use portlease::Process;
 
 use crate::failure::Failure;
 
@@ -27,6 +30,32 @@ impl ProcessHandle {
     pub(crate) fn has_ended(&self) -> io::Result<bool> {
         self.ended_within(Duration::ZERO)
     }
+}
+
+/// Returns `true` if the working directory of the process is `folder`, or a folder below it. Returns
+/// `None` if that is unknown: the working directory cannot be read, or the process is in another
+/// mount namespace, where the same path can name another folder. `folder` has no symbolic links.
+pub(crate) fn works_below(process: &Process, folder: &Path) -> Option<bool> {
+    let directory = process.working_directory.as_ref()?;
+    if system::is_in_other_mount_namespace(process.pid) {
+        return None;
+    }
+    let is_below = directory.starts_with(folder)
+        // The same folder can be mounted on several paths.
+        || directory.ancestors().any(|ancestor| is_same_folder(ancestor, folder));
+    Some(is_below)
+}
+
+#[cfg(unix)]
+fn is_same_folder(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    id(one).is_some_and(|one| id(other) == Some(one))
+}
+
+#[cfg(windows)]
+fn is_same_folder(one: &Path, other: &Path) -> bool {
+    one == other
 }
 
 pub(crate) fn watch_failure(pid: u32, cause: &io::Error) -> Failure {

@@ -11,6 +11,8 @@ mod netbsd;
 #[cfg(windows)]
 mod windows;
 
+use portlease::{Endpoint, Holder, Holders, State, who_holds_each};
+
 #[cfg(target_os = "freebsd")]
 use freebsd as system;
 #[cfg(target_os = "linux")]
@@ -36,6 +38,26 @@ pub(crate) fn shows_processes() -> bool {
 /// The note on a listener whose owner could not be seen. The listener counts as the expected one.
 pub(crate) const OWNER_UNSEEN: &str = "cannot check whose listener it is: /proc is missing or \
                                        belongs to another pid namespace; mount proc on /proc";
+
+/// The note on the first of these ports whose listener has no visible owner. Such a listener counts
+/// as the one of the process `pid`. `None` if each port has a listener with a visible owner.
+pub(crate) fn unseen_owner_note(endpoints: &[Endpoint], pid: u32) -> Option<String> {
+    if !shows_processes() {
+        return Some(OWNER_UNSEEN.to_owned());
+    }
+    let ports = who_holds_each(endpoints).ok()?;
+    let is_unseen = |holders: &Holders| {
+        let is_listener = |holder: &&Holder| holder.state == State::Listen;
+        let mut listeners = holders.iter().filter(is_listener).peekable();
+        listeners.peek().is_some() && listeners.all(|listener| listener.hidden)
+    };
+    let mut all = endpoints.iter().zip(&ports);
+    let (endpoint, _) = all.find(|(_, holders)| is_unseen(holders))?;
+    Some(format!(
+        "cannot check whether pid {pid} listens on port {endpoint}: this user cannot see which \
+         process has the listener, so it counts"
+    ))
+}
 
 #[cfg(test)]
 mod tests {

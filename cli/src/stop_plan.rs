@@ -7,6 +7,7 @@ use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, who_holds
 
 use crate::ending::{Handles, StopSignal, Target};
 use crate::failure::Failure;
+use crate::process::works_below;
 use crate::text::escape;
 
 /// The process id of the first process of a system or a container.
@@ -79,11 +80,43 @@ impl StopPlan {
                 plan.refuse(holder, process, "it is frozen", remedies);
                 continue;
             }
-            for remedy in remedies {
-                plan.follow(holder, remedy, handles, under)?;
-            }
+            plan.follow_all(holder, remedies, handles, under)?;
         }
         Ok(plan)
+    }
+
+    /// Follows the remedies of one socket. If one owner is not stopped, the socket stays open, so
+    /// then no owner becomes a target.
+    fn follow_all(
+        &mut self,
+        holder: &Holder,
+        mut remedies: Vec<Remedy>,
+        handles: &mut Handles,
+        under: Option<&Path>,
+    ) -> Result<(), Failure> {
+        // This command may have inherited the socket. It closes the socket when it ends.
+        if remedies.len() > 1 {
+            remedies.retain(|remedy| *remedy != Remedy::CloseOwnSocket);
+        }
+        let refusals: Vec<Option<Refusal>> = remedies
+            .iter()
+            .map(|remedy| refusal(holder, remedy, under))
+            .collect();
+        let refused = refusals.iter().flatten().find_map(|of| of.process.as_ref());
+        let refused = refused.map(|process| process.pid);
+        for (remedy, refusal) in remedies.into_iter().zip(&refusals) {
+            match (refusal, refused) {
+                (Some(_), _) => {}
+                (None, Some(pid)) => {
+                    let cause = format!("pid {pid} has the same socket and is not stopped");
+                    let process = target_of(&remedy, &holder.processes);
+                    self.refuse(holder, process, cause, Vec::new());
+                }
+                (None, None) => self.follow(holder, remedy, handles)?,
+            }
+        }
+        self.refusals.extend(refusals.into_iter().flatten());
+        Ok(())
     }
 
     fn follow(
@@ -91,38 +124,14 @@ impl StopPlan {
         holder: &Holder,
         remedy: Remedy,
         handles: &mut Handles,
-        under: Option<&Path>,
     ) -> Result<(), Failure> {
-        let (Remedy::StopProcess { pid, .. }
-        | Remedy::InterruptProcess { pid, .. }
-        | Remedy::StopProcessOfScript { pid, .. }
-        | Remedy::ResumeOrKill { pid, .. }
-        | Remedy::KillProcess { pid, .. }) = remedy
-        else {
-            let process = named_by(&remedy, &holder.processes);
-            let cause = cause_of(&remedy);
-            self.refuse(holder, process, cause, vec![remedy]);
+        let Some(process) = target_of(&remedy, &holder.processes) else {
             return Ok(());
         };
-        let of_pid = |process: &&Process| process.pid == pid;
-        let Some(process) = holder.processes.iter().find(of_pid) else {
-            return Ok(());
-        };
+        let pid = process.pid;
         let listens = address(holder);
         if let Some(target) = self.targets.iter_mut().find(|of| of.process.pid == pid) {
             target.listens.push(listens);
-            return Ok(());
-        }
-        let cause = match process.relation {
-            _ if pid == INIT => Some("it is pid 1".to_owned()),
-            Some(Relation::ThisProcess) => Some("it is this portlease command".to_owned()),
-            Some(Relation::Ancestor) => {
-                Some("it started this portlease command, which would end with it".to_owned())
-            }
-            _ => under.and_then(|under| outside(process, under)),
-        };
-        if let Some(cause) = cause {
-            self.refuse(holder, Some(process), cause, Vec::new());
             return Ok(());
         }
         if let Remedy::StopProcessOfScript { shell, name, .. } = &remedy {
@@ -165,18 +174,59 @@ impl StopPlan {
     }
 }
 
+/// The owner that `stop` ends to carry out the remedy. `None` if the remedy is no signal.
+fn target_of<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
+    let (Remedy::StopProcess { pid, .. }
+    | Remedy::InterruptProcess { pid, .. }
+    | Remedy::StopProcessOfScript { pid, .. }
+    | Remedy::ResumeOrKill { pid, .. }
+    | Remedy::KillProcess { pid, .. }) = remedy
+    else {
+        return None;
+    };
+    owners.iter().find(|process| process.pid == *pid)
+}
+
+/// Why `stop` does not carry out the remedy. `None` if it can.
+fn refusal(holder: &Holder, remedy: &Remedy, under: Option<&Path>) -> Option<Refusal> {
+    let refused = |process: Option<&Process>, cause: String, remedies: Vec<Remedy>| Refusal {
+        process: process.cloned(),
+        listens: address(holder),
+        cause,
+        remedies,
+    };
+    let Some(process) = target_of(remedy, &holder.processes) else {
+        let process = named_by(remedy, &holder.processes);
+        let cause = cause_of(remedy).to_owned();
+        return Some(refused(process, cause, vec![remedy.clone()]));
+    };
+    let cause = match process.relation {
+        _ if process.pid == INIT => Some("it is pid 1".to_owned()),
+        Some(Relation::ThisProcess) => Some("it is this portlease command".to_owned()),
+        Some(Relation::Ancestor) => {
+            Some("it started this portlease command, which would end with it".to_owned())
+        }
+        _ => under.and_then(|under| outside(process, under)),
+    };
+    cause.map(|cause| refused(Some(process), cause, Vec::new()))
+}
+
 /// Why `--under` excludes the process. `None` if the working directory of the process is `under` or
 /// a folder below it.
 fn outside(process: &Process, under: &Path) -> Option<String> {
     let text = |path: &Path| escape(&path.display().to_string());
-    match &process.working_directory {
-        Some(folder) if folder.starts_with(under) => None,
-        Some(folder) => Some(format!(
+    match (works_below(process, under), &process.working_directory) {
+        (Some(true), _) => None,
+        (Some(false), Some(folder)) => Some(format!(
             "its working directory {} is not below {}",
             text(folder),
             text(under)
         )),
-        None => Some("its working directory cannot be read".to_owned()),
+        (_, Some(_)) => Some(
+            "its working directory is in another mount namespace, such as that of a container"
+                .to_owned(),
+        ),
+        (_, None) => Some("its working directory cannot be read".to_owned()),
     }
 }
 

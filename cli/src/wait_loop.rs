@@ -247,6 +247,12 @@ impl WaitForAll {
                 None if from == 0 || self.steady.is_some() => {
                     if let Some(steady) = self.steady {
                         wait_for_steady(ports, steady)?;
+                        // The listener that stayed open may be a stranger's.
+                        let is_lost = survey::first_unmet(ports, condition, limit, started);
+                        if is_lost.is_some() {
+                            from = 0;
+                            continue;
+                        }
                     }
                     return Ok(Some(self.endpoints));
                 }

@@ -52,10 +52,13 @@ fn part(
     // Another process may have reserved a non-ephemeral number by a lease and an abstract socket
     // name, without a claim. If that process is in a container with the same network namespace but
     // another lock folder, only the name shows the conflict.
+    // Nobody takes the name of a claimed ephemeral number, but a reservation without a claim may
+    // have it.
     let is_named = !claims
         || ephemeral()
             .map_err(AttemptError::range)?
-            .is_non_ephemeral(port.number);
+            .is_non_ephemeral(port.number)
+        || is_name_taken(port);
     let mut name = if is_named {
         exclusive_name(port, effort)?
     } else {
@@ -91,6 +94,12 @@ fn lease_of_exact(
             outcome => return outcome,
         }
     }
+}
+
+/// Whether another reservation has the port's abstract Unix socket name. If the check fails, the
+/// lease and the claim decide alone.
+pub(super) fn is_name_taken(port: Port) -> bool {
+    ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)
 }
 
 /// Takes the port's abstract Unix socket name. Returns `None` on systems without such names.

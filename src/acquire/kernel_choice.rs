@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Instant;
 
-use super::{AttemptError, Effort, Request, complete, lease_for};
+use super::{AttemptError, Effort, Request, complete, exact, lease_for};
 use crate::claim::Claim;
 use crate::model::attempt_stats::AttemptStats;
 use crate::model::endpoint::Protocol;
@@ -118,6 +118,11 @@ fn adopt(
         return Ok(Err(claim));
     }
     let port = Port::new(claim.port(), Protocol::Tcp);
+    // A reservation without a claim may have the name, although its lock file is in another folder.
+    if exact::is_name_taken(port) {
+        AttemptError::Leased(port).count(stats)?;
+        return Ok(Err(claim));
+    }
     match lease_for(port, true, effort) {
         Ok(lease) => {
             let guarantee = Guarantee::Kernel;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::supervisor::supervisor;
 use crate::model::holder::Holder;
-use crate::model::process::{Relation, Supervisor};
+use crate::model::process::{Process, Relation, Supervisor};
 use crate::ownership::lineage;
 use crate::sockets;
 
@@ -27,8 +27,22 @@ pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
         };
         let (relation, supervisor) = known.entry(process.pid).or_insert_with(read);
         process.relation = *relation;
+        process.in_session_of_unit = process.shares_unit || in_session_of_unit(process);
         process.supervisor.clone_from(supervisor);
     }
+}
+
+/// What [`Process::in_session_of_unit`] says. `true` for a process without a unit, and if the session
+/// cannot be read.
+fn in_session_of_unit(process: &Process) -> bool {
+    let Some(unit) = &process.unit else {
+        return true;
+    };
+    let is_in_unit = |pid: &u32| sockets::unit_and_container(*pid).0.as_ref() == Some(unit);
+    // The first process of the unit is the last ancestor that is in the unit too.
+    let first = lineage(process.pid).take_while(is_in_unit).last();
+    let session = |pid| sockets::group(pid).map(|group| group.session);
+    first.is_none_or(|first| session(first) == session(process.pid))
 }
 
 /// The relation of the process `pid` to this process. `own_lineage` is this process and its

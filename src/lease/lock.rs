@@ -3,7 +3,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,8 +132,14 @@ fn is_shared(file: &File) -> io::Result<bool> {
 /// may write to it, else for reading only. Returns `None` if the file does not exist.
 fn open(folder: &LockFolder, name: &str) -> io::Result<Option<(File, u32)>> {
     let opened = match folder.folder().open_file(name, Access::Write) {
-        // The file usually belongs to another user. Read access is enough to lock it.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+        // The file usually belongs to another user, or its file system is mounted read-only. Read
+        // access is enough to lock it.
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
             folder.folder().open_file(name, Access::Read)
         }
         opened => opened,
@@ -146,6 +152,11 @@ fn open(folder: &LockFolder, name: &str) -> io::Result<Option<(File, u32)>> {
 }
 
 impl LeaseLock {
+    /// The folder that has the lock file.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Whether [`publish`](Self::publish) has written a record.
     pub(crate) fn is_recorded(&self) -> bool {
         self.record.is_some()

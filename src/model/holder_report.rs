@@ -71,7 +71,12 @@ impl Holders {
                 Some((other, _)) => {
                     format!("{}, and {}", holder.headline(), other.headline())
                 }
-                None => holder.headline(),
+                None => match self.iter().find(|other| other.is_server() && other.hidden) {
+                    Some(hidden) if !holder.hidden => {
+                        format!("{}, and {}", holder.headline(), hidden.protocol_headline())
+                    }
+                    _ => holder.headline(),
+                },
             };
         }
         if let Some(lease) = self.leases.first() {

@@ -76,6 +76,9 @@ pub struct Process {
     /// Stopping that unit or container would stop the calling process too. The field is also `true`
     /// if both processes run in no unit and in no container.
     pub(crate) shares_unit: bool,
+    /// Whether the process is in the session (setsid(2)) of the first process of its unit. If not,
+    /// it probably runs in a terminal or an editor that the unit runs, or in a job of the unit.
+    pub(crate) in_session_of_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,
     /// Who manages the container.
@@ -88,8 +91,7 @@ pub struct Process {
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
     pub(crate) ticks: Option<NonZeroU64>,
-    /// How to thaw the control group of the process. `None` unless the state is
-    /// [`Frozen`](ProcessState::Frozen).
+    /// A command that thaws the control group of the process. `None` if the group is not frozen.
     pub(crate) thaw: Option<String>,
     /// Whether the process is the first one of another pid namespace. If it ends, the kernel kills
     /// all processes of that namespace.
@@ -209,6 +211,7 @@ impl Process {
             container: None,
             relation: None,
             shares_unit: false,
+            in_session_of_unit: true,
             user_unit: false,
             manager: ContainerManager::default(),
             handles_sigterm: cfg!(not(target_os = "linux")),

@@ -686,9 +686,18 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
     Some(text)
 }
 
-/// Whether the remedy ends a holder, or thaws it so that the next remedy can end it.
+/// Returns `true` if the remedy, or the step after it, ends a holder or helps to find one.
 fn is_for_a_holder(remedy: &Remedy) -> bool {
-    remedy.ends_a_holder() || matches!(remedy, Remedy::Thaw { .. })
+    remedy.ends_a_holder()
+        || matches!(
+            remedy,
+            Remedy::Thaw { .. }
+                | Remedy::ReceiveOrStop { .. }
+                | Remedy::InspectWithPermission
+                | Remedy::InspectFromHost
+                | Remedy::FindKernelSocket
+                | Remedy::MountProc
+        )
 }
 
 #[cfg(test)]

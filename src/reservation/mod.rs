@@ -13,6 +13,7 @@ use crate::model::port::Port;
 use crate::model::record::StableName;
 use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::{ToEndpoint, sealed};
+use crate::residual;
 use crate::retry::RetryBudget;
 
 mod leak_check;
@@ -205,12 +206,11 @@ impl Reservation {
             .unwrap_or(Guarantee::BestEffort)
     }
 
-    /// Why this reservation has no lease (a locked file): the lock folder cannot be used, for
-    /// example because it is read-only. `None` if the reservation has a lease.
+    /// Why no lock file records this reservation: the lock folder cannot be used, for example
+    /// because it is read-only or the disk is full. `None` if a lock file records the reservation.
     ///
-    /// A reservation without a lease has only a claim (a bound socket of this crate). The claim
-    /// still keeps the port, but [`reservations`](crate::reservations) does not list the
-    /// reservation, and reports do not name it.
+    /// The port is still reserved. But [`reservations`](crate::reservations) does not list the
+    /// reservation with its process, and reports do not name it.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -219,8 +219,9 @@ impl Reservation {
     /// }
     /// ```
     pub fn lease_error(&self) -> Option<&str> {
-        let mut leases = self.parts.iter().map(|part| part.lease.as_ref());
-        leases.find_map(Result::err).map(String::as_str)
+        let mut parts = self.parts.iter();
+        let error = parts.find_map(|part| part.lease.as_ref().err().or(part.unrecorded.as_ref()));
+        error.map(String::as_str)
     }
 
     /// The label set with [`ReserveOptions::label`](crate::ReserveOptions::label).
@@ -269,15 +270,29 @@ impl Reservation {
     /// # Errors
     ///
     /// `InvalidInput` if the reservation does not include UDP. Otherwise the error of the system,
-    /// such as `AddrInUse` while another socket is bound to the port. The call retries for 100 ms
-    /// before it returns `AddrInUse`.
+    /// such as `AddrInUse` while another socket is bound to the port. The call retries before it
+    /// returns `AddrInUse`, as [`listen`](Reservation::listen) does.
     ///
     /// # Platform-specific behavior
     ///
     /// On Windows the socket has SO_EXCLUSIVEADDRUSE set.
     pub fn udp_socket(&self) -> io::Result<UdpSocket> {
         self.requires(Protocol::Udp)?;
-        RetryBudget::new().retry(|| claim::udp_socket(self.addr()))
+        self.retry_bind(Protocol::Udp, || claim::udp_socket(self.addr()))
+    }
+
+    /// Repeats `bind` while it fails with "address in use" and a retry can help.
+    fn retry_bind<T>(&self, protocol: Protocol, bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let port = Port::new(self.port(), protocol);
+        let mut budget = RetryBudget::new();
+        loop {
+            match bind() {
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrInUse
+                        && budget.pause(|| residual::owner_of_servers(port)) => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     fn requires(&self, protocol: Protocol) -> io::Result<()> {
@@ -301,9 +316,11 @@ impl Reservation {
     /// # Errors
     ///
     /// `InvalidInput` if the reservation does not include TCP. Otherwise the error of the system,
-    /// such as `AddrInUse` while another server listens on the port. The call retries for 100 ms
-    /// before it returns `AddrInUse`, because a child that another thread forked may still have a
-    /// copy of an earlier listener. The copy stays open until the child calls exec.
+    /// such as `AddrInUse` while another server listens on the port.
+    ///
+    /// A child that another thread forked may still have a copy of an earlier listener, until the
+    /// child calls exec. While only such children have the port, the call retries for about 2 s at
+    /// most. It retries for 100 ms if no owner is visible, and on Windows.
     ///
     /// # Platform-specific behavior
     ///
@@ -329,7 +346,7 @@ impl Reservation {
     pub fn listen_on(&self, ip: impl Into<IpAddr>) -> io::Result<TcpListener> {
         self.requires(Protocol::Tcp)?;
         let addr = self.addr_on(ip);
-        RetryBudget::new().retry(|| claim::listen(addr))
+        self.retry_bind(Protocol::Tcp, || claim::listen(addr))
     }
 
     /// Keeps the port until this process exits, and returns the number. `reserve_port().port()`

@@ -6,6 +6,7 @@ use std::io;
 use super::Guarantee;
 use crate::claim::{Claim, ExclusiveName, Identity, assigns_no_claimed_port};
 use crate::lease::LeaseLock;
+use crate::model::error::Error;
 use crate::model::port::Port;
 use crate::model::record::Record;
 use crate::ownership::Guard;
@@ -27,6 +28,8 @@ pub(crate) struct ProtocolReservation {
     _name: Option<ExclusiveName>,
     /// The lease, or why there is none.
     pub(super) lease: Result<LeaseLock, String>,
+    /// Why the lock file has no record, if its write failed.
+    pub(super) unrecorded: Option<String>,
 }
 
 impl ProtocolReservation {
@@ -49,6 +52,7 @@ impl ProtocolReservation {
             claim,
             _name: name,
             lease,
+            unrecorded: None,
         }
     }
 
@@ -67,15 +71,19 @@ impl ProtocolReservation {
     }
 
     /// Writes the record of the lease. If the write fails, for example on a full disk, the lease
-    /// still holds. Reports then say that there is no record, and a descendant of this process does
-    /// not count the reservation as its own.
+    /// still holds, and [`lease_error`](super::Reservation::lease_error) says why there is no
+    /// record. Reports then do not name the reservation, and a descendant of this process does not
+    /// count it as its own.
     pub(crate) fn publish(&mut self, record: &Record) {
         if let Ok(lease) = &mut self.lease {
             let record = Record {
                 socket: self.guard.claim(),
                 ..record.clone()
             };
-            let _noted = lease.publish(&record, self.user);
+            if let Err(cause) = lease.publish(&record, self.user) {
+                let error = Error::lock_folder(lease.folder(), cause);
+                self.unrecorded = Some(error.to_string());
+            }
         }
     }
 }

@@ -325,6 +325,7 @@ fn spawn_listen_wait(
     requests: Vec<Unanswered>,
 ) -> Result<ListenWait, Failure> {
     let endpoints: Vec<Endpoint> = reservations.iter().map(endpoint).collect();
+    let listening = endpoints.clone();
     let (sender, receiver) = channel();
     let wait = move || {
         let started = Instant::now();
@@ -340,6 +341,7 @@ fn spawn_listen_wait(
         .spawn(wait);
     thread.map_err(|e| Failure::system("start a thread", &e))?;
     Ok(ListenWait {
+        endpoints: listening,
         limit,
         listened: receiver,
     })

@@ -17,7 +17,7 @@ use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::port_row::PortRow;
 use crate::ports::PortList;
-use crate::process_stat::{OWNER_UNSEEN, shows_processes};
+use crate::process_stat::unseen_owner_note;
 use crate::survey::are_many;
 use crate::wait_loop::{self, Outcome, Unable};
 
@@ -67,11 +67,10 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
             Unable::Fail,
         )?
     };
-    if matches!(outcome, Outcome::Met)
-        && matches!(condition, Condition::HeldBy(_))
-        && !shows_processes()
+    if let (Outcome::Met, Condition::HeldBy(pid)) = (&outcome, condition)
+        && let Some(note) = unseen_owner_note(&endpoints, pid)
     {
-        console.note(OWNER_UNSEEN);
+        console.note(note);
     }
     if let (Outcome::Met, Some(probe)) = (&outcome, &args.http) {
         return wait_for_http(console, args, &endpoints, probe, started);

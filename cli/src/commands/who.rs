@@ -18,6 +18,7 @@ use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
 use crate::ports::PortList;
+use crate::process::works_below;
 use crate::text::{escape, os_message, shell_words};
 
 /// The answer about one port.
@@ -217,11 +218,10 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         None => None,
     };
     let is_wanted = |process: &Process| {
-        let folder = process.working_directory.as_ref();
         args.pid.is_none_or(|pid| pid == process.pid)
             && under
                 .as_ref()
-                .is_none_or(|under| folder.is_some_and(|at| at.starts_with(under)))
+                .is_none_or(|under| works_below(process, under) == Some(true))
     };
     let is_restricted = args.pid.is_some() || under.is_some();
     let listeners = portlease::listeners()?;

@@ -184,3 +184,10 @@ pub(crate) fn name(pid: u32) -> String {
         Some(Err(_)) | None => "a process".to_owned(),
     }
 }
+
+/// Returns `true` if the process has another mount namespace than this process. If that cannot be
+/// read, the process counts as one in the same namespace.
+pub(crate) fn is_in_other_mount_namespace(pid: u32) -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    namespace(&pid.to_string()).is_some_and(|other| namespace("self") != Some(other))
+}

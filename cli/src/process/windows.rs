@@ -75,3 +75,8 @@ impl ProcessHandle {
 pub(crate) fn name(pid: u32) -> String {
     ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
 }
+
+/// Always `false`: Windows has no mount namespaces.
+pub(crate) fn is_in_other_mount_namespace(_pid: u32) -> bool {
+    false
+}

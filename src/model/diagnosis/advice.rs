@@ -229,7 +229,8 @@ fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
 fn for_holders(report: &Report, port: u16) -> Vec<Remedy> {
     let is_server = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
     let sockets: Vec<&Holder> = report.sockets_besides_claims().collect();
-    let servers: Vec<&Holder> = sockets.iter().copied().filter(is_server).collect();
+    let mut servers: Vec<&Holder> = sockets.iter().copied().filter(is_server).collect();
+    servers.sort_by_key(|holder| holder.hidden);
     // The connections of a server usually end with the server, so they need no remedy. If there is
     // no server, the remedies are for the first socket only.
     let blocking = if servers.is_empty() {
@@ -286,8 +287,9 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
                 && ends_workers(other)
                 && is_same_program(process, other)
         };
-        // A suspended worker does not notice that its parent ended.
-        process.state != ProcessState::Suspended && holder.processes.iter().any(is_parent)
+        // A worker that does not run, or ignores SIGTERM, may not end with its parent.
+        let can_end = process.state == ProcessState::Running && !process.ignores_sigterm;
+        can_end && holder.processes.iter().any(is_parent)
     };
     let mut heads = holder
         .processes
@@ -321,8 +323,12 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
     let pid = process.pid;
     let name = process.name.as_str();
     let is_other_unit = !process.shares_unit;
-    let starts_others = |unit: &&String| LAUNCHERS.contains(&unit.trim_end_matches(".service"));
-    let unit = process.unit.as_ref().filter(|_| is_other_unit);
+    let starts_others = |unit: &&String| {
+        let name = unit.split(['@', '.']).next().unwrap_or_default();
+        LAUNCHERS.contains(&name) || unit.starts_with(RUNNER_OF_GITHUB)
+    };
+    let unit = process.unit.as_ref();
+    let unit = unit.filter(|_| is_other_unit && process.in_session_of_unit);
     let unit = unit.filter(|unit| !starts_others(unit));
     let container = process.container.as_ref().filter(|_| is_other_unit);
     // If the process is in another systemd unit, the remedy is usually to stop that unit.
@@ -422,19 +428,32 @@ fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
 /// Services that start programs for others, such as jobs, sessions and containers. Stopping such a
 /// service would end other programs too, so the remedy stops only the process that holds the port.
 /// The service usually does not start that process again.
-const LAUNCHERS: [&str; 11] = [
+const LAUNCHERS: [&str; 21] = [
+    "amazon-ssm-agent",
     "atd",
+    "buildkite-agent",
+    "code-server",
     "containerd",
     "cron",
     "crond",
     "docker",
+    "dropbear",
     "gitlab-runner",
     "jenkins",
+    "nomad",
     "podman",
+    "rstudio-server",
     "ssh",
     "sshd",
     "systemd-logind",
+    "tailscaled",
+    "teleport",
+    "xrdp",
+    "xrdp-sesman",
 ];
+
+/// The start of the names of the services that run jobs of GitHub Actions.
+const RUNNER_OF_GITHUB: &str = "actions.runner.";
 
 /// Programs of Docker that forward a published port into a container. The names are those that the
 /// kernel shows.

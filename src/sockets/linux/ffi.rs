@@ -1,8 +1,8 @@
-//! Opens and polls pidfds (descriptors that stand for processes). rustix has these calls only with
-//! its features `process` and `event`, which this crate does not enable.
+//! Opens and polls pidfds (descriptors that stand for processes), and sends signal 0. rustix has
+//! these calls only with its features `process` and `event`, which this crate does not enable.
 #![expect(
     unsafe_code,
-    reason = "pidfd_open(2) and poll(2) have no safe form in std"
+    reason = "pidfd_open(2), poll(2) and kill(2) have no safe form in std"
 )]
 
 use std::io;
@@ -34,4 +34,14 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
         1.. => Ok(true),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Returns `true` if a process with this pid exists, by signal 0 (kill(2)). A zombie exists too.
+pub(super) fn exists(pid: u32) -> bool {
+    let Ok(pid @ 1..) = libc::pid_t::try_from(pid) else {
+        return false;
+    };
+    // SAFETY: kill(2) takes a pid and a signal, both by value. Signal 0 is not delivered.
+    let sent = unsafe { libc::kill(pid, 0) };
+    sent == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }

@@ -46,7 +46,7 @@ const fn version_2(root: &'static str) -> Freezer {
 /// `/proc/PID/cgroup`. Returns `None` if the group is not frozen, or if its files cannot be found.
 pub(super) fn thaw_command(groups: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(groups);
-    text.lines().find_map(|line| {
+    let command = |line: &str| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
         // The root cannot be frozen. A path with ".." leads out of this cgroup namespace.
@@ -62,7 +62,10 @@ pub(super) fn thaw_command(groups: &[u8]) -> Option<String> {
             _ => None,
         };
         freezer?.command(path, &membership(groups))
-    })
+    };
+    // A process can be in a frozen group of each version.
+    let commands: Vec<String> = text.lines().filter_map(command).collect();
+    (!commands.is_empty()).then(|| commands.join(" && "))
 }
 
 impl Freezer {

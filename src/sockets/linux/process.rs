@@ -89,11 +89,10 @@ impl Clock {
                     false => is_init_elsewhere,
                 };
         let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
-        let (state, thaw) = match freezer::thaw_command(&groups) {
-            Some(command) if state == ProcessState::Running => {
-                (ProcessState::Frozen, Some(command))
-            }
-            _ => (state, None),
+        let thaw = freezer::thaw_command(&groups);
+        let state = match state {
+            ProcessState::Running if thaw.is_some() => ProcessState::Frozen,
+            state => state,
         };
         let groups = cgroup::membership(&groups);
         let link = |name: &str| {
@@ -361,11 +360,7 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
         // The kernel lacks pidfd_open(2), or a sandbox refuses the call. `/proc` shows no such
         // process, but with the mount option `hidepid` it hides processes of other users. So a
         // kill(2) without a signal tests whether the process exists.
-        Err(_) if proc_fs::shows_own_processes() => {
-            let signalled = rustix::process::Pid::from_raw(pid.cast_signed())
-                .map_or(Err(Errno::SRCH), rustix::process::test_kill_process);
-            Ok(signalled == Ok(()) || signalled == Err(Errno::PERM))
-        }
+        Err(_) if proc_fs::shows_own_processes() => Ok(ffi::exists(pid)),
         Err(_) => Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "/proc is missing or belongs to another pid namespace, and pidfd_open(2) fails",
