@@ -64,6 +64,10 @@ step_package() {
     cargo tree --locked --workspace --depth 0 --prefix none | grep '^portlease-cli '
     diff <(echo portlease) <(cargo tree --locked --depth 0 --prefix none | cut -d ' ' -f 1)
 
+    # Without the features of dependencies that the tests and the command enable.
+    run cargo check --quiet --locked --package portlease
+    run cargo check --quiet --locked --package portlease --all-features
+
     run cargo install --quiet --locked --offline --debug --path cli --root "$scratch/install"
     run "$scratch/install/bin/portlease" --version
 }

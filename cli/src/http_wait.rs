@@ -244,8 +244,8 @@ pub(crate) fn until_answered(
     }
 }
 
-/// The endpoint at which the process, or one that it started, answers. If `endpoint` has no address,
-/// a stranger may listen on one of the loopback addresses. The request must not go there.
+/// The endpoint at which the process, or one that it started, answers. If `endpoint` has no
+/// address, a stranger may listen on one of the loopback addresses. The request must not go there.
 fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Problem> {
     let is_held = |endpoint: &Endpoint| match check_port_held_by(*endpoint, pid) {
         Ok(()) => true,

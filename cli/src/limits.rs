@@ -72,6 +72,13 @@ pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
 /// release the port.
 pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 
+/// How long `stop` watches whether the parent of a stopped server starts the server again. It does
+/// not watch after the parent has ended.
+pub(crate) const RESTART_WATCH: Duration = Duration::from_secs(1);
+
+/// How often `stop` checks whether a server was started again.
+pub(crate) const RESTART_POLL: Duration = Duration::from_millis(50);
+
 /// The timeout of one HTTP request of `wait --http` or `run --http`. A server that is still
 /// starting may leave one request unanswered, and answer the next one.
 pub(crate) const HTTP_ATTEMPT_LIMIT: Duration = Duration::from_secs(10);

@@ -51,11 +51,13 @@ impl StopPlan {
     /// is set, `stop` ends only processes whose working directory is `under` or a folder below it.
     ///
     /// The caller must open the handles before it reads the sockets. A handle that is opened later
-    /// could refer to another process with the same pid.
+    /// could refer to another process with the same pid. `parents` are the parents of the processes
+    /// that an earlier round has stopped.
     pub(crate) fn new(
         servers: &[Holder],
         handles: &mut Handles,
         under: Option<&Path>,
+        parents: &[u32],
     ) -> Result<StopPlan, Failure> {
         let mut plan = StopPlan::default();
         for holder in servers {
@@ -80,7 +82,7 @@ impl StopPlan {
                 plan.refuse(holder, process, "it is frozen", remedies);
                 continue;
             }
-            plan.follow_all(holder, remedies, handles, under)?;
+            plan.follow_all(holder, remedies, handles, under, parents)?;
         }
         Ok(plan)
     }
@@ -93,6 +95,7 @@ impl StopPlan {
         mut remedies: Vec<Remedy>,
         handles: &mut Handles,
         under: Option<&Path>,
+        parents: &[u32],
     ) -> Result<(), Failure> {
         // This command may have inherited the socket. It closes the socket when it ends.
         if remedies.len() > 1 {
@@ -112,7 +115,7 @@ impl StopPlan {
                     let process = target_of(&remedy, &holder.processes);
                     self.refuse(holder, process, cause, Vec::new());
                 }
-                (None, None) => self.follow(holder, remedy, handles)?,
+                (None, None) => self.follow(holder, remedy, handles, parents)?,
             }
         }
         self.refusals.extend(refusals.into_iter().flatten());
@@ -124,6 +127,7 @@ impl StopPlan {
         holder: &Holder,
         remedy: Remedy,
         handles: &mut Handles,
+        parents: &[u32],
     ) -> Result<(), Failure> {
         let Some(process) = target_of(&remedy, &holder.processes) else {
             return Ok(());
@@ -150,8 +154,10 @@ impl StopPlan {
                 listens: vec![listens],
             }),
             None => {
-                let cause =
-                    "it began to listen after this command had started; run the command again";
+                let cause = restart(process, parents).unwrap_or_else(|| {
+                    "it began to listen after this command had started; run the command again"
+                        .to_owned()
+                });
                 self.refuse(holder, Some(process), cause, Vec::new());
             }
         }
@@ -172,6 +178,32 @@ impl StopPlan {
             remedies,
         });
     }
+}
+
+/// Why `stop` cannot free the port from this process: its parent is one of `parents`, the parents
+/// of the processes that were stopped. `None` if it is none of them.
+fn restart(process: &Process, parents: &[u32]) -> Option<String> {
+    let parent = process.parent.filter(|parent| parents.contains(parent))?;
+    let name = escape(&crate::process::name(parent));
+    Some(format!(
+        "{name} (pid {parent}) has started it again; stop pid {parent} first"
+    ))
+}
+
+/// The servers that one of these parents has started.
+pub(crate) fn restarts(servers: &[Holder], parents: &[u32]) -> Vec<Refusal> {
+    let refusal = |holder: &Holder| {
+        let mut processes = holder.processes.iter();
+        let found = processes.find_map(|process| Some((process, restart(process, parents)?)));
+        let (process, cause) = found?;
+        Some(Refusal {
+            process: Some(process.clone()),
+            listens: address(holder),
+            cause,
+            remedies: Vec::new(),
+        })
+    };
+    servers.iter().filter_map(refusal).collect()
 }
 
 /// The owner that `stop` ends to carry out the remedy. `None` if the remedy is no signal.

@@ -32,8 +32,8 @@ pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     }
 }
 
-/// What [`Process::in_session_of_unit`] says. `true` for a process without a unit, and if the session
-/// cannot be read.
+/// What [`Process::in_session_of_unit`] says. `true` for a process without a unit, and if the
+/// session cannot be read.
 fn in_session_of_unit(process: &Process) -> bool {
     let Some(unit) = &process.unit else {
         return true;

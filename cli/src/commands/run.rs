@@ -166,13 +166,10 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let end = match leaks {
         Some(leaks) => {
             let end = leaks.finish(console, outcome, &udp_endpoints(&reservations));
-            if end.as_ref().is_ok_and(|end| end.is_success()) {
-                release(console, reservations);
-            } else {
-                for named in reservations {
-                    // A release fails if a listener is left. Usually `finish` has reported it.
-                    let _reported = named.reservation.release();
-                }
+            for named in reservations {
+                // The release fails if a listener is left. `finish` has already reported each
+                // listener that the command left.
+                let _reported = named.reservation.release();
             }
             end?
         }

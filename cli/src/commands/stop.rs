@@ -12,12 +12,14 @@ use crate::ending::{Ending, Handles, Target, end_all};
 use crate::exit;
 use crate::failure::Failure;
 use crate::finding::{Finding, verdict};
-use crate::limits::{FREE_AFTER_STOP, remaining};
+use crate::limits::{FREE_AFTER_STOP, RESTART_POLL, RESTART_WATCH, remaining, sleep};
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::remedy::{self, Asked, RemedyRow};
 use crate::ports::PortList;
-use crate::stop_plan::{Refusal, StopPlan, real_folder, servers};
+use crate::process::ProcessHandle;
+use crate::process_stat::ProcessStat;
+use crate::stop_plan::{Refusal, StopPlan, real_folder, restarts, servers};
 use crate::text::{escape, os_message};
 
 /// The condition that `stop` checks for each port after it has ended the servers.
@@ -65,11 +67,18 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut handles = Handles::open(&servers(&endpoints)?)?;
     let mut stopped: Vec<StoppedRow> = Vec::new();
     let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
+    // A parent that goes on can start its child again.
+    let mut parents: Vec<u32> = Vec::new();
     // The workers of a server may still listen after the server has ended, so one round is not
     // enough. The loop ends, because each round uses up handles, and all handles were opened before
     // the first round.
     loop {
-        let mut plan = StopPlan::new(&servers(&endpoints)?, &mut handles, under.as_deref())?;
+        let mut plan = StopPlan::new(
+            &servers(&endpoints)?,
+            &mut handles,
+            under.as_deref(),
+            &parents,
+        )?;
         let targets = std::mem::take(&mut plan.targets);
         plan.notes.iter().for_each(|note| console.note(note));
         if args.dry_run || targets.is_empty() {
@@ -88,6 +97,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
             break;
         }
         for (target, ending) in end_all(targets, args.timeout) {
+            parents.extend(target.process.parent);
             match &ending {
                 Ending::Terminated | Ending::Killed | Ending::Ended => {
                     stopped.push(stopped_row(&target, ending.name()));
@@ -101,6 +111,10 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
                 }
             }
         }
+    }
+    if !stopped.is_empty() && not_stopped.is_empty() && !args.dry_run {
+        let restarted = restarted(&endpoints, parents)?;
+        not_stopped.extend(restarted.iter().map(refused_row));
     }
     let found = !(stopped.is_empty() && not_stopped.is_empty());
     let served = served_ports(&endpoints)?;
@@ -143,6 +157,44 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         report_ports(console, &findings, found)?;
     }
     Ok(code)
+}
+
+/// Watches the ports for [`RESTART_WATCH`], as long as one of the parents of the stopped servers
+/// runs. Returns the servers that such a parent has started again. The shell that runs this
+/// command, and the other ancestors of this process, do not count.
+fn restarted(endpoints: &[Endpoint], mut parents: Vec<u32>) -> Result<Vec<Refusal>, Failure> {
+    const INIT: u32 = 1;
+    let own = lineage();
+    parents.retain(|pid| *pid != INIT && !own.contains(pid));
+    let started = Instant::now();
+    loop {
+        parents.retain(|pid| runs(*pid));
+        let again = match parents.is_empty() {
+            true => Vec::new(),
+            false => restarts(&servers(endpoints)?, &parents),
+        };
+        if parents.is_empty() || !again.is_empty() || started.elapsed() >= RESTART_WATCH {
+            return Ok(again);
+        }
+        sleep(RESTART_POLL);
+    }
+}
+
+fn runs(pid: u32) -> bool {
+    let handle = ProcessHandle::open(pid).ok().flatten();
+    handle.is_some_and(|handle| handle.has_ended().is_ok_and(|ended| !ended))
+}
+
+/// This process and its ancestors.
+fn lineage() -> Vec<u32> {
+    let mut all = vec![std::process::id()];
+    while let Some(stat) = all.last().and_then(|pid| ProcessStat::of(*pid))
+        && stat.parent != 0
+        && !all.contains(&stat.parent)
+    {
+        all.push(stat.parent);
+    }
+    all
 }
 
 /// The ports on which a server still listens. Exception: a socket without a visible or hidden owner
