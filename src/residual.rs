@@ -93,6 +93,14 @@ pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     owners.max().unwrap_or(ResidualOwner::Process)
 }
 
+/// Returns `true` if a process has the abstract Unix socket name of the port. If the lock folder
+/// shows no lease, that process uses another lock folder or none, or it is a forked child that
+/// still has the name of a released reservation.
+pub(crate) fn is_named(port: Port) -> bool {
+    // If the names cannot be read, the caller goes on as if no process had the name.
+    ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)
+}
+
 /// The abstract Unix socket that has the port's name; `None` if no socket has it.
 pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
     sockets::named(&ExclusiveName::text(port.protocol, port.number), port)

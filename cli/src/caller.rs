@@ -2,7 +2,6 @@
 //! `reserve`, such as a shell. With `--pid job`, it is the process that runs the CI job.
 
 use crate::failure::Failure;
-use crate::limits::NESTED_CALLERS;
 use crate::process_stat::ProcessStat;
 
 #[cfg(all(unix, not(target_os = "linux")))]
@@ -63,13 +62,9 @@ pub(crate) struct Caller {
 
 /// The pid of the ancestor that runs the CI job, for `--pid job`.
 pub(crate) fn job() -> Result<u32, Failure> {
-    let mut pid = std::process::id();
-    for _ in 0..NESTED_CALLERS {
-        match ProcessStat::of(pid) {
-            Some(stat) if is_one_of(&JOBS, &stat.name) => return Ok(pid),
-            Some(stat) => pid = stat.parent,
-            None => break,
-        }
+    let job = ProcessStat::lineage().find(|stat| is_one_of(&JOBS, &stat.name));
+    if let Some(job) = job {
+        return Ok(job.pid);
     }
     Err(Failure::new(format!(
         "cannot find the job: no ancestor is named {}; name a process with --pid PID, or hold the \

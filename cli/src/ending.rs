@@ -30,10 +30,15 @@ pub(crate) enum StopSignal {
 }
 
 impl StopSignal {
-    pub(crate) fn of(remedy: &Remedy) -> StopSignal {
-        match remedy {
-            Remedy::InterruptProcess { .. } => StopSignal::Int,
-            _ => StopSignal::Term,
+    /// The signal that the remedies name for the process.
+    pub(crate) fn of(pid: u32, remedies: &[Remedy]) -> StopSignal {
+        let interrupts = |remedy: &Remedy| match remedy {
+            Remedy::InterruptProcess { pid: of, .. } => *of == pid,
+            _ => false,
+        };
+        match remedies.iter().any(interrupts) {
+            true => StopSignal::Int,
+            false => StopSignal::Term,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Waits until servers answer an HTTP request.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::http_probe::{HttpProbe, Problem};
 use crate::limits::{HTTP_ATTEMPT_LIMIT, HTTP_RETRY_DELAY, PROGRESS_INTERVAL, remaining, sleep};
 use crate::output::console::{Console, progress_line};
 use crate::output::report;
+use crate::ports::client_endpoints;
 use crate::process::{ProcessHandle, watch_failure};
 use crate::text::escape;
 
@@ -88,7 +89,7 @@ impl Obstacle {
         }
         // If the endpoint has no address, the requests go only to 127.0.0.1 and ::1. So a server
         // that listens on neither receives no request.
-        let tried = loopbacks(endpoint);
+        let tried = client_endpoints(endpoint);
         if endpoint.ip.is_none() {
             let found = Finding::all(&tried, Condition::Listening, true);
             if found.iter().all(|finding| finding.problem.is_some()) {
@@ -252,10 +253,7 @@ fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Problem> {
         // If the check fails, an answer counts.
         Err(diagnosis) => !diagnosis.could_tell(),
     };
-    let asked = match endpoint.ip {
-        Some(_) => vec![endpoint],
-        None => loopbacks(endpoint).to_vec(),
-    };
+    let asked = client_endpoints(endpoint);
     let mut held = asked.iter().filter(|endpoint| is_held(endpoint));
     match (held.next(), held.next()) {
         // Both loopback addresses.
@@ -266,14 +264,6 @@ fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Problem> {
             Err(Problem::of_stranger(pid, &asked.join(" or ")))
         }
     }
-}
-
-fn loopbacks(endpoint: Endpoint) -> [Endpoint; 2] {
-    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    loopbacks.map(|ip| Endpoint {
-        ip: Some(ip),
-        ..endpoint
-    })
 }
 
 /// Calls [`until_answered`] in a thread, and shows the progress until it returns.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
-use portlease::{Endpoint, Holder, Process, Relation, Remedy, listeners, who_holds};
+use portlease::{Endpoint, Holder, Process, Relation, listeners, who_holds};
 use serde::Serialize;
 
 use crate::args::LeakAction;
@@ -185,16 +185,8 @@ fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failu
         };
         for process in holder.processes.iter().filter(|of| !is_worker(of)) {
             if let Some(handle) = handles.take(process.pid)? {
-                let mut interrupted = remedies.iter().filter_map(|remedy| match remedy {
-                    Remedy::InterruptProcess { pid, .. } => Some(*pid),
-                    _ => None,
-                });
-                let is_interrupted = interrupted.any(|pid| pid == process.pid);
                 targets.push(Target {
-                    signal: match is_interrupted {
-                        true => StopSignal::Int,
-                        false => StopSignal::Term,
-                    },
+                    signal: StopSignal::of(process.pid, &remedies),
                     process: process.clone(),
                     handle,
                     listens: vec![holder.local.to_string()],

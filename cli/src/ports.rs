@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use portlease::{Endpoint, Protocol, ToEndpoint};
@@ -76,6 +77,20 @@ impl PortList {
             protocol: endpoint.protocol.or(Some(Protocol::Tcp)),
             ..*endpoint
         }))
+    }
+}
+
+/// The endpoints that a client of this computer would connect to: the endpoint itself, or 127.0.0.1
+/// and ::1 if it has no address.
+pub(crate) fn client_endpoints(endpoint: Endpoint) -> Vec<Endpoint> {
+    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let on = |ip| Endpoint {
+        ip: Some(ip),
+        ..endpoint
+    };
+    match endpoint.ip {
+        Some(ip) => vec![on(ip)],
+        None => loopbacks.map(on).to_vec(),
     }
 }
 

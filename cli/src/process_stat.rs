@@ -13,6 +13,8 @@ mod windows;
 
 use portlease::{Endpoint, Holder, Holders, State, who_holds_each};
 
+use crate::limits::NESTED_CALLERS;
+
 #[cfg(target_os = "freebsd")]
 use freebsd as system;
 #[cfg(target_os = "linux")]
@@ -33,6 +35,15 @@ pub(crate) fn shows_processes() -> bool {
     return linux::shows_processes();
     #[cfg(not(target_os = "linux"))]
     return true;
+}
+
+impl ProcessStat {
+    /// This process, and then its ancestors, at most [`NESTED_CALLERS`] processes in all.
+    pub(crate) fn lineage() -> impl Iterator<Item = ProcessStat> {
+        let own = ProcessStat::of(std::process::id());
+        let parent = |stat: &ProcessStat| ProcessStat::of(stat.parent);
+        std::iter::successors(own, parent).take(NESTED_CALLERS)
+    }
 }
 
 /// The note on a listener whose owner could not be seen. The listener counts as the expected one.

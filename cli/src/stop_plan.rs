@@ -11,7 +11,7 @@ use crate::process::works_below;
 use crate::text::escape;
 
 /// The process id of the first process of a system or a container.
-const INIT: u32 = 1;
+pub(crate) const INIT: u32 = 1;
 
 /// The processes that listen on some ports, divided by whether `stop` may end them.
 #[derive(Debug, Default)]
@@ -148,7 +148,7 @@ impl StopPlan {
         }
         match handles.take(pid)? {
             Some(handle) => self.targets.push(Target {
-                signal: StopSignal::of(&remedy),
+                signal: StopSignal::of(pid, std::slice::from_ref(&remedy)),
                 process: process.clone(),
                 handle,
                 listens: vec![listens],

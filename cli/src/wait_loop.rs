@@ -248,8 +248,7 @@ impl WaitForAll {
                     if let Some(steady) = self.steady {
                         wait_for_steady(ports, steady)?;
                         // The listener that stayed open may be a stranger's.
-                        let is_lost = survey::first_unmet(ports, condition, limit, started);
-                        if is_lost.is_some() {
+                        if survey::first_unmet(ports, condition, limit, started).is_some() {
                             from = 0;
                             continue;
                         }

@@ -58,7 +58,7 @@ fn part(
         || ephemeral()
             .map_err(AttemptError::range)?
             .is_non_ephemeral(port.number)
-        || is_name_taken(port);
+        || residual::is_named(port);
     let mut name = if is_named {
         exclusive_name(port, effort)?
     } else {
@@ -94,12 +94,6 @@ fn lease_of_exact(
             outcome => return outcome,
         }
     }
-}
-
-/// Whether another reservation has the port's abstract Unix socket name. If the check fails, the
-/// lease and the claim decide alone.
-pub(super) fn is_name_taken(port: Port) -> bool {
-    ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)
 }
 
 /// Takes the port's abstract Unix socket name. Returns `None` on systems without such names.

@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Instant;
 
-use super::{AttemptError, Effort, Request, complete, exact, lease_for};
+use super::{AttemptError, Effort, Request, complete, lease_for};
 use crate::claim::Claim;
 use crate::model::attempt_stats::AttemptStats;
 use crate::model::endpoint::Protocol;
@@ -13,6 +13,7 @@ use crate::model::port::Port;
 use crate::model::port_set::PortSet;
 use crate::ports::{EphemeralRange, ParityExhaustion};
 use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
+use crate::residual;
 use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER, SMALL_RANGE};
 
 /// Lets the kernel choose the number.
@@ -119,7 +120,7 @@ fn adopt(
     }
     let port = Port::new(claim.port(), Protocol::Tcp);
     // A reservation without a claim may have the name, although its lock file is in another folder.
-    if exact::is_name_taken(port) {
+    if residual::is_named(port) {
         AttemptError::Leased(port).count(stats)?;
         return Ok(Err(claim));
     }

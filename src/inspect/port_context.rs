@@ -4,13 +4,13 @@
 use std::io;
 use std::num::NonZeroU64;
 
-use crate::claim::ExclusiveName;
 use crate::lease;
 use crate::model::diagnosis::verdict::Cause;
 use crate::model::lease_info::Lease;
 use crate::model::port::Port;
 use crate::os_error::is_out_of_descriptors;
 use crate::ownership::{Asker, Owned};
+use crate::residual;
 use crate::sockets::Row;
 
 pub(super) struct PortContext {
@@ -38,7 +38,7 @@ impl PortContext {
         match (&self.own, &self.lease) {
             (Some(_), _) => None,
             (None, Some(_)) => Some(Cause::Reserved),
-            (None, None) => is_named(self.port).then_some(Cause::Named),
+            (None, None) => residual::is_named(self.port).then_some(Cause::Named),
         }
     }
 
@@ -51,12 +51,4 @@ impl PortContext {
         let is = |claim: Option<NonZeroU64>| claim.is_some() && claim == row.inode;
         is(own) || is(recorded)
     }
-}
-
-/// Returns `true` if a process has the abstract Unix socket name of the port. If the lock folder
-/// shows no lease, that process uses another lock folder or none, or it is a forked child that
-/// still has the name of a released reservation.
-pub(super) fn is_named(port: Port) -> bool {
-    // If the names cannot be read, the check goes on as if no process had the name.
-    ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)
 }

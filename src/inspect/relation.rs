@@ -8,8 +8,8 @@ use crate::model::process::{Process, Relation, Supervisor};
 use crate::ownership::lineage;
 use crate::sockets;
 
-/// Sets three facts in each process: its supervisor, its relation to the calling process, and
-/// whether both processes are in the same unit and container.
+/// Sets four facts in each process: its supervisor, its relation to the calling process, whether
+/// both processes are in the same unit and container, and whether it is in the session of its unit.
 pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     let processes = holders.flat_map(|holder| &mut holder.processes);
     let mut processes = processes.peekable();
@@ -18,17 +18,18 @@ pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     }
     let own = sockets::unit_and_container(std::process::id());
     let own_lineage: Vec<u32> = lineage(std::process::id()).collect();
-    let mut known: HashMap<u32, (Option<Relation>, Option<Supervisor>)> = HashMap::new();
+    let mut known: HashMap<u32, (Option<Relation>, Option<Supervisor>, bool)> = HashMap::new();
     for process in processes {
         process.shares_unit = (&process.unit, &process.container) == (&own.0, &own.1);
         let read = || {
             let relation = relation(process.pid, &own_lineage);
-            (relation, supervisor(process, &own_lineage))
+            let in_session = process.shares_unit || in_session_of_unit(process);
+            (relation, supervisor(process, &own_lineage), in_session)
         };
-        let (relation, supervisor) = known.entry(process.pid).or_insert_with(read);
+        let (relation, supervisor, in_session) = known.entry(process.pid).or_insert_with(read);
         process.relation = *relation;
-        process.in_session_of_unit = process.shares_unit || in_session_of_unit(process);
         process.supervisor.clone_from(supervisor);
+        process.in_session_of_unit = *in_session;
     }
 }
 

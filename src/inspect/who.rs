@@ -6,7 +6,6 @@ use once_cell::unsync::Lazy;
 
 use super::ephemeral_usage;
 use super::inheritance;
-use super::port_context::is_named;
 use super::{relation, sight};
 use crate::lease;
 use crate::model::diagnosis::verdict::named_by;
@@ -19,6 +18,7 @@ use crate::model::listeners::Listeners;
 use crate::model::port::Port;
 use crate::model::to_endpoint::ToEndpoint;
 use crate::namespace::Memo;
+use crate::residual;
 use crate::sockets::{self, PortTables, Row, ScanDepth};
 
 /// Reports every socket on a port, in each state and of each protocol, with its processes, and the
@@ -182,7 +182,7 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
         // The lease of a reservation may be in another lock folder. If the reservation also has no
         // claim (a bound socket of this crate), only its abstract name shows the reservation.
         let mut ports = protocols.iter().map(|of| Port::new(number, *of));
-        let port = ports.find(|port| is_named(*port))?;
+        let port = ports.find(|port| residual::is_named(*port))?;
         Some((number, named_by(inheritance::of_name(port).first())))
     };
     numbers.iter().filter_map(headline).collect()
@@ -260,7 +260,7 @@ pub(crate) fn holders_of_each(
         sight::note_unseen(&mut owned.holders, &mut unseen);
         for &protocol in Protocol::requested(&endpoint.protocol) {
             let has_lease = leases.iter().any(|lease| lease.protocol() == protocol);
-            if !has_lease && is_named(Port::new(endpoint.port, protocol)) {
+            if !has_lease && residual::is_named(Port::new(endpoint.port, protocol)) {
                 unseen.push(Incompleteness::Lease(protocol));
             }
         }

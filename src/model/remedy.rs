@@ -664,6 +664,31 @@ impl Remedy {
                 | Remedy::StopProcessOfScript { .. }
         )
     }
+
+    /// Returns `true` if the remedy frees the port from one of its holders, is the step before such
+    /// a remedy, or helps to find a holder. A report joins it to the remedies for other holders
+    /// with "and", because all of them must be followed.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let diagnosis = portlease::diagnose(&p);
+    /// assert!(diagnosis.remedies()[0].concerns_a_holder()); // close the socket
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn concerns_a_holder(&self) -> bool {
+        self.ends_a_holder()
+            || matches!(
+                self,
+                Remedy::Thaw { .. }
+                    | Remedy::ReceiveOrStop { .. }
+                    | Remedy::InspectWithPermission
+                    | Remedy::InspectFromHost
+                    | Remedy::FindKernelSocket
+                    | Remedy::MountProc
+            )
+    }
 }
 
 /// Joins the remedies of one report to text such as `stop pid 7, or reserve another port with
@@ -676,7 +701,7 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
             (Remedy::StopProcess { .. }, Remedy::StopProcess { .. }) => " and ",
             (Remedy::Thaw { .. }, remedy) if remedy.ends_a_holder() => "; then ",
             // The two remedies are for two holders, and both holders must end.
-            _ if earlier.ends_a_holder() && is_for_a_holder(remedy) => "; and ",
+            _ if earlier.ends_a_holder() && remedy.concerns_a_holder() => "; and ",
             // The wait is the second step after `StartServer`, not an alternative to it.
             (_, Remedy::WaitUntilListening { .. }) => ", and ",
             _ => ", or ",
@@ -684,20 +709,6 @@ pub(super) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
         text += &remedy.to_string();
     }
     Some(text)
-}
-
-/// Returns `true` if the remedy, or the step after it, ends a holder or helps to find one.
-fn is_for_a_holder(remedy: &Remedy) -> bool {
-    remedy.ends_a_holder()
-        || matches!(
-            remedy,
-            Remedy::Thaw { .. }
-                | Remedy::ReceiveOrStop { .. }
-                | Remedy::InspectWithPermission
-                | Remedy::InspectFromHost
-                | Remedy::FindKernelSocket
-                | Remedy::MountProc
-        )
 }
 
 #[cfg(test)]

@@ -383,7 +383,7 @@ impl fmt::Debug for Reservation {
                 "claimed",
                 &self.parts.iter().any(|part| part.claim.is_some()),
             )
-            .field("leased", &self.lease_error().is_none())
+            .field("leased", &self.parts.iter().all(|part| part.lease.is_ok()))
             .field(
                 "recorded",
                 &self

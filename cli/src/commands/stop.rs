@@ -19,7 +19,7 @@ use crate::output::remedy::{self, Asked, RemedyRow};
 use crate::ports::PortList;
 use crate::process::ProcessHandle;
 use crate::process_stat::ProcessStat;
-use crate::stop_plan::{Refusal, StopPlan, real_folder, restarts, servers};
+use crate::stop_plan::{INIT, Refusal, StopPlan, real_folder, restarts, servers};
 use crate::text::{escape, os_message};
 
 /// The condition that `stop` checks for each port after it has ended the servers.
@@ -163,8 +163,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
 /// runs. Returns the servers that such a parent has started again. The shell that runs this
 /// command, and the other ancestors of this process, do not count.
 fn restarted(endpoints: &[Endpoint], mut parents: Vec<u32>) -> Result<Vec<Refusal>, Failure> {
-    const INIT: u32 = 1;
-    let own = lineage();
+    let own: Vec<u32> = ProcessStat::lineage().map(|stat| stat.pid).collect();
     parents.retain(|pid| *pid != INIT && !own.contains(pid));
     let started = Instant::now();
     loop {
@@ -183,18 +182,6 @@ fn restarted(endpoints: &[Endpoint], mut parents: Vec<u32>) -> Result<Vec<Refusa
 fn runs(pid: u32) -> bool {
     let handle = ProcessHandle::open(pid).ok().flatten();
     handle.is_some_and(|handle| handle.has_ended().is_ok_and(|ended| !ended))
-}
-
-/// This process and its ancestors.
-fn lineage() -> Vec<u32> {
-    let mut all = vec![std::process::id()];
-    while let Some(stat) = all.last().and_then(|pid| ProcessStat::of(*pid))
-        && stat.parent != 0
-        && !all.contains(&stat.parent)
-    {
-        all.push(stat.parent);
-    }
-    all
 }
 
 /// The ports on which a server still listens. Exception: a socket without a visible or hidden owner

@@ -1,7 +1,6 @@
 //! `portlease who`: shows the sockets and reservations on ports, or every listener.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portlease::{
     Endpoint, Holder, Holders, Process, Protocol, Reachability, State, probe, who_holds,
@@ -17,7 +16,7 @@ use crate::output::console::Console;
 use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
-use crate::ports::PortList;
+use crate::ports::{PortList, client_endpoints};
 use crate::process::works_below;
 use crate::text::{escape, os_message, shell_words};
 
@@ -80,21 +79,12 @@ fn probes(endpoint: Endpoint) -> Vec<Probe> {
     if !takes_connections(endpoint) {
         return Vec::new();
     }
-    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    let addresses = match endpoint.ip {
-        Some(ip) => vec![ip],
-        None => loopbacks.to_vec(),
-    };
     let requested = endpoint.ip;
-    let probe = |ip: IpAddr| {
-        let endpoint = Endpoint {
-            ip: Some(ip),
-            ..endpoint
-        };
+    let probe = |endpoint: Endpoint| {
         let reachability = probe(endpoint, PROBE_TIMEOUT);
         // A machine without IPv6 has no ::1, so ::1 gets no result there, unless the user named it.
         let is_missing = requested.is_none()
-            && ip.is_ipv6()
+            && endpoint.ip.is_some_and(|ip| ip.is_ipv6())
             && reachability == Reachability::Failed(ErrorKind::AddrNotAvailable);
         (!is_missing).then(|| Probe {
             address: Endpoint {
@@ -106,7 +96,8 @@ fn probes(endpoint: Endpoint) -> Vec<Probe> {
             description: describe_reachability(reachability),
         })
     };
-    addresses.into_iter().filter_map(probe).collect()
+    let endpoints = client_endpoints(endpoint).into_iter();
+    endpoints.filter_map(probe).collect()
 }
 
 pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {

@@ -31,7 +31,7 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
             // Each of the two remedies ends one holder of the port, and both holders must end.
             (Some(Remedy::StopProcess { .. }), Remedy::StopProcess { .. }) => " and ",
             (Some(Remedy::Thaw { .. }), remedy) if remedy.ends_a_holder() => "; then ",
-            (Some(earlier), remedy) if earlier.ends_a_holder() && is_for_a_holder(remedy) => {
+            (Some(earlier), remedy) if earlier.ends_a_holder() && remedy.concerns_a_holder() => {
                 "; and "
             }
             // `WaitUntilListening` is the second step after `StartServer`, not an alternative to
@@ -97,20 +97,6 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         other => other.to_string(),
     };
     Some(text)
-}
-
-/// Returns `true` if the remedy, or the step after it, ends a holder or helps to find one.
-fn is_for_a_holder(remedy: &Remedy) -> bool {
-    remedy.ends_a_holder()
-        || matches!(
-            remedy,
-            Remedy::Thaw { .. }
-                | Remedy::ReceiveOrStop { .. }
-                | Remedy::InspectWithPermission
-                | Remedy::InspectFromHost
-                | Remedy::FindKernelSocket
-                | Remedy::MountProc
-        )
 }
 
 /// A remedy in the JSON output.

@@ -246,7 +246,11 @@ fn reserve_beside_planted_records(planter: User, shape: &str, place: &str) {
 
     let begun = Instant::now();
     let held = reserver.reserve(&format!("port={port}")).held();
-    assert_eq!(held.guarantee, "Kernel", "{at}");
+    assert_eq!(
+        (held.guarantee.as_str(), held.leased),
+        ("Kernel", true),
+        "{at}"
+    );
     let mut other = planter.reserver(&folder.locks());
     other.reserve(&format!("port={port}")).refused("InUse");
     assert!(

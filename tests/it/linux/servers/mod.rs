@@ -9,6 +9,7 @@ use portlease::Reservation;
 mod companions;
 mod inherit;
 mod owner;
+mod postgresql;
 mod restart;
 mod unclaimed;
 

@@ -2,14 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use portlease::{Holders, Reservation, reserve_port};
 
-use crate::support::program::{Program, path_of};
-use crate::support::{DEADLINE, Folder, eventually, is_root, skip, test_name};
+use super::postgresql;
+use crate::support::program::{Program, installed, path_of};
+use crate::support::{DEADLINE, Folder, eventually, need, skip, test_name};
 
 /// Starts a server, waits until it listens, checks who holds the port, stops it, and checks that
 /// the port is free. Returns its pid and the holders.
@@ -145,42 +146,16 @@ fn pythons_http_server_is_named() {
     assert!(named(&holders, pid).starts_with("python"), "{holders}");
 }
 
-/// Makes a database, and returns the command that starts PostgreSQL. PostgreSQL refuses to run as
-/// root, so it then runs as nobody.
-fn postgresql(path: &Path, port: u16, folder: &Folder) -> Command {
-    let own = |command: &str, args: &[&str]| {
-        let mut line = Command::new(if is_root() { "setpriv" } else { command });
-        if is_root() {
-            line.args(["--reuid=65534", "--regid=65534", "--clear-groups", command]);
-        }
-        line.args(args)
-            .current_dir(folder.path())
-            .stdin(Stdio::null());
-        line
-    };
-    let init = path.with_file_name("initdb");
-    let how = [
-        "--auth=trust",
-        "--username=postgres",
-        "--no-locale",
-        "--no-sync",
-        "-D",
-        "data",
-    ];
-    let made = own(init.to_str().unwrap(), &how).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
-    let port = port.to_string();
-    own(
-        path.to_str().unwrap(),
-        &["-D", "data", "-h", "127.0.0.1", "-k", "", "-F", "-p", &port],
-    )
+/// Makes a database in the folder, and returns the command of its server.
+fn prepared(folder: &Folder, port: u16) -> Command {
+    postgresql::make_database(folder.path());
+    postgresql::server(&port.to_string())
 }
 
 #[test]
 fn postgresql_of_another_user_is_named() {
-    let Some((pid, holders)) = holders_of(test_name!(), "postgres", 1, |path, port, folder| {
-        postgresql(path, port, folder)
-    }) else {
+    let command = |_: &PathBuf, port, folder: &Folder| prepared(folder, port);
+    let Some((pid, holders)) = holders_of(test_name!(), "postgres", 1, command) else {
         return;
     };
     assert_eq!(named(&holders, pid), "postgres");
@@ -189,12 +164,10 @@ fn postgresql_of_another_user_is_named() {
 /// After SIGTERM, PostgreSQL waits until its clients disconnect.
 #[test]
 fn postgresql_with_a_client_is_stopped_as_the_remedy_says() {
-    let Some(path) = path_of("postgres") else {
-        return skip(test_name!(), "postgres is not installed");
-    };
+    need!(installed("postgres"), installed("initdb"));
     let p = reserve_port();
     let folder = Folder::new();
-    let mut command = postgresql(&path, p.port(), &folder);
+    let mut command = prepared(&folder, p.port());
     command.current_dir(folder.path());
     let mut server = Program::start(command, folder);
     let pid = server.process.id();
@@ -223,12 +196,9 @@ fn postgresql_with_a_client_is_stopped_as_the_remedy_says() {
 
 /// Logs in, and waits until the database is ready for a query.
 fn client_of_postgresql(p: &Reservation) -> std::io::Result<TcpStream> {
-    // A start-up message of protocol 3.0, after its length in network byte order.
-    let startup = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
     let mut client = TcpStream::connect(p)?;
     client.set_read_timeout(Some(DEADLINE))?;
-    client.write_all(&(startup.len() as u32 + 4).to_be_bytes())?;
-    client.write_all(startup)?;
+    client.write_all(&postgresql::startup())?;
     let mut answer = Vec::new();
     // The message ReadyForQuery: `Z`, its length 5, and the state idle.
     while !answer.ends_with(b"Z\0\0\0\x05I") {

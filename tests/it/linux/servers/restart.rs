@@ -11,11 +11,12 @@
 use std::io::{Error, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use portlease::{ErrorKind, Reservation, ReserveOptions, reserve_port};
 
+use super::postgresql;
 use crate::support::program::{Program, command, installed};
 use crate::support::{Folder, capability, is_root, need, print_line, test_name};
 
@@ -118,59 +119,23 @@ fn nginx_starts_twice_on_its_port() {
     );
 }
 
-/// As root, runs the program as nobody: PostgreSQL refuses to run as root.
-fn unprivileged(program: &str, args: &[&str]) -> Command {
-    let own = command(program, args);
-    if !is_root() {
-        return own;
-    }
-    let mut setpriv = Command::new("setpriv");
-    setpriv
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(own.get_program())
-        .args(own.get_args());
-    setpriv
-}
-
 #[test]
 fn postgresql_starts_twice_on_its_port() {
     need!(installed("postgres"), installed("initdb"));
     if is_root() {
         need!(capability::nobody());
     }
-    let init = |folder: &Path, _: &str| {
-        let args = [
-            "--auth=trust",
-            "--username=postgres",
-            "--no-locale",
-            "--no-sync",
-            "-D",
-            "data",
-        ];
-        let output = unprivileged("initdb", &args)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-    };
-    // A start-up message of protocol 3.0, and a simple query. Each has its length in network byte
-    // order before its content. The query has its type, `Q`, before the length.
-    let startup = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+    // A simple query has its type, `Q`, and its length in network byte order before its content.
     let query = b"SHOW data_directory";
-    let mut request = (startup.len() as u32 + 4).to_be_bytes().to_vec();
-    request.extend_from_slice(startup);
+    let mut request = postgresql::startup();
     request.push(b'Q');
     request.extend_from_slice(&(query.len() as u32 + 5).to_be_bytes());
     request.extend_from_slice(query);
     request.push(0);
     assert_starts_twice(
         test_name!(),
-        init,
-        |port| {
-            let args = ["-D", "data", "-h", "127.0.0.1", "-k", "", "-F", "-p", port];
-            unprivileged("postgres", &args)
-        },
+        |folder, _| postgresql::make_database(folder),
+        postgresql::server,
         &request,
     );
 }
