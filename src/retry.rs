@@ -22,6 +22,8 @@
 //! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) ends at the caller's
 //! limit instead. Between its tries it sleeps for one of the pauses below.
 
+#[cfg(windows)]
+use std::io;
 use std::time::{Duration, Instant};
 
 /// Who still holds a socket, a lock or a name that was released a moment ago. The variants are in

@@ -167,6 +167,10 @@ pub enum ProcessState {
 
 /// Why a process that has not ended does not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "only Linux shows why")
+)]
 pub(crate) enum Halt {
     /// A signal has stopped it.
     Suspended,

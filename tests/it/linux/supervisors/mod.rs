@@ -129,8 +129,8 @@ impl Supervisor<'_> {
             .stdout(output.try_clone().unwrap())
             .stderr(output);
         let child = command.spawn().unwrap();
-        let supervisor = Supervisor { site, child };
-        let listens = site.p.wait_until_listening(DEADLINE);
+        let mut supervisor = Supervisor { site, child };
+        let listens = site.p.wait_for(&mut supervisor.child, DEADLINE);
         listens.unwrap_or_else(|e| panic!("{e}\n{}", std::fs::read_to_string(&log).unwrap()));
         supervisor
     }
