@@ -168,7 +168,11 @@ impl LeaseLock {
         let bytes = record.encode();
         let user = user.map_or_else(system::user, Ok)?;
         if system::records_within(self.owner, user) {
-            system::write(&self.file, &bytes)?;
+            if let Err(e) = system::write(&self.file, &bytes) {
+                // Fails with the reason, if the lock file could be opened for reading only.
+                self.folder.folder().open_file(&self.name, Access::Write)?;
+                return Err(e);
+            }
             self.record = Some(RecordLocation::Within);
             return Ok(());
         }

@@ -9,7 +9,7 @@ use portlease::{Reservation, ReserveOptions, ServerKind};
 
 use super::args::Args;
 use super::helper::{self, Helper, Launch};
-use super::show_owner;
+use super::{Folder, show_owner};
 
 /// The helper process. It replies with one line to each line that it is sent, and with two to
 /// `reserve`.
@@ -44,6 +44,11 @@ pub(crate) fn run() {
             }
             // The current guarantee of a reservation that this process holds.
             ("guarantee", port) => format!("{:?}", held[&port.parse().unwrap()].guarantee()),
+            // Why no lock file records a reservation that this process holds.
+            ("lease-error", port) => {
+                let error = held[&port.parse().unwrap()].lease_error();
+                error.unwrap_or("none").to_owned()
+            }
             ("leak", port) => {
                 let reservation = held.remove(&port.parse().unwrap()).unwrap();
                 format!("leaked {}", reservation.leak())
@@ -97,6 +102,14 @@ pub(crate) fn run() {
             ("child-free", port) => {
                 let locks = std::env::var_os("PORTLEASE_DIR").unwrap();
                 Reserver::new(Path::new(&locks)).command(&format!("free={port}"))
+            }
+            // A child process tries to reserve the port with another lock folder.
+            ("elsewhere", port) => {
+                let folder = Folder::new();
+                match Reserver::new(&folder.locks()).reserve(&format!("port={port}")) {
+                    Outcome::Held(_) => "held".to_owned(),
+                    Outcome::Refused { kind, .. } => kind,
+                }
             }
             ("check", port) => match portlease::check_port_free(port) {
                 Ok(()) => "free".to_owned(),

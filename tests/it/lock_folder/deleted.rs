@@ -1,7 +1,8 @@
 //! A lock folder that is deleted while processes use it.
 
-use crate::support::Folder;
+use crate::support::helper::EPHEMERAL_LOW;
 use crate::support::reserver::Reserver;
+use crate::support::{Folder, capability, need};
 
 #[test]
 #[cfg_attr(windows, ignore = "a file that a process has open cannot be deleted")]
@@ -90,4 +91,19 @@ fn a_port_without_a_claim_stays_reserved_while_its_lock_folder_is_deleted() {
         holder.release("all");
         assert!(other.reserve(&exactly).held().leased, "{kind}");
     }
+}
+
+/// The claim of an ephemeral number usually needs no abstract name. But it must not take a number
+/// whose name a reservation without a claim has.
+#[test]
+fn a_port_without_a_claim_is_not_claimed_from_another_lock_folder() {
+    need!(capability::network_namespace());
+    let folder = Folder::new();
+    let mut holder = Reserver::start(Reserver::launch(&folder.locks()).with_ephemeral_ports(10));
+    let port = EPHEMERAL_LOW + 3;
+    holder.reserve(&format!("port={port} plain=")).held();
+    let elsewhere = format!("elsewhere={port}");
+    assert_eq!(holder.command(&elsewhere), "InUse");
+    holder.release("all");
+    assert_eq!(holder.command(&elsewhere), "held", "the control");
 }

@@ -108,6 +108,28 @@ fn a_lock_folder_on_a_read_only_file_system_leaves_the_kernels_guarantee() {
     );
 }
 
+/// Such a folder stays behind when a file system is mounted read-only after its use.
+#[test]
+fn an_old_lock_file_in_a_read_only_folder_refuses_no_port() {
+    need!(capability::mount_namespace());
+    let folder = Folder::new();
+    let mut writer = Reserver::new(&folder.locks());
+    let port = writer.reserve("udp=").held().port();
+    let path = folder.path().display();
+    let read_only = format!("mount --bind '{path}' '{path}' && mount -o remount,ro,bind '{path}'");
+    let mut reader = Reserver::start(Reserver::launch(&folder.locks()).in_mounts(read_only));
+    let exactly = format!("port={port} udp=");
+    // The control: the lock on the file is seen through both mounts.
+    reader.reserve(&exactly).refused("InUse");
+    writer.release("all");
+    assert!(reader.reserve(&exactly).held().leased);
+    let error = reader.command(&format!("lease-error={port}"));
+    assert!(error.contains("read-only file system"), "{error}");
+    writer.reserve(&exactly).refused("InUse");
+    reader.release("all");
+    assert!(writer.reserve(&exactly).held().leased);
+}
+
 #[test]
 fn a_lock_folder_without_room_for_a_file_leaves_the_kernels_guarantee() {
     need!(capability::mount_namespace());
@@ -136,6 +158,8 @@ fn a_lock_folder_without_room_for_a_record_keeps_the_lease() {
     let mut reserver = Reserver::start(Reserver::launch(&folder.locks()).in_mounts(full));
     let held = reserver.reserve("").held();
     assert_eq!((held.guarantee.as_str(), held.leased), ("Kernel", true));
+    let error = reserver.command(&format!("lease-error={}", held.port()));
+    assert!(error.contains("no space left on device"), "{error}");
     reserver.release("all");
     reserver.reserve(&format!("port={}", held.port())).held();
 }
