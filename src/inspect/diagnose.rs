@@ -25,12 +25,14 @@ use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
+use crate::model::state::State;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
 use crate::namespace::{Memo, Namespace};
 use crate::os_error::is_out_of_descriptors;
 use crate::ownership::Asker;
 use crate::ports::services::Services;
 use crate::ports::{self, EphemeralRange};
+use crate::residual;
 use crate::retry::{PORTS_WITH_OTHER_ADDRESS, RetryBudget};
 use crate::sockets::{self, ScanDepth};
 
@@ -321,12 +323,9 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
     let silent: Vec<Port> = silent.map(|(port, _)| *port).collect();
     let mut unreachable = who::unreachable(&silent).into_iter();
     let facts = |((port, verdict), holders): ((Port, Verdict), Holders)| {
-        // The holder may have closed its socket since the check.
-        let is_gone =
-            verdict == Verdict::InUse(Cause::Holder) && holders.is_empty() && holders.is_complete();
-        let verdict = match is_gone {
-            true => Verdict::InUse(Cause::Gone),
-            false => verdict,
+        let verdict = match verdict {
+            Verdict::InUse(Cause::Holder) => Verdict::InUse(cause_of(port, &holders)),
+            verdict => verdict,
         };
         let elsewhere = if lacks_listener(&verdict) {
             unreachable.next().unwrap_or_default()
@@ -373,6 +372,35 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
         }
     };
     ports.into_iter().zip(holders).map(facts).collect()
+}
+
+/// Why the port is in use, after a check found a holder. The holder may have closed its socket
+/// since the check, or its socket may be the claim of a reservation that this process's lock folder
+/// does not record.
+fn cause_of(port: Port, holders: &Holders) -> Cause {
+    if holders.is_empty() && holders.is_complete() {
+        return Cause::Gone;
+    }
+    let keeps_port = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
+    let mut sockets = holders.iter().filter(keeps_port).peekable();
+    let is_unrecorded = holders.leases().is_empty()
+        && port.protocol == Protocol::Tcp
+        && sockets.peek().is_some()
+        && residual::is_named(port);
+    if !is_unrecorded {
+        return Cause::Holder;
+    }
+    let owners = inheritance::of_name(port);
+    let is_of_owner = |holder: &Holder| {
+        let mut pids = holder.processes.iter().map(|process| process.pid);
+        holder.state == State::Bound
+            && holder.hidden == owners.is_empty()
+            && pids.all(|pid| owners.iter().any(|owner| owner.pid == pid))
+    };
+    match sockets.all(is_of_owner) {
+        true => Cause::Named,
+        false => Cause::Holder,
+    }
 }
 
 /// Tries to bind in each of the [`BIND_MODES`], on the loopback and wildcard addresses of IPv4 and

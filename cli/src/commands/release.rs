@@ -34,9 +34,20 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
                     .is_none_or(|protocol| protocol == lease.protocol())
         };
         let leases: Vec<&Lease> = known.iter().filter(matches).collect();
-        if release_port(endpoint, &leases)? {
-            console.detail(format_args!("released port {endpoint}"));
-            answer.released.push(endpoint.to_string());
+        let released = release_port(endpoint, &leases)?;
+        if !released.is_empty() {
+            let all: Vec<String> = released.iter().map(Endpoint::to_string).collect();
+            // A reservation for TCP and UDP ends as a whole.
+            if endpoint.protocol.is_some() && all.len() > 1 {
+                if !console.is_json() {
+                    let all = all.join(" and ");
+                    console.note(format_args!("released {all}, which were reserved together"));
+                }
+                answer.released.extend(all);
+            } else {
+                console.detail(format_args!("released port {endpoint}"));
+                answer.released.push(endpoint.to_string());
+            }
             continue;
         }
         if let Err(error) = outcome {
@@ -66,8 +77,8 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
 
 /// Asks the processes that reserved the port to release it. Only a keeper (a process of `reserve`)
 /// answers. On Linux, [`request_release`] also asks each keeper that holds ports without a lock
-/// file. Returns `true` if a keeper released the port.
-fn release_port(endpoint: Endpoint, leases: &[&Lease]) -> Result<bool, Failure> {
+/// file. Returns the released endpoints.
+fn release_port(endpoint: Endpoint, leases: &[&Lease]) -> Result<Vec<Endpoint>, Failure> {
     let pids: Vec<u32> = leases.iter().filter_map(|lease| lease.pid()).collect();
     request_release(&pids, endpoint)
 }

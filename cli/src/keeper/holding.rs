@@ -37,14 +37,7 @@ impl Holding {
             .held
             .iter()
             .filter(|reservation| reservation.lease_error().is_some());
-        unrecorded.flat_map(|reservation| {
-            let protocols = reservation.protocols().iter();
-            protocols.map(|protocol| Endpoint {
-                port: reservation.port(),
-                ip: None,
-                protocol: Some(*protocol),
-            })
-        })
+        unrecorded.flat_map(endpoints)
     }
 
     /// The answer to a request of `release` or `list`.
@@ -53,23 +46,34 @@ impl Holding {
             let ports: Vec<String> = self.unrecorded().map(|port| port.to_string()).collect();
             return ports.join(" ");
         }
-        self.release(request).to_owned()
+        self.release(request)
     }
 
     /// Releases the port that a request names, and returns the answer.
-    fn release(&mut self, request: &str) -> &'static str {
+    fn release(&mut self, request: &str) -> String {
         let Ok(endpoint) = request.parse::<Endpoint>() else {
-            return "not understood";
+            return "not understood".to_owned();
         };
-        let before = self.held.len();
-        self.held
-            .retain(|reservation| !matches(endpoint, reservation));
-        if self.held.len() < before {
-            RELEASED
-        } else {
-            "not held"
+        let is_named = |reservation: &mut Reservation| matches(endpoint, reservation);
+        let released: Vec<Reservation> = self.held.extract_if(.., is_named).collect();
+        if released.is_empty() {
+            return "not held".to_owned();
         }
+        let released = released.iter().flat_map(endpoints);
+        released.fold(RELEASED.to_owned(), |answer, endpoint| {
+            format!("{answer} {endpoint}")
+        })
     }
+}
+
+/// The endpoint of each protocol of the reservation.
+fn endpoints(reservation: &Reservation) -> impl Iterator<Item = Endpoint> {
+    let protocols = reservation.protocols().iter();
+    protocols.map(|protocol| Endpoint {
+        port: reservation.port(),
+        ip: None,
+        protocol: Some(*protocol),
+    })
 }
 
 fn matches(endpoint: Endpoint, reservation: &Reservation) -> bool {

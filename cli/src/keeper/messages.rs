@@ -32,7 +32,8 @@ pub(crate) enum Answer {
 /// `reserve` sends this line to the keeper after printing the numbers.
 pub(crate) const PRINTED: &str = "printed\n";
 
-/// The keeper sends this line to `release` after releasing the port.
+/// After releasing a port, the keeper answers `release` with this word and the released endpoints,
+/// such as `released 40001/tcp 40001/udp`.
 pub(crate) const RELEASED: &str = "released";
 
 /// `list` sends this request to a keeper. The keeper answers with the ports that no lock file

@@ -3,6 +3,8 @@
 use portlease::{Endpoint, Protocol, Remedy};
 use serde::Serialize;
 
+use crate::keeper::release::can_release;
+
 /// The facts about a command that decide which remedies its help line prints.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
@@ -19,10 +21,7 @@ pub(crate) struct Asked {
 pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
     let mut text = String::new();
     let mut earlier: Option<&Remedy> = None;
-    for remedy in remedies
-        .iter()
-        .filter(|remedy| !(asked.waited && is_wait(remedy)))
-    {
+    for remedy in applicable(remedies, asked) {
         let Some(command) = command(remedy, asked) else {
             continue;
         };
@@ -43,6 +42,17 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
         earlier = Some(remedy);
     }
     (!text.is_empty()).then_some(text)
+}
+
+/// The remedies that apply to this command.
+fn applicable(remedies: &[Remedy], asked: Asked) -> impl Iterator<Item = &Remedy> {
+    // This command ends anyway, so its copy of a socket matters only if nobody else has the socket.
+    let is_other = |remedy: &Remedy| *remedy != Remedy::CloseOwnSocket && remedy.ends_a_holder();
+    let has_other = remedies.iter().any(is_other);
+    remedies.iter().filter(move |remedy| match remedy {
+        Remedy::CloseOwnSocket => !has_other,
+        _ => !(asked.waited && is_wait(remedy)),
+    })
 }
 
 /// The text of a remedy for a user of the command. Returns `None` for a remedy that applies only to
@@ -67,10 +77,10 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         }
         Remedy::UseOwnReservation {
             endpoint,
-            pid: Some(_),
+            pid: Some(keeper),
             on_behalf_of: Some(pid),
             ..
-        } => {
+        } if can_release(*keeper) => {
             let port = operand(endpoint);
             format!(
                 "use the port, which is already reserved for pid {pid}, or release it with \
@@ -79,6 +89,10 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         }
         Remedy::UseOwnReservation { pid: Some(pid), .. } => {
             format!("use the port, which pid {pid} has already reserved for this command")
+        }
+        // This command opens no socket on the port, so it has inherited this one.
+        Remedy::CloseOwnSocket => {
+            "start this command without the socket, which it has inherited".to_owned()
         }
         Remedy::WaitUntilListening { endpoint, .. } => {
             let operand = operand(endpoint);
@@ -132,11 +146,7 @@ pub(crate) fn rows(remedies: &[Remedy], asked: Asked) -> Vec<RemedyRow> {
             name,
         })
     };
-    remedies
-        .iter()
-        .filter(|remedy| !(asked.waited && is_wait(remedy)))
-        .filter_map(row)
-        .collect()
+    applicable(remedies, asked).filter_map(row).collect()
 }
 
 /// The `kind`, `pid` and `name` of the [`RemedyRow`] for a remedy.

@@ -7,7 +7,9 @@ use std::process::{Command, ExitStatus};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp};
 use rustix::process::{WaitOptions, wait};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{
+    SIGABRT, SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+};
 
 use crate::command_end::End;
 use crate::failure::Failure;
@@ -19,7 +21,9 @@ use crate::signals::{spawn_with_inherited_signals, starts_ignored, unblock};
 use crate::watcher::{PendingSignals, Watcher};
 
 /// Signals that this process passes on to the command, unless it started with the signal ignored.
-const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+const FORWARDED: [i32; 8] = [
+    SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+];
 
 /// The signal handlers and the watcher process. [`Supervisor::new`] makes them before the command
 /// starts, so that no signal is lost.

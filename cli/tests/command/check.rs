@@ -5,6 +5,8 @@ use std::io::Read;
 use std::net::TcpListener;
 #[cfg(target_os = "linux")]
 use std::net::TcpStream;
+#[cfg(target_os = "linux")]
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use portlease::{ReserveOptions, reserve_port};
@@ -386,6 +388,25 @@ time.sleep(600)";
         .current_dir(folder.path());
     plain(&mut command);
     finish(&mut command)
+}
+
+/// The command has the socket too, but only until it ends.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_socket_that_the_command_has_inherited_is_that_of_its_parent() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let mut check = portlease(&["check", &port.to_string()]);
+    let inherited = OwnedFd::from(server.try_clone().unwrap());
+    let output = finish(check.stdin(inherited)).code(1).out;
+    let help = format!(
+        "\nhelp: close the socket in pid {}, an ancestor of this process, or ",
+        std::process::id()
+    );
+    assert!(
+        output.contains(&help) && !output.contains("this process has it"),
+        "{output}"
+    );
 }
 
 #[test]

@@ -246,6 +246,34 @@ fn a_reservation_without_a_keeper_is_not_released() {
 }
 
 #[test]
+fn a_release_of_one_protocol_reports_the_other_one_of_the_reservation() {
+    let folder = Folder::new();
+    let reserve = || {
+        number(&finish(&mut command(
+            &folder,
+            &["reserve", "--both", "--for", "10m"],
+        )))
+    };
+    let port = reserve();
+    let released = finish(&mut command(&folder, &["release", &format!("{port}/udp")])).code(0);
+    let note =
+        format!("portlease: released {port}/tcp and {port}/udp, which were reserved together\n");
+    assert_eq!(released.err, note);
+    let port = reserve();
+    let args = ["release", "--json", &format!("{port}/tcp")];
+    let released = finish(&mut command(&folder, &args)).code(0);
+    let both = json!([format!("{port}/tcp"), format!("{port}/udp")]);
+    assert!(
+        released.json()["released"] == both && released.err.is_empty(),
+        "{released:#?}"
+    );
+    // The control: a number without a protocol is the whole reservation.
+    let port = reserve();
+    let released = finish(&mut command(&folder, &["release", &port.to_string()])).code(0);
+    assert_eq!(released.err, "");
+}
+
+#[test]
 fn a_reservation_for_a_time_outlives_every_process_of_the_script() {
     let folder = Folder::new();
     let brief = number(&finish(&mut command(&folder, &["reserve", "--for", "1s"])).code(0));

@@ -117,6 +117,29 @@ fn pythons_portpicker_gets_reservations_that_end_with_its_process() {
     }
 }
 
+/// `release` asks keepers alone, so the help does not suggest it for this number.
+#[test]
+fn the_help_on_a_granted_port_is_to_use_it() {
+    let (folder, address) = (Folder::new(), name("granted"));
+    let server = serve(&address, &folder);
+    let granted = request_answer(&address, &format!("{}\n", std::process::id()));
+    let port = granted.trim();
+    let mut again = portlease(&["reserve", "--port", port]);
+    let again = finish(again.env("PORTLEASE_DIR", folder.locks()));
+    let help = format!(
+        "\nhelp: use the port, which pid {} has already reserved for this command, or omit the \
+         number to reserve another port\n",
+        server.pid()
+    );
+    assert!(again.err.ends_with(&help), "{again:#?}");
+    let released = finish(portlease(&["release", port]).env("PORTLEASE_DIR", folder.locks()));
+    assert_eq!(
+        released.status.code(),
+        Some(1),
+        "the control: {released:#?}"
+    );
+}
+
 #[test]
 fn a_bad_request_gets_no_answer_and_a_killed_server_holds_nothing() {
     let (folder, address) = (Folder::new(), name("refusals"));

@@ -160,6 +160,38 @@ fn a_strangers_claim_is_in_use_although_a_server_could_bind() {
     assert!(text.contains(&format!("has bound {any}:{port}")), "{text}");
 }
 
+/// The claim of a non-ephemeral number has an abstract name, which shows that it is a reservation.
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "without a claim no socket shows the reservation"
+)]
+fn a_claim_in_another_lock_folder_is_called_a_reservation() {
+    need!(capability::bound_sockets());
+    let (mine, theirs) = (Folder::new(), Folder::new());
+    let (mut one, mut other) = (Reserver::new(&mine.locks()), Reserver::new(&theirs.locks()));
+    let port = non_ephemeral_port();
+    one.reserve(&format!("port={port}")).held();
+    let check = format!("check={port}");
+    let text = other.command(&check);
+    let process = format!(
+        "(pid {}): its lock file is in another lock folder",
+        one.pid()
+    );
+    assert!(
+        text.contains("is in use: reserved by ") && text.contains(&process),
+        "{text}"
+    );
+    assert!(!text.contains("stop pid"), "{text}");
+    // The control: a server on the reserved port is the holder that counts.
+    one.command(&format!("serve={port}"));
+    let text = other.command(&check);
+    assert!(
+        text.contains(&format!("listens on 127.0.0.1:{port}")),
+        "{text}"
+    );
+}
+
 /// Without a claim only the abstract name, in the network namespace, shows the reservation.
 #[test]
 #[cfg_attr(

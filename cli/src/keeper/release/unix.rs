@@ -10,15 +10,19 @@ use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::failure::Failure;
 use crate::keeper::address::{Address, Peer, all_addresses};
-use crate::keeper::messages::{LIST, RELEASED};
-use crate::keeper::release::no_answer;
+use crate::keeper::messages::LIST;
+use crate::keeper::release::{no_answer, released};
 use crate::limits::{KEEPER_ANSWER_BYTES, RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
 /// Asks each keeper in `keepers` to release the port, and also each keeper that holds any port
-/// without a lock file. Returns `true` if a keeper released the port. Ignores a keeper that
-/// refuses, that does not hold the port, or that exits before it answers.
-pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
-    let mut released = false;
+/// without a lock file. Returns the endpoints that keepers released: a reservation of a number for
+/// TCP and UDP has two. Ignores a keeper that refuses, that does not hold the port, or that exits
+/// before it answers.
+pub(crate) fn request_release(
+    keepers: &[u32],
+    endpoint: Endpoint,
+) -> Result<Vec<Endpoint>, Failure> {
+    let mut all = Vec::new();
     // A keeper in another PID namespace may have the same pid, so one pid may have several
     // addresses.
     for address in addresses()? {
@@ -27,14 +31,22 @@ pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<boo
                 let act = format_args!("ask pid {} to release port {endpoint}", address.keeper);
                 Failure::system(act, &e)
             })?;
-            released |= answer.is_some_and(|answer| answer == RELEASED);
+            all.extend(released(&answer.unwrap_or_default()));
         }
     }
-    Ok(released)
+    Ok(all)
+}
+
+/// Whether the process is a keeper that obeys `release` of this user.
+pub(crate) fn can_release(pid: u32) -> bool {
+    // If the search or the connection fails, `release` fails too.
+    let addresses = all_addresses().unwrap_or_default();
+    let mut addresses = addresses.iter().filter(|address| address.keeper == pid);
+    addresses.any(|address| matches!(connect_to_trusted(address, Instant::now()), Ok(Some(_))))
 }
 
 /// The ports that no lock file records, each with the pid of the keeper that holds it. Asks only
-/// keepers that [`try_ask`] trusts.
+/// keepers that [`connect_to_trusted`] trusts.
 pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
     let mut ports = Vec::new();
     for address in addresses()? {
@@ -54,8 +66,8 @@ fn addresses() -> Result<Vec<Address>, Failure> {
     all_addresses().map_err(|e| Failure::system("search for the control sockets of keepers", &e))
 }
 
-/// The answer of a keeper. Returns `None` if [`try_ask`] does not trust the process that has the
-/// address, or if the keeper exited before it answered.
+/// The answer of a keeper. Returns `None` if [`connect_to_trusted`] does not trust the process that
+/// has the address, or if the keeper exited before it answered.
 fn ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     match try_ask(address, request) {
         Err(e)
@@ -73,17 +85,22 @@ fn ask(address: &Address, request: &str) -> io::Result<Option<String>> {
     }
 }
 
-fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
+/// Connects to the process that has the address. Returns `None` if that process is not trusted.
+fn connect_to_trusted(address: &Address, started: Instant) -> io::Result<Option<UnixStream>> {
     const ROOT: u32 = 0;
-    let (started, keeper) = (Instant::now(), address.keeper);
-    let stream = connect_within(address, keeper, started)?;
+    let stream = connect_within(address, address.keeper, started)?;
     // Any user can bind a name of this form, so the peer must belong to this user. Root also trusts
     // a process of another user, if the process has the keeper's pid.
     let (peer, own) = (Peer::of(&stream)?, Peer::own()?);
-    let is_trusted = peer.uid == own.uid || own.uid == ROOT && peer.is_process(keeper);
-    if !is_trusted {
+    let is_trusted = peer.uid == own.uid || own.uid == ROOT && peer.is_process(address.keeper);
+    Ok(is_trusted.then_some(stream))
+}
+
+fn try_ask(address: &Address, request: &str) -> io::Result<Option<String>> {
+    let (started, keeper) = (Instant::now(), address.keeper);
+    let Some(stream) = connect_to_trusted(address, started)? else {
         return Ok(None);
-    }
+    };
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(time_left(keeper, started)?))?;
     (&stream).write_all(format!("{request}\n").as_bytes())?;

@@ -6,23 +6,33 @@ use std::time::Instant;
 use portlease::Endpoint;
 
 use crate::failure::Failure;
-use crate::keeper::messages::{RELEASED, release_pipe};
-use crate::keeper::release::no_answer;
+use crate::keeper::messages::release_pipe;
+use crate::keeper::release::{no_answer, released};
 use crate::limits::{RELEASE_LINE_BYTES, RELEASE_TIMEOUT, remaining};
 use crate::named_pipe::PipeStream;
 
-/// Asks each process in `keepers` to release the port. Returns `true` if a process released the
-/// port. Ignores a process that is not a keeper, that refuses, that does not hold the port, or that
-/// exits before it answers.
-pub(crate) fn request_release(keepers: &[u32], endpoint: Endpoint) -> Result<bool, Failure> {
-    let mut released = false;
+/// Asks each process in `keepers` to release the port. Returns the endpoints that keepers released:
+/// a reservation of a number for TCP and UDP has two. Ignores a process that is not a keeper, that
+/// refuses, that does not hold the port, or that exits before it answers.
+pub(crate) fn request_release(
+    keepers: &[u32],
+    endpoint: Endpoint,
+) -> Result<Vec<Endpoint>, Failure> {
+    let mut all = Vec::new();
     for keeper in keepers {
-        released |= request(*keeper, endpoint).map_err(|e| {
+        let answer = request(*keeper, endpoint).map_err(|e| {
             let act = format_args!("ask pid {keeper} to release port {endpoint}");
             Failure::system(act, &e)
         })?;
+        all.extend(released(&answer));
     }
-    Ok(released)
+    Ok(all)
+}
+
+/// Whether the process is a keeper that obeys `release` of this user.
+pub(crate) fn can_release(pid: u32) -> bool {
+    // If the connection fails, `release` fails too.
+    connect(pid).is_ok_and(|pipe| pipe.is_some())
 }
 
 /// Always empty. Only a claim (a bound socket) can keep a port without a lock file, and on Windows
@@ -31,7 +41,8 @@ pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
     Ok(Vec::new())
 }
 
-fn request(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
+/// The answer of a keeper. Empty if the process is no keeper of this user.
+fn request(keeper: u32, endpoint: Endpoint) -> io::Result<String> {
     match ask(keeper, endpoint) {
         Err(e) if e.kind() == io::ErrorKind::TimedOut => Err(no_answer(keeper)),
         // The process is no keeper, belongs to another user, or has exited.
@@ -43,21 +54,27 @@ fn request(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
                     | io::ErrorKind::BrokenPipe
             ) =>
         {
-            Ok(false)
+            Ok(String::new())
         }
         answer => answer,
     }
 }
 
-fn ask(keeper: u32, endpoint: Endpoint) -> io::Result<bool> {
-    let started = Instant::now();
+/// Connects to the pipe of a keeper. Returns `None` if the pipe is of another process, which could
+/// have created it before the keeper started.
+fn connect(keeper: u32) -> io::Result<Option<PipeStream>> {
     let pipe = PipeStream::connect(&release_pipe(keeper), RELEASE_TIMEOUT)?;
-    // Another process could have created the pipe before the keeper started.
-    if pipe.server()? != keeper {
-        return Ok(false);
-    }
+    Ok((pipe.server()? == keeper).then_some(pipe))
+}
+
+fn ask(keeper: u32, endpoint: Endpoint) -> io::Result<String> {
+    let started = Instant::now();
+    let Some(pipe) = connect(keeper)? else {
+        return Ok(String::new());
+    };
     let left = || remaining(RELEASE_TIMEOUT, started);
     pipe.send(&format!("{endpoint}\n"), left())?;
     let reply = pipe.receive(RELEASE_LINE_BYTES, left())?;
-    Ok(reply.strip_suffix('\n') == Some(RELEASED))
+    // An answer without its end is a refusal.
+    Ok(reply.strip_suffix('\n').unwrap_or_default().to_owned())
 }
