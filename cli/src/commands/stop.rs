@@ -67,7 +67,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut handles = Handles::open(&servers(&endpoints)?)?;
     let mut stopped: Vec<StoppedRow> = Vec::new();
     let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
-    // A parent that goes on can start its child again.
+    // A parent that goes on can start its child again. The shell that runs this command, and the
+    // other ancestors of this process, do not count.
     let mut parents: Vec<u32> = Vec::new();
     // The workers of a server may still listen after the server has ended, so one round is not
     // enough. The loop ends, because each round uses up handles, and all handles were opened before
@@ -112,8 +113,11 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
             }
         }
     }
-    if !stopped.is_empty() && not_stopped.is_empty() && !args.dry_run {
-        let restarted = restarted(&endpoints, parents)?;
+    let own: Vec<u32> = ProcessStat::lineage().map(|stat| stat.pid).collect();
+    parents.retain(|pid| *pid != INIT && !own.contains(pid));
+    let all_stopped = !stopped.is_empty() && not_stopped.is_empty() && !args.dry_run;
+    if all_stopped {
+        let restarted = watch_for_restarts(&endpoints, &parents)?;
         not_stopped.extend(restarted.iter().map(refused_row));
     }
     let found = !(stopped.is_empty() && not_stopped.is_empty());
@@ -127,6 +131,11 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         let _ = FREE.wait(*endpoint, remaining(FREE_AFTER_STOP, started));
     }
     let findings = Finding::all(&endpoints, FREE, false);
+    // A server that starts slowly may listen only now.
+    if all_stopped && not_stopped.is_empty() && verdict(&findings) == exit::NO {
+        let restarted = restarts(&servers(&endpoints)?, &parents);
+        not_stopped.extend(restarted.iter().map(refused_row));
+    }
     let code = if args.dry_run {
         match not_stopped.is_empty() {
             true => exit::YES,
@@ -160,23 +169,17 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
 }
 
 /// Watches the ports for [`RESTART_WATCH`], as long as one of the parents of the stopped servers
-/// runs. Returns the servers that such a parent has started again. The shell that runs this
-/// command, and the other ancestors of this process, do not count.
-fn restarted(endpoints: &[Endpoint], mut parents: Vec<u32>) -> Result<Vec<Refusal>, Failure> {
-    let own: Vec<u32> = ProcessStat::lineage().map(|stat| stat.pid).collect();
-    parents.retain(|pid| *pid != INIT && !own.contains(pid));
+/// runs. Returns the servers that such a parent has started again.
+fn watch_for_restarts(endpoints: &[Endpoint], parents: &[u32]) -> Result<Vec<Refusal>, Failure> {
     let started = Instant::now();
-    loop {
-        parents.retain(|pid| runs(*pid));
-        let again = match parents.is_empty() {
-            true => Vec::new(),
-            false => restarts(&servers(endpoints)?, &parents),
-        };
-        if parents.is_empty() || !again.is_empty() || started.elapsed() >= RESTART_WATCH {
+    while parents.iter().any(|pid| runs(*pid)) {
+        let again = restarts(&servers(endpoints)?, parents);
+        if !again.is_empty() || started.elapsed() >= RESTART_WATCH {
             return Ok(again);
         }
         sleep(RESTART_POLL);
     }
+    Ok(Vec::new())
 }
 
 fn runs(pid: u32) -> bool {

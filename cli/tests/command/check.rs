@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::program::{Running, finish, for_everybody, plain, portlease, ran, silent};
 use crate::support::capability::{self, unshare_flags};
 use crate::support::program::python;
-use crate::support::{Folder, need, show_owner};
+use crate::support::{DEADLINE, Folder, eventually, need, show_owner};
 
 #[test]
 fn free_ports_are_counted_unless_quiet() {
@@ -221,6 +221,47 @@ fn a_port_of_a_hidden_process_is_busy() {
         (&json!(false), &json!(true))
     );
     assert_eq!(output["holders"][0]["processes"], json!([]));
+}
+
+/// Both processes must end before the port is free.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hidden_holder_beside_a_visible_one_is_reported_too() {
+    need!(capability::nobody(), capability::ipv6());
+    let visible = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = visible.local_addr().unwrap().port();
+    let _hidden = TcpListener::bind(("::1", port)).unwrap();
+    let as_nobody = |program: &std::ffi::OsStr, args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.arg(program).args(args);
+        plain(&mut command);
+        command
+    };
+    let sleep = {
+        let mut sleep = as_nobody("sleep".as_ref(), &["600"]);
+        Running::start(sleep.stdin(OwnedFd::from(visible)))
+    };
+    let (binary, _folder) = for_everybody();
+    let check = || {
+        finish(&mut as_nobody(
+            binary.as_ref(),
+            &["check", &port.to_string()],
+        ))
+    };
+    let has_both = |output: &str| {
+        let cause = format!(
+            "sleep (pid {}) listens on 127.0.0.1:{port}, and a socket on [::1]:{port}",
+            sleep.pid()
+        );
+        let help = format!("help: stop pid {}; and retry with permission", sleep.pid());
+        output.contains(&cause) && output.contains(&help)
+    };
+    // setpriv(1) may not have executed sleep(1) yet.
+    eventually("both holders are reported", DEADLINE, || {
+        let output = check().code(1).out;
+        has_both(&output).then_some(()).ok_or(output)
+    });
 }
 
 #[cfg(target_os = "linux")]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -237,6 +238,28 @@ fn the_wait_ends_when_the_process_ends() {
     assert!(output.out.starts_with(&start), "{output:#?}");
     let note = format!("portlease: stopped waiting: pid {pid} ended");
     assert!(output.err.contains(&note), "{output:#?}");
+}
+
+#[test]
+fn with_a_pid_the_answer_of_another_process_does_not_count() {
+    need!(capability::ipv6());
+    // This process answers on ::1. The process of `--pid` listens on 127.0.0.1 and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let _requests = answering(TcpListener::bind(("::1", port)).unwrap(), &[OK]);
+    let mut sleep = Command::new("sleep");
+    plain(sleep.arg("600"));
+    let sleep = Running::start(sleep.stdin(OwnedFd::from(silent)));
+    let pid = sleep.pid().to_string();
+    let wait = ["wait", "--http", "/", "--timeout", "1s", &port.to_string()];
+    let with_pid = [&wait[..], &["--pid", &pid]].concat();
+    let output = ran(&with_pid).code(1);
+    assert!(
+        output.out.contains(&format!("127.0.0.1:{port}")),
+        "{output:#?}"
+    );
+    // The control: without the pid, the answer counts.
+    ran(&wait).code(0);
 }
 
 #[test]

@@ -62,6 +62,24 @@ fn a_signal_to_the_group_or_to_run_alone_reaches_the_command_once() {
     }
 }
 
+/// systemd's watchdog sends SIGABRT, and a process group does not get it.
+#[test]
+fn sigabrt_and_sigalrm_reach_the_command() {
+    need!(capability::native());
+    let folder = Folder::new();
+    for (name, signal) in [("ABRT", Signal::ABORT), ("ALRM", Signal::ALARM)] {
+        let ready = folder.path().join(name);
+        let script = format!(
+            "trap 'echo got {name}; exit 7' {name}; echo $$ > \"$READY\"; \
+             i=0; while [ $i -lt 6000 ]; do sleep 0.01; i=$((i + 1)); done"
+        );
+        let running = in_own_session(&[BINARY, "run", "--", "sh", "-c", &script], &ready);
+        line_in(&ready);
+        running.signal(signal);
+        assert_eq!(running.finish().code(7).out, format!("got {name}\n"));
+    }
+}
+
 #[test]
 fn timeout_signals_the_command_once() {
     need!(installed("python3"));

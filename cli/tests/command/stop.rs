@@ -1,5 +1,7 @@
 //! `portlease stop`.
 
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use portlease::reserve_port;
@@ -320,6 +322,92 @@ fn a_script_that_may_start_the_server_again_is_named() {
     );
     assert_eq!(output.err, note, "{output:#?}");
     shell.finish();
+}
+
+/// No name and no state shows that this parent starts the server again.
+#[test]
+fn a_parent_that_has_started_the_server_again_is_named() {
+    need!(installed("python3"), capability::native());
+    let p = reserve_port();
+    let folder = Folder::new();
+    let up = folder.path().join("up");
+    let parent = "import os, subprocess, sys\n\
+        for _ in range(4): subprocess.run([sys.executable, '-c', os.environ['SERVER']])";
+    let mut command = Command::new("python3");
+    command
+        .args(["-c", parent])
+        .env("SERVER", SERVER)
+        .env("SERVE", p.to_string())
+        .env("UP", &up);
+    plain(&mut command);
+    let parent = Running::start(&mut command);
+    line_in(&up);
+    let output = ran(&["stop", &p.to_string()]).code(1);
+    let pid = parent.pid();
+    let cause = format!(": python3 (pid {pid}) has started it again; stop pid {pid} first\n");
+    assert!(output.out.contains(&cause), "{output:#?}");
+    // The advice is followed.
+    parent.signal(Signal::TERM);
+    ran(&["stop", &p.to_string()]).code(0);
+    assert_eq!(parent.finish().shell_code(), 143);
+}
+
+/// If only one of two owners ended, the port would stay in use.
+#[test]
+fn no_owner_is_stopped_if_another_one_keeps_the_socket() {
+    need!(capability::native());
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let mut sleep = {
+        let mut sleep = Command::new("sleep");
+        plain(sleep.arg("600"));
+        Running::start(sleep.stdin(OwnedFd::from(server.try_clone().unwrap())))
+    };
+    let stop = || ran(&["stop", &port.to_string()]);
+    let refused = format!(
+        "did not stop sleep (pid {}), which listens on 127.0.0.1:{port}: pid {} has the same \
+         socket and is not stopped\n",
+        sleep.pid(),
+        std::process::id()
+    );
+    let output = stop().code(1);
+    assert!(output.out.contains(&refused) && sleep.runs(), "{output:#?}");
+    // The control: without the other owner it is stopped.
+    drop(server);
+    stop().code(0);
+    assert_eq!(sleep.finish().shell_code(), 143);
+}
+
+/// In its own mount namespace the working directory of a process can have the same path as another
+/// folder here.
+#[test]
+fn under_does_not_stop_a_process_with_the_same_path_in_another_mount_namespace() {
+    need!(
+        installed("python3"),
+        capability::mount_namespace(),
+        capability::native()
+    );
+    let p = reserve_port();
+    let (folder, other) = (Folder::new(), Folder::new());
+    let up = other.path().join("up");
+    let path = folder.path().to_str().unwrap().to_owned();
+    let script = "mount -t tmpfs none \"$1\" && cd \"$1\" && exec python3 -c \"$SERVER\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(capability::unshare_flags())
+        .args(["-m", "sh", "-c", script, "sh", &path])
+        .env("SERVER", SERVER)
+        .env("SERVE", p.to_string())
+        .env("UP", &up);
+    plain(&mut command);
+    let mut server = Running::start(&mut command);
+    line_in(&up);
+    let output = ran(&["stop", "--under", &path, &p.to_string()]).code(1);
+    let cause = ": its working directory is in another mount namespace";
+    assert!(output.out.contains(cause) && server.runs(), "{output:#?}");
+    // The control: without `--under` it is stopped.
+    ran(&["stop", &p.to_string()]).code(0);
+    assert_eq!(server.finish().shell_code(), 143);
 }
 
 #[test]
