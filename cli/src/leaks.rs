@@ -54,23 +54,23 @@ impl LeakCheck {
         Ok(LeakCheck { action, before })
     }
 
-    /// Handles the listeners that the command has left, and returns the outcome of `run`. `outcome`
-    /// is the outcome of the command. `udp` are the UDP ports that `run` reserved.
+    /// Handles the listeners that the command has left, and returns the outcome of `run`. `end` is
+    /// how the command ended. `udp` are the UDP ports that `run` reserved.
     pub(crate) fn finish(
         &self,
         console: &Console,
-        outcome: Result<End, Failure>,
+        end: End,
         udp: &[Endpoint],
     ) -> Result<End, Failure> {
-        match (self.handle_leaks(console, udp), outcome) {
-            (Ok(true), Ok(end)) if end.is_success() => Ok(End::of_code(exit::NO)),
-            (Err(failure), Ok(end)) if end.is_success() => Err(failure),
-            // The command has failed too, and its outcome matters more than this failure.
-            (Err(failure), outcome) => {
+        match self.handle_leaks(console, udp) {
+            Ok(true) if end.is_success() => Ok(End::of_code(exit::NO)),
+            Ok(_) => Ok(end),
+            Err(failure) if end.is_success() => Err(failure),
+            // The command has failed too, and its end matters more than this failure.
+            Err(failure) => {
                 console.error(&failure);
-                outcome
+                Ok(end)
             }
-            (Ok(_), outcome) => outcome,
         }
     }
 

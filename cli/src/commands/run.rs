@@ -10,6 +10,8 @@ use portlease::{Endpoint, Protocol, wait_until_all_held_by};
 use serde::Serialize;
 
 use crate::args::RunArgs;
+use crate::command_end::End;
+use crate::exit;
 use crate::failure::Failure;
 use crate::http_probe::NamedProbe;
 use crate::http_wait::{HttpOutcome, Obstacle, Unanswered, until_answered};
@@ -158,14 +160,20 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         }
         None => None,
     };
-    let outcome = running.until_end(console, listening);
+    // A failure is reported here, before the listeners and ports that are left because of it.
+    let end = running
+        .until_end(console, listening)
+        .unwrap_or_else(|failure| {
+            console.error(&failure);
+            End::of_code(exit::RUN_FAILED)
+        });
     // On Unix, the drop kills the watcher process, which would otherwise outlive this process for a
     // moment. On Windows, the drop releases the job object, so that the processes that the command
     // started run on.
     drop(supervisor);
     let end = match leaks {
         Some(leaks) => {
-            let end = leaks.finish(console, outcome, &udp_endpoints(&reservations));
+            let end = leaks.finish(console, end, &udp_endpoints(&reservations));
             for named in reservations {
                 // The release fails if a listener is left. `finish` has already reported each
                 // listener that the command left.
@@ -175,7 +183,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         }
         None => {
             release(console, reservations);
-            outcome?
+            end
         }
     };
     Ok(end.exit())
