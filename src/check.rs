@@ -79,8 +79,8 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] that names what blocks the port and what helps. If the port could not be checked
-/// (for example because the operand names no port), the diagnosis says why. Before the call reports
+/// A [`Diagnosis`] that names what blocks the port and what helps. If the operand names no port, or
+/// the port could not be checked, the diagnosis says why. Before the call reports
 /// a busy port, it retries as [`is_port_free`] does, for about 2 s at most. The report takes
 /// additional time.
 ///
@@ -386,9 +386,9 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     })
 }
 
-/// Returns a verdict if none of these listeners of a port belongs to the process `pid`, or if
-/// another process has a listener that overlaps one of `pid`. `has` returns `true` for a listener
-/// of `pid`.
+/// Returns a verdict if no listener of the port belongs to the process `pid` or to a process that
+/// it started. Also returns one if the address of a stranger's listener overlaps the address of
+/// such a listener. `has` returns `true` for a listener of `pid` or of a process that it started.
 fn whose_listeners(
     listeners: &[Holder],
     pid: u32,

@@ -87,8 +87,8 @@
 //! are bound when the call returns. From then on no other process can bind their address. This
 //! holds on every system, but Windows does not support `pass_to`.
 //!
-//! As long as you have only the number, the promise has one of three grades.
-//! [`Reservation::guarantee`] returns the grade:
+//! Until a socket is bound, the reservation itself keeps the number. This guarantee has one of
+//! three grades, which [`Reservation::guarantee`] returns:
 //!
 //! - **[`Kernel`](Guarantee::Kernel)**, for TCP on Linux. The crate holds a claim: a socket that is
 //!   bound and never listens. The kernel gives the number to no `bind(…, 0)` and no outgoing

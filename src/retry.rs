@@ -349,9 +349,9 @@ pub(crate) const PORTS_WITH_OTHER_ADDRESS: usize = 8;
 /// takes 2 us, which matters only to a process that picks many ports in a row.
 pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 
-/// If a `bind(…, 0)` takes longer than this, it walked a used-up half of the ephemeral range, or
-/// the machine is busy. Two such binds in a row count as a used-up half. The limit is about twenty
-/// times the duration of a bind on an idle machine.
+/// If a `bind(…, 0)` takes longer than this, all odd or all even ephemeral numbers are used up, or
+/// the machine is busy. After two such binds in a row, they count as used up. The limit is about
+/// twenty times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
 /// How many ephemeral numbers an automatic pick tries at most if it has no range and the kernel

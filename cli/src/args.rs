@@ -303,7 +303,7 @@ pub(crate) struct ReleaseArgs {
         required = true,
         value_name = "PORT",
         help = "Ports to release: 60315, 60315/udp, 8000-8010, or a list such as 5432,6379; \
-                both protocols by default"
+                both protocols by default, and always after `reserve --both`"
     )]
     pub(crate) ports: Vec<PortList>,
 }

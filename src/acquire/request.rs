@@ -118,7 +118,7 @@ impl Request {
 
     /// [`admits`](Self::admits) for a port that need not be a multiple of `aligned`.
     fn admits_further(&self, port: u16) -> bool {
-        // Without a readable range no number counts as withheld.
+        // If the settings cannot be read, no number counts as withheld from the kernel.
         let is_withheld =
             |port| EphemeralRange::cached().is_ok_and(|range| range.is_reserved(port));
         let is_left_to_service = || services::is_common(port) && !is_withheld(port);

@@ -558,7 +558,8 @@ impl fmt::Display for Remedy {
             }
             Remedy::InspectInNetworkNamespace { pid } => write!(
                 f,
-                "retry in its network namespace, which nsenter --net=/proc/{pid}/ns/net enters"
+                "retry in the network namespace of pid {pid}: nsenter --net=/proc/{pid}/ns/net \
+                 enters it"
             ),
             Remedy::FindKernelSocket => f.write_str(
                 "run `ip -d link` (VXLAN), `wg show` (WireGuard) or `rpcinfo -p` (NFS) to find the \

@@ -242,10 +242,10 @@ impl Reservation {
         Some(self.name.as_ref()?.name.as_str())
     }
 
-    /// The number that the [name](Reservation::name) stands for: the first number in the order of
-    /// the name. [`port`](Reservation::port) is another number if the first one could not be
-    /// reserved, or if the call reserved a [preferred](crate::ReserveOptions::prefer) number.
-    /// `None` without a name, or if the options allow no number but a preferred one.
+    /// The number that a call with this [name](Reservation::name) tries first.
+    /// [`port`](Reservation::port) is another number if the first one could not be reserved, or if
+    /// the call reserved a [preferred](crate::ReserveOptions::prefer) number. `None` without a
+    /// name, or if the options allow only preferred numbers.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;

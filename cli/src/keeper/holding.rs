@@ -49,7 +49,8 @@ impl Holding {
         self.release(request)
     }
 
-    /// Releases the port that a request names, and returns the answer.
+    /// Releases each reservation that has the requested endpoint, with all its protocols. Returns
+    /// the answer.
     fn release(&mut self, request: &str) -> String {
         let Ok(endpoint) = request.parse::<Endpoint>() else {
             return "not understood".to_owned();

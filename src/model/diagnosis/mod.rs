@@ -206,8 +206,9 @@ impl Diagnosis {
         self.0.facts.verdict == Verdict::Free
     }
 
-    /// Whether the answer is certain: `false` if the check could not be started or completed. For
-    /// an operand that names no port, the answer is certain.
+    /// Whether the answer is certain: `false` if the check could not be started or completed. The
+    /// rejection of an operand is certain: the operand names no port, or its interface is missing
+    /// or cannot be looked up.
     ///
     /// ```
     /// let free = portlease::check_port_free("9/udplite"); // a check never binds UDP-Lite ports

@@ -48,15 +48,15 @@ impl Reservation {
     /// children of this command inherit the sockets.
     ///
     /// **Call `pass_to` after [`Command::new`], `args`, `env` and `current_dir`, and before every
-    /// other setting.** Only the child knows its process id, so this call replaces the command by a
-    /// shell that sets `LISTEN_PID` and then executes the program. This has consequences:
+    /// other setting.** Only arguments, variables and `env_clear` may also come later.
     ///
-    /// - Exceptions: more arguments and variables can be added later, and `env_clear` can be called
-    ///   later.
-    /// - A shell may drop variables whose names are no identifiers, such as `npm-config`. It
-    ///   assigns some variables by itself, such as `IFS`. This call keeps the values that these
-    ///   variables have now: env(1) gets them as operands, which `ps` shows until the program is
-    ///   executed. Set such a variable before this call, because later changes may be lost.
+    /// Only the child knows its process id, so this call replaces the command by a shell that sets
+    /// `LISTEN_PID` and then executes the program. This has consequences:
+    ///
+    /// - A shell may drop variables whose names are no identifiers, such as `npm-config`, and
+    ///   assigns some variables by itself, such as `IFS`. To keep their values, this call copies
+    ///   them into the command line of env(1), which `ps` shows until the program is executed. Set
+    ///   such a variable before this call, because later changes may be lost.
     /// - The shell may update `PWD`, `OLDPWD`, `SHLVL` and `_`.
     /// - The program must be the server itself. A wrapper, such as a shell script, starts the
     ///   server as a child. `LISTEN_PID` is then the process id of the wrapper, and the server

@@ -118,7 +118,8 @@ fn an_expected_process_in_another_network_namespace_is_reported() {
         let cause =
             format!("pid {pid} is in another network namespace, whose ports are not visible here");
         let help = format!(
-            "retry in its network namespace, which nsenter --net=/proc/{pid}/ns/net enters"
+            "retry in the network namespace of pid {pid}: nsenter --net=/proc/{pid}/ns/net enters \
+             it"
         );
         let is_said = report.cause() == cause && report.help() == Some(help);
         if is_said {
