@@ -125,8 +125,9 @@
 //! until your server listens. This crate keeps only ports apart. Tests that share, for example, a
 //! database need another tool too.
 //!
-//! If the process dies, the kernel releases its ports, and nothing has to be cleaned up. A panic
-//! drops the reservation, and so releases the port too. With `PORTLEASE_ON_LEAK=panic` or
+//! If the process dies, the kernel releases its ports, and nothing has to be cleaned up. Exception:
+//! a forked child that has not called exec keeps the ports until it exits. A panic drops the
+//! reservation, and so releases the port too. With `PORTLEASE_ON_LEAK=panic` or
 //! [`ReserveOptions::strict`], a test that leaves a server running fails.
 //!
 //! # Runtime compatibility

@@ -251,6 +251,10 @@ pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
 /// reads every process, which takes some milliseconds.
 pub(crate) const OWNERS_EVERY: Duration = Duration::from_millis(50);
 
+/// The maximum difference between the starts of two processes of a pipeline, in units of 10 ms. A
+/// shell starts them within some milliseconds.
+pub(crate) const TICKS_OF_PIPELINE: u64 = 20;
+
 /// How many bytes of a shell script this crate reads, to find a loop that may start a server again.
 #[cfg(target_os = "linux")]
 pub(crate) const SCRIPT_BYTES: u64 = 64 * 1024;

@@ -47,7 +47,7 @@ pub(crate) struct OutputArgs {
     /// Print full reports, and more notes on stderr
     #[arg(short, long, global = true, help_heading = OUTPUT)]
     pub(crate) verbose: bool,
-    /// When to colour the output; auto means on a terminal, unless NO_COLOR is set
+    /// When to colour the output; auto follows the terminal, NO_COLOR and CLICOLOR_FORCE
     #[arg(
         long, global = true, help_heading = OUTPUT, value_name = "WHEN",
         default_value_t = ColorChoice::Auto

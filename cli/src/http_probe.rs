@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use httparse::Response;
-use portlease::Endpoint;
+use portlease::{Diagnosis, Endpoint, Holder};
 use socket2::SockRef;
 
 use crate::limits::{HTTP_FALLBACK_DELAY, HTTP_HEAD_BYTES};
@@ -227,9 +227,21 @@ impl Problem {
         self.kind == ProblemKind::Silence
     }
 
-    /// The process does not listen where the request would go.
-    pub(crate) fn of_stranger(pid: u32, addresses: &str) -> Problem {
-        let text = format!("pid {pid} does not listen on {addresses}");
+    /// The process does not listen where the request would go, or another process listens there
+    /// too. `strangers` has the report on each address.
+    pub(crate) fn of_stranger(pid: u32, strangers: &[Diagnosis]) -> Problem {
+        let of_pid = |holder: &Holder| holder.processes.iter().any(|process| process.pid == pid);
+        let mut holders = strangers
+            .iter()
+            .flat_map(|of| of.holders().into_iter().flatten());
+        let is_shared = holders.any(|holder| holder.is_server() && of_pid(holder));
+        let endpoints = strangers.iter().filter_map(Diagnosis::endpoint);
+        let endpoints: Vec<String> = endpoints.map(|endpoint| endpoint.to_string()).collect();
+        let addresses = endpoints.join(" or ");
+        let text = match is_shared {
+            true => format!("pid {pid} is not the only process that listens on {addresses}"),
+            false => format!("pid {pid} does not listen on {addresses}"),
+        };
         Problem::new(ProblemKind::NoConnection, Ipv4Addr::LOCALHOST.into(), text)
     }
 

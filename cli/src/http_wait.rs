@@ -73,16 +73,17 @@ impl Unanswered {
 /// Why no server answered, as far as the sockets show it.
 #[derive(Debug)]
 pub(crate) enum Obstacle {
-    /// No server listens where the request was sent.
+    /// No server listens where the request was sent, or not only the expected process does.
     NoListener(Box<Finding>),
-    /// The processes that listen do not run: all are suspended, all are stopped by a debugger, or
+    /// The processes of a listener do not run: all are suspended, all are stopped by a debugger, or
     /// all are frozen.
     Halted { cause: String, help: String },
 }
 
 impl Obstacle {
-    /// Finds out why a request to the endpoint failed. `None` if the sockets do not show it.
-    pub(crate) fn find(endpoint: Endpoint) -> Option<Obstacle> {
+    /// Finds out why a request to the endpoint failed. `pid` is the process whose answer the wait
+    /// expected, if it still runs. Returns `None` if the sockets do not show the reason.
+    pub(crate) fn find(endpoint: Endpoint, pid: Option<u32>) -> Option<Obstacle> {
         let finding = Finding::new(endpoint, Condition::Listening, true);
         if finding.problem.is_some() {
             return Some(Obstacle::NoListener(Box::new(finding)));
@@ -96,6 +97,12 @@ impl Obstacle {
                 let first = found.into_iter().next();
                 return first.map(|finding| Obstacle::NoListener(Box::new(finding)));
             }
+        }
+        let stranger = pid.and_then(|pid| Some((pid, endpoint_of(pid, endpoint).err()?)));
+        if let Some((pid, strangers)) = stranger {
+            let served = strangers.into_iter().find(has_listener)?;
+            let finding = Finding::new(served.endpoint()?, Condition::HeldBy(pid), true);
+            return Some(Obstacle::NoListener(Box::new(finding)));
         }
         halted(endpoint)
     }
@@ -131,13 +138,30 @@ impl Obstacle {
     }
 }
 
-/// Returns [`Obstacle::Halted`] if all visible processes that listen on the endpoint are halted in
-/// the same way.
+/// Returns [`Obstacle::Halted`] for the listeners of the endpoint whose visible processes are all
+/// halted in the same way. The kernel may give such a listener some of the connections although
+/// another listener serves.
 fn halted(endpoint: Endpoint) -> Option<Obstacle> {
     let holders = who_holds(endpoint).ok()?;
-    let listeners = || holders.iter().filter(|holder| holder.is_server());
-    let processes: Vec<_> = listeners().flat_map(|holder| &holder.processes).collect();
-    let first = processes.first()?;
+    let states = |holder: &Holder| {
+        let mut states: Vec<_> = holder
+            .processes
+            .iter()
+            .map(|process| process.state)
+            .collect();
+        states.dedup();
+        states
+    };
+    let is_halted = |holder: &&Holder| {
+        use ProcessState::{Frozen, Suspended, Traced};
+        holder.is_server() && matches!(states(holder)[..], [Suspended | Traced | Frozen])
+    };
+    let listeners = || holders.iter().filter(is_halted);
+    let first = listeners().next()?.processes.first()?;
+    let processes = listeners().flat_map(|holder| &holder.processes);
+    let processes: Vec<_> = processes
+        .filter(|process| process.state == first.state)
+        .collect();
     let (state, help) = match first.state {
         ProcessState::Suspended => {
             let mut pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
@@ -161,17 +185,14 @@ fn halted(endpoint: Endpoint) -> Option<Obstacle> {
         }
         _ => return None,
     };
-    let mut states = processes.iter().map(|process| process.state);
-    states
-        .all(|of| of == first.state)
-        .then(|| Obstacle::Halted {
-            cause: format!(
-                "{} (pid {}), which listens on port {endpoint}, is {state}",
-                escape(&first.name),
-                first.pid
-            ),
-            help,
-        })
+    Some(Obstacle::Halted {
+        cause: format!(
+            "{} (pid {}), which listens on port {endpoint}, is {state}",
+            escape(&first.name),
+            first.pid
+        ),
+        help,
+    })
 }
 
 /// How a wait for answers ended.
@@ -205,6 +226,7 @@ pub(crate) fn until_answered(
                 // A process that has ended may have left a daemon, whose answer counts.
                 Some((pid, Some(process))) if process.has_ended().is_ok_and(|ended| !ended) => {
                     endpoint_of(*pid, request.endpoint)
+                        .map_err(|strangers| Problem::of_stranger(*pid, &strangers))
                 }
                 _ => Ok(request.endpoint),
             };
@@ -247,23 +269,38 @@ pub(crate) fn until_answered(
 
 /// The endpoint at which the process, or one that it started, answers. If `endpoint` has no
 /// address, a stranger may listen on one of the loopback addresses. The request must not go there.
-fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Problem> {
-    let is_held = |endpoint: &Endpoint| match check_port_held_by(*endpoint, pid) {
-        Ok(()) => true,
-        // If the check fails, an answer counts.
-        Err(diagnosis) => !diagnosis.could_tell(),
-    };
-    let asked = client_endpoints(endpoint);
-    let mut held = asked.iter().filter(|endpoint| is_held(endpoint));
-    match (held.next(), held.next()) {
-        // Both loopback addresses.
-        (Some(_), Some(_)) => Ok(endpoint),
-        (Some(only), None) => Ok(*only),
-        (None, _) => {
-            let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
-            Err(Problem::of_stranger(pid, &asked.join(" or ")))
+/// If the process answers on none of the addresses, returns the report on each of them.
+fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Vec<Diagnosis>> {
+    let mut held = Vec::new();
+    let mut strangers = Vec::new();
+    for endpoint in client_endpoints(endpoint) {
+        match check_port_held_by(endpoint, pid) {
+            // If the check fails, or the owner of a listener cannot be seen, an answer counts.
+            Err(diagnosis) if diagnosis.could_tell() && !has_hidden_listener(&diagnosis) => {
+                strangers.push(diagnosis);
+            }
+            _ => held.push(endpoint),
         }
     }
+    match held[..] {
+        [] => Err(strangers),
+        [only] => Ok(only),
+        // Both loopback addresses.
+        _ => Ok(endpoint),
+    }
+}
+
+fn listeners(diagnosis: &Diagnosis) -> impl Iterator<Item = &Holder> {
+    let holders = diagnosis.holders().into_iter().flatten();
+    holders.filter(|holder| holder.is_server())
+}
+
+fn has_listener(diagnosis: &Diagnosis) -> bool {
+    listeners(diagnosis).next().is_some()
+}
+
+fn has_hidden_listener(diagnosis: &Diagnosis) -> bool {
+    listeners(diagnosis).any(|holder| holder.hidden)
 }
 
 /// Calls [`until_answered`] in a thread, and shows the progress until it returns.

@@ -10,7 +10,7 @@ use crate::command_end::End;
 use crate::failure::{self, Failure};
 use crate::limits::LISTEN_REPORT;
 use crate::output::console::Console;
-use crate::output::remedy::Asked;
+use crate::output::remedy::{self, Asked};
 use crate::output::report;
 use crate::process_stat::unseen_owner_note;
 use crate::process_tree::end_tree;
@@ -127,7 +127,24 @@ fn ended_first(status: ExitStatus, failure: &Failure) -> String {
 
 fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
     let text = match report_of(failure) {
-        Some(diagnosis) => report::headline_and_help(diagnosis, AFTER_WAIT),
+        Some(diagnosis) => {
+            // The command has been killed, so it can neither be resumed nor inspected.
+            let is_late = |remedy: &&Remedy| {
+                matches!(
+                    remedy,
+                    Remedy::Resume { .. }
+                        | Remedy::Thaw { .. }
+                        | Remedy::InspectInNetworkNamespace { .. }
+                )
+            };
+            let remedies = diagnosis.remedies().iter();
+            let remedies: Vec<Remedy> = remedies.filter(|of| !is_late(of)).cloned().collect();
+            let headline = diagnosis.headline();
+            match remedy::in_one_line(&remedies, AFTER_WAIT) {
+                Some(help) => format!("{headline}\nhelp: {help}"),
+                None => headline,
+            }
+        }
         None => report::failure(failure),
     };
     let limit = humantime::format_duration(limit);

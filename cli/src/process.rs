@@ -2,7 +2,7 @@
 //! from a later one with the same id.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portlease::Process;
@@ -38,13 +38,29 @@ impl ProcessHandle {
 /// links.
 pub(crate) fn works_below(process: &Process, folder: &Path) -> Option<bool> {
     let directory = process.working_directory.as_ref()?;
-    if system::is_in_other_mount_namespace(process.pid) {
+    if system::is_in_other_namespace(process.pid, "mnt") {
         return None;
     }
     let is_below = directory.starts_with(folder)
         // The same folder can be mounted on several paths.
         || directory.ancestors().any(|ancestor| is_same_folder(ancestor, folder));
     Some(is_below)
+}
+
+/// Returns `false` if the network namespace of the process cannot be read.
+pub(crate) fn is_in_other_network(pid: u32) -> bool {
+    system::is_in_other_namespace(pid, "net")
+}
+
+/// The folder of `--under` without symbolic links. The kernel reports working directories without
+/// them too. Fails if the path leads to no folder.
+pub(crate) fn real_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let cannot = |e: &io::Error| Failure::system(format_args!("read {:?}", folder.display()), e);
+    let real = folder.canonicalize().map_err(|e| cannot(&e))?;
+    if !real.is_dir() {
+        return Err(cannot(&io::ErrorKind::NotADirectory.into()));
+    }
+    Ok(real)
 }
 
 #[cfg(unix)]

@@ -1,7 +1,7 @@
 //! [`StopPlan`]: the processes that listen on ports, and for each whether `stop` may end it.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, who_holds_each};
 
@@ -32,6 +32,8 @@ pub(crate) struct Refusal {
     pub(crate) cause: String,
     /// What to do instead of a signal.
     pub(crate) remedies: Vec<Remedy>,
+    /// What to do if there are no remedies.
+    pub(crate) help: Option<String>,
 }
 
 /// The server sockets of the ports.
@@ -153,13 +155,14 @@ impl StopPlan {
                 handle,
                 listens: vec![listens],
             }),
-            None => {
-                let cause = restart(process, parents).unwrap_or_else(|| {
-                    "it began to listen after this command had started; run the command again"
-                        .to_owned()
-                });
-                self.refuse(holder, Some(process), cause, Vec::new());
-            }
+            None => match restart(holder, process, parents) {
+                Some(refusal) => self.refusals.push(refusal),
+                None => {
+                    let cause = "it began to listen after this command had started; run the \
+                                 command again";
+                    self.refuse(holder, Some(process), cause, Vec::new());
+                }
+            },
         }
         Ok(())
     }
@@ -176,34 +179,34 @@ impl StopPlan {
             listens: address(holder),
             cause: cause.into(),
             remedies,
+            help: None,
         });
     }
 }
 
-/// Why `stop` cannot free the port from this process: its parent is one of `parents`, the parents
-/// of the processes that were stopped. `None` if it is none of them.
-fn restart(process: &Process, parents: &[u32]) -> Option<String> {
-    let parent = process.parent.filter(|parent| parents.contains(parent))?;
-    let name = escape(&crate::process::name(parent));
-    Some(format!(
-        "{name} (pid {parent}) has started it again; stop pid {parent} first"
-    ))
-}
-
-/// The servers that one of these parents has started.
+/// The servers that one of these parents has started. `parents` are the parents of the processes
+/// that were stopped.
 pub(crate) fn restarts(servers: &[Holder], parents: &[u32]) -> Vec<Refusal> {
     let refusal = |holder: &Holder| {
         let mut processes = holder.processes.iter();
-        let found = processes.find_map(|process| Some((process, restart(process, parents)?)));
-        let (process, cause) = found?;
-        Some(Refusal {
-            process: Some(process.clone()),
-            listens: address(holder),
-            cause,
-            remedies: Vec::new(),
-        })
+        processes.find_map(|process| restart(holder, process, parents))
     };
     servers.iter().filter_map(refusal).collect()
+}
+
+/// The refusal of a process whose parent is one of `parents`. `None` if it has another parent.
+fn restart(holder: &Holder, process: &Process, parents: &[u32]) -> Option<Refusal> {
+    let parent = process.parent.filter(|parent| parents.contains(parent))?;
+    let name = escape(&crate::process::name(parent));
+    Some(Refusal {
+        process: Some(process.clone()),
+        listens: address(holder),
+        cause: format!("{name} (pid {parent}) has started it again"),
+        remedies: Vec::new(),
+        help: Some(format!(
+            "stop pid {parent}, and then run this command again"
+        )),
+    })
 }
 
 /// The owner that `stop` ends to carry out the remedy. `None` if the remedy is no signal.
@@ -226,6 +229,7 @@ fn refusal(holder: &Holder, remedy: &Remedy, under: Option<&Path>) -> Option<Ref
         listens: address(holder),
         cause,
         remedies,
+        help: None,
     };
     let Some(process) = target_of(remedy, &holder.processes) else {
         let process = named_by(remedy, &holder.processes);
@@ -304,12 +308,4 @@ fn address(holder: &Holder) -> String {
         Protocol::Tcp => holder.local.to_string(),
         other => format!("{}/{other}", holder.local),
     }
-}
-
-/// Resolves symbolic links in the folder of `--under`. The kernel reports working directories
-/// without symbolic links.
-pub(crate) fn real_folder(folder: &Path) -> Result<PathBuf, Failure> {
-    folder
-        .canonicalize()
-        .map_err(|e| Failure::system(format_args!("read {:?}", folder.display()), &e))
 }

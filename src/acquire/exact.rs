@@ -49,11 +49,10 @@ fn part(
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
     let lease = lease_of_exact(port, claims, effort)?;
-    // Another process may have reserved a non-ephemeral number by a lease and an abstract socket
-    // name, without a claim. If that process is in a container with the same network namespace but
-    // another lock folder, only the name shows the conflict.
-    // Nobody takes the name of a claimed ephemeral number, but a reservation without a claim may
-    // have it.
+    // This call takes the abstract name in three cases: it makes no claim, the number is not
+    // ephemeral, or another process already has the name. In the last two cases that process may
+    // have a reservation without a claim. If it is in a container with the same network namespace
+    // but another lock folder, only the name shows the conflict.
     let is_named = !claims
         || ephemeral()
             .map_err(AttemptError::range)?

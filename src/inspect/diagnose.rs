@@ -238,14 +238,19 @@ pub(crate) fn not_listening_each(
     let report = |((port, _), facts): (&(Port, Verdict), Facts)| {
         let facts = with_redirection(*port, facts);
         let holders = facts.holders.iter().flatten();
+        let stranger = holders
+            .filter(|socket| whose::answers(socket) && !expected.has(socket))
+            .min_by_key(|socket| socket.processes.is_empty())
+            .cloned();
+        let processes = stranger.iter().flat_map(|stranger| &stranger.processes);
+        let mut meant = processes.filter(|process| expected.may_mean(process));
+        let probably_meant = meant.next().map(|process| process.pid).zip(running);
         Diagnosis::new(Facts {
             expected: Some(running),
             halted: halted.clone(),
             in_other_network: in_other_network.filter(|_| lacks_listener(&facts.verdict)),
-            stranger: holders
-                .filter(|socket| whose::answers(socket) && !expected.has(socket))
-                .min_by_key(|socket| socket.processes.is_empty())
-                .cloned(),
+            stranger,
+            probably_meant,
             instead: own_listeners.beside(*port),
             ..facts
         })
@@ -349,6 +354,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             halted: None,
             in_other_network: None,
             stranger: None,
+            probably_meant: None,
             elsewhere,
             instead: Vec::new(),
             last_listener: None,

@@ -83,10 +83,9 @@ const WRAPPERS_DEEP: usize = 5;
 /// If it then meets an ancestor from [`SUPERVISORS`], that is the supervisor. Otherwise the
 /// supervisor is the nearest of the passed shells whose script has a loop, or `None`.
 ///
-/// `own_lineage` is this process and its ancestors. The search ends at the first of them, because
-/// the end of that process could end this process too. Exception: if that process is a
-/// [`SupervisorKind::Manager`], it is reported, because a manager such as supervisord can stop one
-/// service alone.
+/// `own_lineage` is this process and its ancestors. The search ends at the first of them, and does
+/// not report it: to end it could end this process too. Exception: a [`SupervisorKind::Manager`] is
+/// reported even there, because a manager such as supervisord can stop one service alone.
 pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Supervisor> {
     if is_pm2_daemon(&process.name) {
         return for_itself(process.pid);

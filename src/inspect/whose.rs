@@ -11,10 +11,10 @@ use crate::model::endpoint::Protocol;
 use crate::model::holder::Holder;
 use crate::model::lease_info::Lease;
 use crate::model::port::Port;
-use crate::model::process::Process;
+use crate::model::process::{Process, Relation};
 use crate::model::state::State;
 use crate::ownership::is_descendant;
-use crate::retry::OWNERS_EVERY;
+use crate::retry::{OWNERS_EVERY, TICKS_OF_PIPELINE};
 use crate::sockets::{self, Group, Inode, OwnedRows, PortTables, Row, ScanDepth};
 
 /// The process that a wait or an assertion expects to listen. A process that the expected process
@@ -106,6 +106,25 @@ impl Expected {
         self.pid.is_some_and(is_or_is_below) || self.left_behind(process)
     }
 
+    /// Whether the caller may have named the expected process although it means this one. This one
+    /// is an ancestor of the expected process, as the primary process of a Node.js cluster is. Or a
+    /// shell started both as parts of one pipeline: `$!` is its last process.
+    pub(crate) fn may_mean(&self, process: &Process) -> bool {
+        let (Some(pid), None | Some(Relation::Descendant)) = (self.pid, process.relation) else {
+            return false;
+        };
+        let is_ancestor = is_descendant(pid, process.pid);
+        let starts = process.ticks.zip(self.started);
+        let is_part_of_pipeline = cfg!(target_os = "linux")
+            && process.relation.is_none()
+            && process.parent.is_some()
+            && process.parent == sockets::parent(pid)
+            && self.group.map(|of| of.group) == sockets::group(process.pid).map(|of| of.group)
+            && starts
+                .is_some_and(|(one, other)| one.get().abs_diff(other.get()) <= TICKS_OF_PIPELINE);
+        is_ancestor || is_part_of_pipeline
+    }
+
     /// Whether the process is a daemon that the expected process left behind. The parent of a
     /// daemon has ended, so the daemon is no descendant any more. A process counts in one of three
     /// cases:
@@ -115,7 +134,8 @@ impl Expected {
     /// - It is an orphan that started later, and `ended_well` is `true`. The daemon may have called
     ///   setsid(2).
     fn left_behind(&self, process: &Process) -> bool {
-        // The start is in units of 10 ms, so a daemon can have the same start as its parent.
+        // On Linux the start is in units of 10 ms, so a daemon can have the same start as its
+        // parent.
         if process.ticks < self.started {
             return false;
         }

@@ -59,7 +59,8 @@ impl Use {
         }
     }
 
-    /// Whether the reason hides sockets of this use.
+    /// Whether the reason means that no count of this use is known. After other reasons the count
+    /// can be too low.
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
             Incompleteness::Sockets(_) | Incompleteness::Descriptors(_) => true,

@@ -281,6 +281,16 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
+    /// Name another process to the wait or the assertion, if that process is the server. It is the
+    /// parent of the expected process or another ancestor of it, or the shell started both as parts
+    /// of one pipeline.
+    #[non_exhaustive]
+    ExpectProcess {
+        /// The id of the process that listens.
+        pid: u32,
+        /// The id of the expected process.
+        instead_of: u32,
+    },
     /// Read the output of the server, which closed its socket or opened it late.
     ReadServerOutput,
     /// Stop each server before its test ends.
@@ -590,6 +600,10 @@ impl fmt::Display for Remedy {
                 f,
                 "check that the command of pid {pid} starts its server on this port"
             ),
+            Remedy::ExpectProcess { pid, instead_of } => write!(
+                f,
+                "name pid {pid} instead of pid {instead_of}, if pid {pid} is your server"
+            ),
             Remedy::ReadServerOutput => f.write_str(
                 "read the output of the server, which closed its socket or opened it late",
             ),
@@ -809,7 +823,11 @@ mod tests {
             },
             Remedy::ReserveInSysctl { .. } => Remedy::ShowExcludedRanges,
             Remedy::ShowExcludedRanges => Remedy::CheckCommand { pid },
-            Remedy::CheckCommand { .. } => Remedy::ReadServerOutput,
+            Remedy::CheckCommand { .. } => Remedy::ExpectProcess {
+                pid,
+                instead_of: pid,
+            },
+            Remedy::ExpectProcess { .. } => Remedy::ReadServerOutput,
             Remedy::ReadServerOutput => Remedy::StopServersBeforeTestEnds,
             Remedy::StopServersBeforeTestEnds => Remedy::RunAsRoot,
             Remedy::RunAsRoot => Remedy::LowerUnprivilegedPortStart { port },
@@ -831,7 +849,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 47);
+        assert_eq!(remedies.len(), 48);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

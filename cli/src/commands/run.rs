@@ -368,7 +368,9 @@ fn answer(
     let problems: Vec<String> = left.iter().map(Unanswered::headline).collect();
     let mut lines = vec![problems.join("; ")];
     if is_running {
-        let obstacles = left.iter().filter_map(|of| Obstacle::find(of.endpoint));
+        let obstacles = left
+            .iter()
+            .filter_map(|of| Obstacle::find(of.endpoint, Some(pid)));
         lines.extend(obstacles.map(|obstacle| obstacle.text()));
     }
     Err(Failure::new(lines.join("\n")))

@@ -17,9 +17,9 @@ use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::remedy::{self, Asked, RemedyRow};
 use crate::ports::PortList;
-use crate::process::ProcessHandle;
+use crate::process::{ProcessHandle, real_folder};
 use crate::process_stat::ProcessStat;
-use crate::stop_plan::{INIT, Refusal, StopPlan, real_folder, restarts, servers};
+use crate::stop_plan::{INIT, Refusal, StopPlan, restarts, servers};
 use crate::text::{escape, os_message};
 
 /// The condition that `stop` checks for each port after it has ended the servers.
@@ -163,7 +163,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         console.note("no server listens on these ports");
     }
     if !args.dry_run {
-        report_ports(console, &findings, found)?;
+        let has_refusal = !not_stopped.is_empty();
+        report_ports(console, &findings, found, has_refusal)?;
     }
     Ok(code)
 }
@@ -196,10 +197,17 @@ fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
 }
 
 /// Prints for each port whether it is free. If no server was found, prints only the ports that are
-/// not free.
-fn report_ports(console: &Console, findings: &[Finding], found: bool) -> Result<(), Failure> {
+/// not free. With `has_refusal`, the reports on the servers that were not stopped already contain
+/// the help.
+fn report_ports(
+    console: &Console,
+    findings: &[Finding],
+    found: bool,
+    has_refusal: bool,
+) -> Result<(), Failure> {
     for finding in findings {
         match &finding.problem {
+            Some(problem) if has_refusal => console.report(problem.headline())?,
             None if found => console.answer(format_args!("port {} is free", finding.endpoint))?,
             None => {}
             Some(_) => console.finding(finding, FREE)?,
@@ -238,12 +246,13 @@ fn failed_row(target: &Target, cause: String) -> NotStoppedRow {
 
 fn refused_row(refusal: &Refusal) -> NotStoppedRow {
     let process = refusal.process.as_ref();
+    let help = remedy::in_one_line(&refusal.remedies, Asked::default());
     NotStoppedRow {
         pid: process.map(|process| process.pid),
         name: process.map(|process: &Process| process.name.clone()),
         listens: vec![refusal.listens.clone()],
         cause: refusal.cause.clone(),
-        help: remedy::in_one_line(&refusal.remedies, Asked::default()),
+        help: help.or_else(|| refusal.help.clone()),
         remedies: remedy::rows(&refusal.remedies, Asked::default()),
     }
 }

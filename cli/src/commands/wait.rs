@@ -188,9 +188,11 @@ fn wait_for_http(
         HttpOutcome::TimedOut(left) => ("timed_out", exit::NO, left),
         HttpOutcome::ProcessEnded(left) => ("ended", exit::PROCESS_ENDED, left),
     };
+    // After the process has ended, the answer of a daemon that it left counts.
+    let expected = args.pid.filter(|_| code == exit::NO);
     if console.is_json() {
         let row = |request: &Unanswered| {
-            let obstacle = Obstacle::find(request.endpoint);
+            let obstacle = Obstacle::find(request.endpoint, expected);
             UnansweredRow {
                 endpoint: request.endpoint.to_string(),
                 problem: request.problem.clone(),
@@ -208,7 +210,7 @@ fn wait_for_http(
     }
     for request in &unanswered {
         console.report(request.headline())?;
-        match Obstacle::find(request.endpoint) {
+        match Obstacle::find(request.endpoint, expected) {
             Some(Obstacle::NoListener(finding)) => {
                 console.finding(&finding, Condition::Listening)?;
             }

@@ -17,8 +17,8 @@ use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
 use crate::ports::{PortList, client_endpoints};
-use crate::process::works_below;
-use crate::text::{escape, os_message, shell_words};
+use crate::process::{is_in_other_network, real_folder, works_below};
+use crate::text::{escape, shell_words};
 
 /// The answer about one port.
 #[derive(Debug, Serialize)]
@@ -198,16 +198,7 @@ fn text(answer: &Answer, endpoint: Endpoint, holders: &Holders, args: &WhoArgs) 
 
 /// Shows every listener. With `--pid` or `--under`, shows only those of the matching processes.
 fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
-    let under = match &args.under {
-        Some(folder) => Some(folder.canonicalize().map_err(|e| {
-            Failure::new(format!(
-                "cannot read {:?}: {}",
-                folder.display(),
-                os_message(&e)
-            ))
-        })?),
-        None => None,
-    };
+    let under = args.under.as_deref().map(real_folder).transpose()?;
     let is_wanted = |process: &Process| {
         args.pid.is_none_or(|pid| pid == process.pid)
             && under
@@ -216,8 +207,13 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     };
     let is_restricted = args.pid.is_some() || under.is_some();
     let listeners = portlease::listeners()?;
-    let (complete, unseen) = (listeners.is_complete(), listeners.unseen());
+    let (mut complete, mut unseen) = (listeners.is_complete(), listeners.unseen());
     let has_hidden = listeners.iter().any(|socket| socket.hidden);
+    let elsewhere = args.pid.filter(|pid| is_in_other_network(*pid));
+    if let Some(pid) = elsewhere {
+        complete = false;
+        unseen.push(in_other_network(pid));
+    }
     let is_shown = |socket: &Holder| !is_restricted || socket.processes.iter().any(is_wanted);
     let all: Vec<Holder> = listeners.into_iter().filter(is_shown).collect();
     if console.is_json() {
@@ -230,6 +226,8 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                 .map(|holder| HolderRow::new(holder, args.command_line))
                 .collect(),
         })?;
+    } else if let Some(pid) = elsewhere.filter(|_| all.is_empty()) {
+        console.note(in_other_network(pid));
     } else if all.is_empty() {
         console.note(match (is_restricted, has_hidden) {
             (false, _) => "no socket listens",
@@ -254,12 +252,25 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         }
         console.answer(table)?;
     }
-    Ok(match (all.is_empty(), is_restricted && has_hidden) {
-        (false, _) => exit::YES,
-        (true, false) => exit::NO,
-        // A hidden owner may be one of the processes that the options select.
-        (true, true) => exit::INCOMPLETE,
-    })
+    Ok(
+        match (
+            all.is_empty(),
+            is_restricted && has_hidden || elsewhere.is_some(),
+        ) {
+            (false, _) => exit::YES,
+            (true, false) => exit::NO,
+            // A hidden owner may be one of the processes that the options select. The listeners of
+            // another network namespace cannot be seen from here.
+            (true, true) => exit::INCOMPLETE,
+        },
+    )
+}
+
+fn in_other_network(pid: u32) -> String {
+    format!(
+        "pid {pid} is in another network namespace, whose listeners are not visible here; \
+         nsenter --net=/proc/{pid}/ns/net enters it"
+    )
 }
 
 fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {

@@ -40,12 +40,6 @@ pub(crate) const RELEASED: &str = "released";
 /// records, such as `40001/tcp 40002/tcp`.
 pub(crate) const LIST: &str = "list";
 
-/// The path of the pipe on which a keeper accepts release requests.
-#[cfg(windows)]
-pub(crate) fn release_pipe(keeper: u32) -> String {
-    format!(r"\\.\pipe\portlease-keeper-{keeper}")
-}
-
 pub(crate) fn send(writer: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');

@@ -13,6 +13,7 @@
 
 #[cfg(unix)]
 pub(crate) mod address;
+pub(crate) mod client;
 pub(crate) mod hold;
 pub(crate) mod holding;
 pub(crate) mod link;

@@ -3,7 +3,7 @@
 use portlease::{Endpoint, Protocol, Remedy};
 use serde::Serialize;
 
-use crate::keeper::release::can_release;
+use crate::keeper::client::can_release;
 
 /// The facts about a command that decide which remedies its help line prints.
 #[derive(Clone, Copy, Debug, Default)]
@@ -199,6 +199,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::FindKernelSocket => ("find_kernel_socket", None, None),
         Remedy::ReserveInSysctl { .. } => ("reserve_in_sysctl", None, None),
         Remedy::CheckCommand { pid, .. } => ("check_command", Some(*pid), None),
+        Remedy::ExpectProcess { pid, .. } => ("expect_process", Some(*pid), None),
         Remedy::ReadServerOutput => ("read_server_output", None, None),
         Remedy::RunAsRoot => ("run_as_root", None, None),
         Remedy::LowerUnprivilegedPortStart { .. } => ("lower_unprivileged_port_start", None, None),

@@ -27,6 +27,18 @@ pub(crate) enum ProcessHandle {
     },
 }
 
+/// The error of a handle for a thread that is not the first one of its process. `None` if the id is
+/// not that of such a thread.
+fn thread_error(id: u32) -> Option<io::Error> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let pid = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:"))?
+        .trim();
+    let is_thread = pid != id.to_string();
+    is_thread.then(|| io::Error::other(format!("it is a thread of pid {pid}; name pid {pid}")))
+}
+
 impl ProcessHandle {
     /// Opens a handle of the process. Returns `None` if the process does not exist.
     pub(crate) fn open(pid: u32) -> io::Result<Option<ProcessHandle>> {
@@ -43,7 +55,7 @@ impl ProcessHandle {
                 }
                 None => require_proc().map(|()| None),
             },
-            Err(e) => Err(e.into()),
+            Err(e) => Err(thread_error(pid).unwrap_or_else(|| e.into())),
         }
     }
 
@@ -187,7 +199,7 @@ pub(crate) fn name(pid: u32) -> String {
 
 /// Returns `true` if the process has another mount namespace than this process. If that cannot be
 /// read, the process counts as one in the same namespace.
-pub(crate) fn is_in_other_mount_namespace(pid: u32) -> bool {
-    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+pub(crate) fn is_in_other_namespace(pid: u32, kind: &str) -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
     namespace(&pid.to_string()).is_some_and(|other| namespace("self") != Some(other))
 }

@@ -77,6 +77,6 @@ pub(crate) fn name(pid: u32) -> String {
 }
 
 /// Always `false`: Windows has no mount namespaces.
-pub(crate) fn is_in_other_mount_namespace(_pid: u32) -> bool {
+pub(crate) fn is_in_other_namespace(_pid: u32, _kind: &str) -> bool {
     false
 }

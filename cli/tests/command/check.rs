@@ -15,7 +15,9 @@ use serde_json::json;
 use crate::program::{Running, finish, for_everybody, plain, portlease, ran, silent};
 use crate::support::capability::{self, unshare_flags};
 use crate::support::program::python;
-use crate::support::{DEADLINE, Folder, eventually, need, show_owner};
+#[cfg(target_os = "linux")]
+use crate::support::{DEADLINE, eventually};
+use crate::support::{Folder, need, show_owner};
 
 #[test]
 fn free_ports_are_counted_unless_quiet() {

@@ -11,7 +11,7 @@ use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::program::{Running, finish, plain, portlease, ran, silent};
+use crate::program::{Running, finish, for_everybody, plain, portlease, ran, silent};
 use crate::support::capability::unshare_flags;
 use crate::support::program::installed;
 use crate::support::{DEADLINE, Folder, capability, need};
@@ -260,6 +260,22 @@ fn with_a_pid_the_answer_of_another_process_does_not_count() {
     );
     // The control: without the pid, the answer counts.
     ran(&wait).code(0);
+}
+
+/// Of this process, the user nobody sees neither the listener nor the descriptors.
+#[test]
+fn with_a_pid_the_answer_of_a_hidden_process_counts() {
+    need!(capability::nobody());
+    let p = reserve_port();
+    let _requests = answering(p.listen().unwrap(), &[OK]);
+    let (binary, _folder) = for_everybody();
+    let (pid, port) = (std::process::id().to_string(), p.to_string());
+    let mut wait = Command::new("setpriv");
+    wait.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    wait.arg(binary)
+        .args(["wait", "--http", "/", "--pid", &pid, &port]);
+    plain(&mut wait);
+    finish(&mut wait).code(0);
 }
 
 #[test]

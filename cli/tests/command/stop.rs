@@ -252,6 +252,14 @@ fn under_stops_only_what_runs_below_the_folder() {
     let reason = format!("stopped python3 (pid {})", inside.pid);
     assert!(output.out.contains(&reason), "{output:#?}");
     assert_eq!(inside.ended(), 143);
+    let file = outside.folder.path().join("up").display().to_string();
+    let output = ran(&["stop", "--under", &file, &left]).code(2);
+    assert!(
+        output
+            .err
+            .contains(&format!("cannot read {file:?}: not a directory")),
+        "{output:#?}"
+    );
     let missing = ran(&["stop", "--under", "/no/such/folder", &left]).code(2);
     assert!(
         missing.err.contains("cannot read \"/no/such/folder\""),
@@ -344,7 +352,10 @@ fn a_parent_that_has_started_the_server_again_is_named() {
     line_in(&up);
     let output = ran(&["stop", &p.to_string()]).code(1);
     let pid = parent.pid();
-    let cause = format!(": python3 (pid {pid}) has started it again; stop pid {pid} first\n");
+    let cause = format!(
+        ": python3 (pid {pid}) has started it again\nhelp: stop pid {pid}, and then run this \
+         command again\n"
+    );
     assert!(output.out.contains(&cause), "{output:#?}");
     // The advice is followed.
     parent.signal(Signal::TERM);

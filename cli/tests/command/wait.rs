@@ -6,6 +6,8 @@ use std::process::Command;
 use portlease::reserve_port;
 use serde_json::json;
 
+#[cfg(target_os = "linux")]
+use crate::program::plain;
 use crate::program::{Running, finish, idle, line_in, portlease, ran, silent};
 use crate::support::program::installed;
 use crate::support::{Folder, capability, need, show_owner};
@@ -193,6 +195,75 @@ time.sleep(600)
     let refused = ran(&args).code(2);
     assert!(refused.err.contains("raise --timeout"), "{refused:#?}");
     ran(&["wait", "--free", "--for", "1s", &p.to_string()]).code(2);
+}
+
+/// In a shell, `$!` is the last process of a pipeline, and the server is often the first one.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_help_on_the_server_of_a_pipeline_is_to_name_it() {
+    need!(installed("python3"), capability::native());
+    let p = reserve_port();
+    let port = p.to_string();
+    let folder = Folder::new();
+    let up = folder.path().join("up");
+    let server = "import os, socket, time\n\
+        s = socket.create_server(('127.0.0.1', int(os.environ['SERVE'])))\n\
+        open(os.environ['UP'], 'w').write('%d\\n' % os.getpid())\n\
+        time.sleep(600)";
+    let script = "python3 -c \"$SERVER\" | cat & echo $! > \"$UP.last\"; wait";
+    let mut shell = Command::new("sh");
+    plain(
+        shell
+            .args(["-c", script])
+            .env("SERVER", server)
+            .env("SERVE", &port),
+    );
+    let mut shell = Running::start(shell.env("UP", &up));
+    let server = line_in(&up);
+    let last = line_in(&folder.path().join("up.last"));
+    let wait = |pid: &str| {
+        let args = [
+            "wait",
+            "--listening",
+            "--timeout",
+            "100ms",
+            "--pid",
+            pid,
+            &port,
+        ];
+        ran(&args)
+    };
+    let output = wait(&last).code(1);
+    let help = format!(
+        "\nhelp: name pid {server} instead of pid {last}, if pid {server} is your server, or \
+         reserve another port with `portlease reserve`\n"
+    );
+    assert!(output.out.ends_with(&help), "{output:#?}");
+    // The advice is followed.
+    wait(&server).code(0);
+    crate::program::kill(server.parse().unwrap());
+    assert!(shell.runs() || shell.finish().status.success());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_id_of_a_thread_is_refused_with_that_of_its_process() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (_keep, end) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let own = std::fs::read_link("/proc/thread-self").unwrap();
+        sender.send(own.file_name().unwrap().to_owned()).unwrap();
+        let _ended = end.recv();
+    });
+    let thread = receiver.recv().unwrap().into_string().unwrap();
+    let p = silent();
+    let output = ran(&["wait", "--listening", "--pid", &thread, &p.to_string()]).code(2);
+    let pid = std::process::id();
+    let message = format!(
+        "portlease: cannot wait for pid {thread} to end: it is a thread of pid {pid}; name pid \
+         {pid}\n"
+    );
+    assert_eq!(output.err, message);
 }
 
 #[cfg(unix)]

@@ -8,6 +8,8 @@ use std::process::Command;
 use portlease::reserve_port;
 use serde_json::{Value, json};
 
+#[cfg(target_os = "linux")]
+use crate::program::Running;
 use crate::program::{BINARY, finish, plain, portlease, ran, silent};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
@@ -348,4 +350,33 @@ fn a_probe_skips_udp_ports() {
         text.ends_with("  a client     not probed: a probe makes a TCP connection\n"),
         "{text}"
     );
+}
+
+/// The listeners of that process cannot be seen from here, so the answer is not "no".
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_in_another_network_namespace_is_named_as_such() {
+    need!(capability::network_namespace());
+    let mut sleep = Command::new("unshare");
+    sleep
+        .args(capability::unshare_flags())
+        .args(["-n", "sleep", "600"]);
+    plain(&mut sleep);
+    let sleep = Running::start(&mut sleep);
+    let pid = sleep.pid().to_string();
+    let note = format!("portlease: pid {pid} is in another network namespace, whose listeners");
+    // unshare(1) may not have entered its namespace yet.
+    eventually("the other namespace is reported", DEADLINE, || {
+        let output = ran(&["who", "--pid", &pid]);
+        let is_named = output.status.code() == Some(3) && output.err.starts_with(&note);
+        is_named.then_some(()).ok_or(format!("{output:#?}"))
+    });
+    let answer = ran(&["who", "--json", "--pid", &pid]).code(3).json();
+    assert_eq!(answer["complete"], json!(false), "{answer}");
+    // The control: a process in this namespace that does not listen.
+    let mut sleep = Command::new("sleep");
+    plain(sleep.arg("600"));
+    let sleep = Running::start(&mut sleep);
+    let output = ran(&["who", "--pid", &sleep.pid().to_string()]);
+    assert!(!output.err.contains("namespace"), "{output:#?}");
 }

@@ -118,7 +118,10 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     }
     let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
     if let Some(stranger) = stranger {
-        let mut remedies = for_holder(stranger, endpoint.port);
+        let mut remedies = match report.facts.probably_meant {
+            Some((pid, instead_of)) => vec![Remedy::ExpectProcess { pid, instead_of }],
+            None => for_holder(stranger, endpoint.port),
+        };
         remedies.push(Remedy::ReserveAnotherPort { endpoint });
         return remedies;
     }

@@ -63,6 +63,8 @@ pub(crate) struct Facts {
     /// A listener on the endpoint that is not known to belong to the expected process or to a
     /// process that it started. The owner of the listener may be hidden.
     pub(crate) stranger: Option<Holder>,
+    /// The ids of a process of `stranger` that the caller may mean, and of the expected process.
+    pub(crate) probably_meant: Option<(u32, u32)>,
     /// Listeners on the same number that are out of reach for clients of the endpoint's address.
     /// They are bound to another address or to another interface.
     pub(crate) elsewhere: Vec<Holder>,
@@ -125,6 +127,7 @@ impl Diagnosis {
             halted: None,
             in_other_network: None,
             stranger: None,
+            probably_meant: None,
             elsewhere: Vec::new(),
             instead: Vec::new(),
             last_listener: None,

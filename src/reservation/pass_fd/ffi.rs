@@ -112,8 +112,8 @@ pub(super) fn id_of(socket: impl AsFd) -> io::Result<FileId> {
 }
 
 fn borrow(fd: i32) -> BorrowedFd<'static> {
-    // SAFETY: the number is not negative. The functions above only read the state of the
+    // SAFETY: the number is not negative. The callers of this function only read the state of the
     // descriptor. If the number is closed, their system calls fail with EBADF. If it belongs to
-    // another file by then, they report that file. They change nothing.
+    // another file by then, they report that file.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }

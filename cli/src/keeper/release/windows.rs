@@ -6,10 +6,9 @@ use std::time::Instant;
 use portlease::Endpoint;
 
 use crate::failure::Failure;
-use crate::keeper::messages::release_pipe;
-use crate::keeper::release::{no_answer, released};
+use crate::keeper::client::{connect, no_answer};
+use crate::keeper::release::released;
 use crate::limits::{RELEASE_LINE_BYTES, RELEASE_TIMEOUT, remaining};
-use crate::named_pipe::PipeStream;
 
 /// Asks each process in `keepers` to release the port. Returns the endpoints that keepers released:
 /// a reservation of a number for TCP and UDP has two. Ignores a process that is not a keeper, that
@@ -27,12 +26,6 @@ pub(crate) fn request_release(
         all.extend(released(&answer));
     }
     Ok(all)
-}
-
-/// Whether the process is a keeper that obeys `release` of this user.
-pub(crate) fn can_release(pid: u32) -> bool {
-    // If the connection fails, `release` fails too.
-    connect(pid).is_ok_and(|pipe| pipe.is_some())
 }
 
 /// Always empty. Only a claim (a bound socket) can keep a port without a lock file, and on Windows
@@ -58,13 +51,6 @@ fn request(keeper: u32, endpoint: Endpoint) -> io::Result<String> {
         }
         answer => answer,
     }
-}
-
-/// Connects to the pipe of a keeper. Returns `None` if the pipe is of another process, which could
-/// have created it before the keeper started.
-fn connect(keeper: u32) -> io::Result<Option<PipeStream>> {
-    let pipe = PipeStream::connect(&release_pipe(keeper), RELEASE_TIMEOUT)?;
-    Ok((pipe.server()? == keeper).then_some(pipe))
 }
 
 fn ask(keeper: u32, endpoint: Endpoint) -> io::Result<String> {

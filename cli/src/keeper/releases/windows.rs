@@ -5,8 +5,8 @@ use std::io;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
+use crate::keeper::client::release_pipe;
 use crate::keeper::holding::Holding;
-use crate::keeper::messages::release_pipe;
 use crate::limits::{
     KEEPER_CLIENT_TIMEOUT, PROCESS_END_POLL, RELEASE_LINE_BYTES, SERVE_RETRY_DELAY, sleep,
 };
