@@ -234,6 +234,7 @@ mod kept_fd;
 mod kept_setting;
 mod lease;
 mod link_local;
+mod localhost;
 mod model;
 mod namespace;
 mod os_error;

@@ -11,6 +11,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use crate::localhost::{LOCALHOST, LOOPBACKS};
+
 mod ffi;
 
 /// Whether bind(2) and connect(2) need a scope id for the address.
@@ -60,14 +62,21 @@ pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
     }
 }
 
-/// Usually returns one socket address: `ip` with this port number. For a link-local unicast address
-/// with scope id 0, returns one for each interface that has the address. For a link-local multicast
-/// address with scope id 0, returns one for each interface that has an IPv6 address.
+/// Usually returns one socket address: `ip` with this port number. For `localhost`, returns one for
+/// each loopback address. For a link-local unicast address with scope id 0, returns one for each
+/// interface that has the address. For a link-local multicast address with scope id 0, returns one
+/// for each interface that has an IPv6 address.
 ///
 /// This crate lists the interfaces on Linux only, from `/proc`. The scope id stays 0 in three
 /// cases: on other systems, on Linux without `/proc`, and for an address that no interface has. The
 /// kernel then refuses the bind or the connection.
 pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<SocketAddr> {
+    if ip == LOCALHOST {
+        // A machine may lack ::1. So the result of the last address, 127.0.0.1, counts if neither
+        // accepts a connection.
+        let addrs = LOOPBACKS.map(|ip| SocketAddr::new(ip, number));
+        return addrs.into_iter().rev().collect();
+    }
     let IpAddr::V6(ip) = ip else {
         return vec![SocketAddr::new(ip, number)];
     };

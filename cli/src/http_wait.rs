@@ -91,7 +91,7 @@ impl Obstacle {
         // If the endpoint has no address, the requests go only to 127.0.0.1 and ::1. So a server
         // that listens on neither receives no request.
         let tried = client_endpoints(endpoint);
-        if endpoint.ip.is_none() {
+        if tried.len() > 1 {
             let found = Finding::all(&tried, Condition::Listening, true);
             if found.iter().all(|finding| finding.problem.is_some()) {
                 let first = found.into_iter().next();

@@ -81,7 +81,7 @@ impl PortList {
 }
 
 /// The endpoints that a client of this computer would connect to: the endpoint itself, or 127.0.0.1
-/// and ::1 if it has no address.
+/// and ::1 if it has no address or is `localhost`.
 pub(crate) fn client_endpoints(endpoint: Endpoint) -> Vec<Endpoint> {
     let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let on = |ip| Endpoint {
@@ -89,8 +89,8 @@ pub(crate) fn client_endpoints(endpoint: Endpoint) -> Vec<Endpoint> {
         ..endpoint
     };
     match endpoint.ip {
-        Some(ip) => vec![on(ip)],
-        None => loopbacks.map(on).to_vec(),
+        Some(ip) if !endpoint.is_localhost() => vec![on(ip)],
+        _ => loopbacks.map(on).to_vec(),
     }
 }
 

@@ -8,6 +8,7 @@ use socket2::Type;
 
 use super::{fork_guard, system, unbound, wildcard};
 use crate::link_local;
+use crate::localhost::LOCALHOST;
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::retry::RetryBudget;
@@ -47,9 +48,19 @@ pub(crate) fn try_bind(port: Port, mode: BindMode, budget: &mut RetryBudget) -> 
         }
     };
     for addr in addrs {
-        probe(port.protocol, addr, mode, budget)?;
+        match probe(port.protocol, addr, mode, budget) {
+            // The machine has only one of the two loopback addresses.
+            Err(e) if port.ip == Some(LOCALHOST) && lacks_ipv6(addr, &e) => {}
+            probed => probed?,
+        }
     }
     Ok(())
+}
+
+/// Whether the error of a bind means that this machine does not have the IPv6 address `addr`.
+fn lacks_ipv6(addr: SocketAddr, error: &io::Error) -> bool {
+    let is_missing = error.kind() == io::ErrorKind::AddrNotAvailable;
+    addr.is_ipv6() && (is_missing || system::is_missing_family(error))
 }
 
 fn probe(

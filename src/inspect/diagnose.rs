@@ -15,6 +15,7 @@ use super::who;
 use super::whose::{self, Expected, OwnListeners};
 use crate::claim::{BIND_MODES, BindMode, try_bind};
 use crate::lease;
+use crate::localhost;
 use crate::model::diagnosis::number::Number;
 use crate::model::diagnosis::trial::Trial;
 use crate::model::diagnosis::verdict::{Cause, Verdict};
@@ -132,7 +133,7 @@ fn free_loopback(port: Port, asker: Asker, facts: &Facts) -> Option<SocketAddr> 
     if facts.verdict != Verdict::InUse(Cause::Holder)
         || taken.is_empty()
         || taken.iter().any(IpAddr::is_unspecified)
-        || port.ip.is_some_and(|ip| !ip.is_loopback())
+        || port.ip.is_some_and(|ip| !ip.to_canonical().is_loopback())
     {
         return None;
     }
@@ -410,7 +411,8 @@ fn cause_of(port: Port, holders: &Holders) -> Cause {
 }
 
 /// Tries to bind in each of the [`BIND_MODES`], on the loopback and wildcard addresses of IPv4 and
-/// IPv6. If the port has an address, tries only that address, and only if it is one of these four.
+/// IPv6. If the port has an address, tries only that one, and only if it is one of these four.
+/// `localhost` has two of them.
 fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
     let everywhere: [IpAddr; 4] = [
         Ipv4Addr::LOCALHOST.into(),
@@ -418,7 +420,8 @@ fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
         Ipv6Addr::LOCALHOST.into(),
         Ipv6Addr::UNSPECIFIED.into(),
     ];
-    let is_asked = |ip: &IpAddr| port.ip.is_none_or(|asked| asked == *ip);
+    let asked = port.ip.map(localhost::addresses);
+    let is_asked = |ip: &IpAddr| asked.as_ref().is_none_or(|asked| asked.contains(ip));
     let mut trials = Vec::new();
     for ip in everywhere.into_iter().filter(is_asked) {
         for mode in BIND_MODES {

@@ -1,12 +1,13 @@
 //! [`probe`] connects to a port and reports what a client would meet.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::SockRef;
 
 use crate::link_local;
+use crate::localhost::{self, LOCALHOST};
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
@@ -121,11 +122,7 @@ pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
     if port.protocol != Protocol::Tcp {
         return None;
     }
-    let loopbacks = [
-        IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(Ipv6Addr::LOCALHOST),
-    ];
-    let addresses = port.ip.map_or(loopbacks.to_vec(), |ip| vec![ip]);
+    let addresses = localhost::addresses(port.ip.unwrap_or(LOCALHOST));
     let is_redirected = |ip: &IpAddr| {
         let addressed = Port {
             ip: Some(*ip),

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::listening::is_listening;
 use crate::lease;
+use crate::localhost::LOCALHOST;
 use crate::model::endpoint::Protocol;
 use crate::model::holder::Holder;
 use crate::model::lease_info::Lease;
@@ -270,7 +271,8 @@ fn listeners_up_to_a_silent_port(
     for (at, port) in ports.iter().enumerate() {
         let mut listeners = tables.listening(port.number, port.protocol)?;
         listeners.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
-        if let Some(ip) = port.ip {
+        // The two addresses of `localhost` have different closest listeners.
+        if let Some(ip) = port.ip.filter(|ip| *ip != LOCALHOST) {
             // A client of this address reaches only the listeners whose address is closest to it.
             let closest = listeners.iter().map(|row| row.closeness(ip)).max();
             listeners.retain(|row| Some(row.closeness(ip)) == closest);

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use super::text::AddrText;
 use crate::link_local;
+use crate::localhost::{LOCALHOST, one_address};
 use crate::os_error::OsMessage;
 
 /// A transport protocol. Each protocol has its own ports: 53/tcp and 53/udp are different ports.
@@ -66,8 +67,11 @@ impl fmt::Display for Protocol {
 ///
 /// The text forms are `60315`, `:60315`, `60315/udp`, `udp/60315`, `127.0.0.1:60315`,
 /// `[::1]:60315/tcp` and `[fe80::1%eth0]:60315`. The forms that ss(8) and netstat(8) print are
-/// accepted too: `*:60315`, `:::60315` and `[fe80::1]%eth0:60315`. `localhost:60315` means every
-/// address of this machine, as `60315` does. The protocol `tcp6` means TCP, and `udp6` means UDP.
+/// accepted too: `*:60315`, `:::60315` and `[fe80::1]%eth0:60315`. The protocol `tcp6` means TCP,
+/// and `udp6` means UDP.
+///
+/// `localhost:60315` means both loopback addresses, 127.0.0.1 and ::1. A free port must be free on
+/// both. For a listener, one of them is enough.
 ///
 /// After a link-local address, or a multicast address of one link or interface (such as `ff02::1`),
 /// `%` and the name or the index of a network interface can follow. With any other address, the
@@ -96,6 +100,9 @@ pub struct Endpoint {
     pub port: u16,
     /// The local address. `None` means every address of this machine.
     ///
+    /// `localhost` is stored as `::ffff:127.0.0.1`. A parsed text, a [`SocketAddr`] or an
+    /// [`IpAddr`] with that address means 127.0.0.1 instead.
+    ///
     /// A link-local address with an interface has the index of that interface in bytes 4 to 7
     /// (counted from 0), which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here. The same
     /// holds for a multicast address of one link, such as `ff02::1`, or of one interface. A
@@ -110,6 +117,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.socket_addr() {
             Some(addr) => AddrText(addr).fmt(f)?,
+            None if self.is_localhost() => write!(f, "localhost:{}", self.port)?,
             None => write!(f, "{}", self.port)?,
         }
         match self.protocol {
@@ -272,7 +280,7 @@ fn parse_number(text: &str) -> Option<u16> {
 
 /// Parses the text before the port, and returns the address and its interface. Returns `None` if
 /// the text is not an address. The address in the result is `None` if the text stands for every
-/// address.
+/// address, and [`LOCALHOST`] for `localhost`.
 ///
 /// An IPv6 address other than `::` needs brackets, because `::1:8080` without brackets is itself an
 /// address. The interface can be inside the brackets or after them: ss(8) prints `[fe80::1]%eth0`.
@@ -288,11 +296,14 @@ fn parse_host(text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     };
     let ip = match address.as_str() {
         "" | "*" => None,
-        host if is_localhost(host) => None,
+        host if is_localhost(host) => Some(LOCALHOST),
         // netstat(8) prints the wildcard of IPv6 without brackets.
         "::" => Some(Ipv6Addr::UNSPECIFIED.into()),
         ip => Some(match ip.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into(),
+            Some(rest) => {
+                let ip = rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?;
+                one_address(ip.into())
+            }
             None => ip.parse::<Ipv4Addr>().ok()?.into(),
         }),
     };
@@ -366,8 +377,9 @@ impl BadText {
 }
 
 impl Endpoint {
-    /// The address with the port and the scope id. `None` if the endpoint has no address. The scope
-    /// id 0 of a link-local address stands for each interface that has the address.
+    /// The address with the port and the scope id. `None` if the endpoint has no address, or has
+    /// `localhost`, which is two addresses. The scope id 0 of a link-local address stands for each
+    /// interface that has the address.
     ///
     /// ```
     /// let endpoint: portlease::Endpoint = "[fe80::1%1]:80".parse()?;
@@ -376,11 +388,23 @@ impl Endpoint {
     /// # Ok::<(), portlease::ParseEndpointError>(())
     /// ```
     pub fn socket_addr(&self) -> Option<SocketAddr> {
-        let (ip, scope_id) = link_local::without_scope(self.ip?);
+        let ip = self.ip.filter(|_| !self.is_localhost())?;
+        let (ip, scope_id) = link_local::without_scope(ip);
         Some(match ip {
             IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, scope_id).into(),
             ip => SocketAddr::new(ip, self.port),
         })
+    }
+
+    /// Whether the endpoint means both loopback addresses.
+    ///
+    /// ```
+    /// let endpoint: portlease::Endpoint = "localhost:60315".parse()?;
+    /// assert!(endpoint.is_localhost() && endpoint.to_string() == "localhost:60315");
+    /// # Ok::<(), portlease::ParseEndpointError>(())
+    /// ```
+    pub fn is_localhost(&self) -> bool {
+        self.ip == Some(LOCALHOST)
     }
 
     /// The same endpoint on the interface with this index. The endpoint stays unchanged if its
@@ -418,8 +442,9 @@ mod tests {
             ("*:60315", "60315"),
             ("tcp6/80", "80/tcp"),
             ("80/UDP4", "80/udp"),
-            ("LocalHost:80", "80"),
-            ("localhost:60315/udp", "60315/udp"),
+            ("LocalHost:80", "localhost:80"),
+            ("localhost:60315/udp", "localhost:60315/udp"),
+            ("[::ffff:127.0.0.1]:60315", "127.0.0.1:60315"),
             (":::60315", "[::]:60315"),
             ("[fe80::1]:80", "[fe80::1]:80"),
         ] {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use super::endpoint::{Endpoint, ParseEndpointError, Protocol};
 use super::error::Result;
 use super::port::Port;
+use crate::localhost::one_address;
 
 pub(crate) mod sealed {
     /// Other crates cannot name this supertrait, so they cannot implement
@@ -94,7 +95,7 @@ macro_rules! names_a_port {
 fn at(ip: Option<IpAddr>, port: u16) -> Result<Endpoint, ParseEndpointError> {
     Endpoint {
         port,
-        ip,
+        ip: ip.map(one_address),
         protocol: None,
     }
     .checked()

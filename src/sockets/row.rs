@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 
+use crate::localhost::{LOCALHOST, LOOPBACKS};
 use crate::model::endpoint::Protocol;
 use crate::model::holder::Holder;
 use crate::model::incompleteness::Incompleteness;
@@ -77,6 +78,11 @@ impl Row {
     /// socket.
     pub(crate) fn matches_addr(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
         let Some(ip) = ip else { return true };
+        if ip == LOCALHOST {
+            return LOOPBACKS
+                .iter()
+                .any(|ip| self.matches_addr(Some(*ip), scope_id));
+        }
         let interface = match self.local {
             SocketAddr::V6(local) if local.scope_id() != 0 => local.scope_id(),
             _ => self.interface.map_or(0, NonZeroU32::get),

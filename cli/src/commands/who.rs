@@ -79,7 +79,7 @@ fn probes(endpoint: Endpoint) -> Vec<Probe> {
     if !takes_connections(endpoint) {
         return Vec::new();
     }
-    let requested = endpoint.ip;
+    let requested = endpoint.ip.filter(|_| !endpoint.is_localhost());
     let probe = |endpoint: Endpoint| {
         let reachability = probe(endpoint, PROBE_TIMEOUT);
         // A machine without IPv6 has no ::1, so ::1 gets no result there, unless the user named it.

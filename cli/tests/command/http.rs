@@ -124,6 +124,7 @@ fn a_server_on_the_ipv6_loopback_alone_is_found() {
     let port = listener.local_addr().unwrap().port().to_string();
     let _requests = answering(listener, &[OK]);
     ran(&["wait", "--http", "/", &port]).code(0);
+    ran(&["wait", "--http", "/", &format!("localhost:{port}")]).code(0);
 }
 
 #[test]

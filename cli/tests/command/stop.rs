@@ -231,6 +231,14 @@ fn a_client_is_never_stopped() {
 }
 
 #[test]
+fn a_server_that_localhost_does_not_reach_is_not_stopped() {
+    let p = reserve_port();
+    let _server = TcpListener::bind(("127.0.0.2", p.port())).unwrap();
+    let output = ran(&["stop", &format!("localhost:{p}")]).code(0);
+    assert_eq!(output.err, "portlease: no server listens on these ports\n");
+}
+
+#[test]
 fn under_stops_only_what_runs_below_the_folder() {
     need!(installed("python3"), capability::native());
     let (p, q) = (silent(), silent());

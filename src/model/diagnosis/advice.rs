@@ -4,6 +4,7 @@ use super::Facts;
 use super::report::Report;
 use super::verdict::{Cause, Verdict};
 use crate::link_local;
+use crate::localhost::one_address;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::holder::{Holder, UnseenOwner};
 use crate::model::lease_info::Lease;
@@ -170,7 +171,10 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         }],
         (Some(other), Some((ip, scope_id))) => vec![
             Remedy::UseListenersAddress { addr: other.local },
-            Remedy::ListenOn { ip, scope_id },
+            Remedy::ListenOn {
+                ip: one_address(ip),
+                scope_id,
+            },
         ],
         _ if report.sockets().any(|holder| holder.hidden) => {
             let mut hidden = report.sockets().filter(|holder| holder.hidden);

@@ -184,7 +184,10 @@ impl Report {
         } else if let (Some(other), true) = (elsewhere.first(), sentences.is_empty()) {
             let endpoint = self.facts.endpoint?;
             let (ip, scope_id) = link_local::without_scope(endpoint.ip?);
-            let ip = IpText(ip, scope_id);
+            let ip = match endpoint.is_localhost() {
+                true => "localhost".to_owned(),
+                false => IpText(ip, scope_id).to_string(),
+            };
             let unreached = match other.protocol {
                 Protocol::Tcp => format!("clients of {ip} are refused"),
                 _ => format!("datagrams to {ip} do not reach it"),

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
+#[cfg(target_os = "linux")]
+use portlease::Reachability;
 use portlease::{ReserveOptions, reserve_port};
 
 #[cfg(unix)]
@@ -236,6 +238,41 @@ fn a_reservation_in_another_lock_folder_is_in_use_even_without_a_socket() {
             "true",
             "the control: it was released"
         );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn localhost_means_both_loopback_addresses_and_no_other() {
+    need!(capability::ipv6());
+    let p = reserve_port();
+    let port = p.port();
+    let localhost = format!("localhost:{port}");
+    let localhost = localhost.as_str();
+    let _elsewhere = TcpListener::bind(("127.0.0.2", port)).unwrap();
+    portlease::check_port_free(localhost).unwrap();
+    assert!(
+        portlease::who_holds(localhost)
+            .unwrap()
+            .iter()
+            .all(|of| !of.is_server())
+    );
+    let text = portlease::check_port_listening(localhost)
+        .unwrap_err()
+        .to_string();
+    let expected = format!("listens on 127.0.0.2:{port} only; clients of localhost are refused");
+    assert!(text.contains(&expected), "{text}");
+    assert_eq!(portlease::probe(localhost, DEADLINE), Reachability::Refuses);
+    for ip in ["127.0.0.1", "::1"] {
+        let server = TcpListener::bind((ip, port)).unwrap();
+        portlease::check_port_listening(localhost).unwrap();
+        portlease::wait_until_held_by(localhost, std::process::id(), DEADLINE).unwrap();
+        assert_eq!(portlease::probe(localhost, DEADLINE), Reachability::Accepts);
+        let text = portlease::check_port_free(localhost)
+            .unwrap_err()
+            .to_string();
+        let addr = server.local_addr().unwrap();
+        assert!(text.contains(&format!("listens on {addr}")), "{text}");
     }
 }
 

@@ -158,6 +158,7 @@ pub(crate) fn check_over_time_wait_beside_spawning_threads() {
     });
     let stopped = AtomicBool::new(false);
     let mut refused = Vec::new();
+    let mut checks = 0;
     std::thread::scope(|scope| {
         let _stop = spawn_children(scope, &stopped);
         // The loop ends long before TIME_WAIT does, which lasts for a minute.
@@ -167,12 +168,19 @@ pub(crate) fn check_over_time_wait_beside_spawning_threads() {
                 break;
             }
             drop(p.listen().unwrap());
-            refused.extend(portlease::check_port_free(&p).err().map(|e| e.to_string()));
+            checks += 1;
+            if let Err(first) = portlease::check_port_free(&p) {
+                refused.push(first.to_string());
+                // TIME_WAIT would refuse the second check too.
+                portlease::check_port_free(&p).unwrap();
+            }
         }
     });
+    // On a machine with many runnable processes, a child can keep the closed socket for longer than
+    // the check retries.
     assert!(
-        refused.is_empty(),
-        "{} refused: {}",
+        refused.len() <= 1 + checks / 1000,
+        "{} of {checks} refused: {}",
         refused.len(),
         refused[0]
     );
