@@ -34,8 +34,8 @@ pub(crate) fn read_setting(file: &File) -> io::Result<String> {
     let length = file.read_at(&mut short, 0)?;
     let mut bytes = short[..length].to_vec();
     if length == SHORT {
-        // The kernel returns nothing for a read that continues a list of ports. So this function
-        // reads the list again, from its start.
+        // The kernel returns a list of ports only to a read at offset 0, and no bytes to a later
+        // read. So this function reads the list again from its start, into a longer buffer.
         bytes = vec![0; LONGEST];
         let length = file.read_at(&mut bytes, 0)?;
         bytes.truncate(length);

@@ -159,9 +159,8 @@ impl RetryBudget {
 pub(crate) enum RetryLevel {
     /// One bind, without retries.
     Once,
-    /// One bind. If the kernel refuses the bind of a claim (a bound socket of this crate), the call
-    /// reads the socket table. If only old connections occupy the number, a second bind can still
-    /// claim the number.
+    /// One bind. If the kernel refuses it, the call reads the socket table. If only old connections
+    /// occupy the number, the call binds once more, so that it claims the number beside them.
     WithTable,
     /// The steps of `WithTable`, repeated within the call's retry budget.
     WithBudget,

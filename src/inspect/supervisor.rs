@@ -178,8 +178,8 @@ fn supervisorctl(supervisord: &Ancestor) -> Option<String> {
             let mut defaults = defaults.iter().map(|file| folder.join(file));
             match defaults.find(|file| file.exists()) {
                 Some(file) => file,
-                // The other default files do not depend on the working directory, so supervisorctl
-                // finds them without an option.
+                // The other default files do not depend on the working directory. supervisorctl
+                // finds them without an option, if it is installed beside this supervisord.
                 None => return Some("supervisorctl".to_owned()),
             }
         }

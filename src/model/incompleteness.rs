@@ -31,8 +31,8 @@ pub(crate) enum Incompleteness {
     /// This process is in a pid namespace that does not show every process, such as that of a
     /// container.
     PidNamespace,
-    /// A reservation has the port of this protocol, but this process found no locked lock file of
-    /// that reservation. The file is in another lock folder, cannot be read, or is no longer
+    /// The port is reserved for this protocol, but this process did not find the lock of the
+    /// reservation. The lock file is in another lock folder, cannot be read, or is no longer
     /// locked.
     Lease(Protocol),
     /// The report on a failed check names only one owner of each socket and that owner's relatives.

@@ -17,7 +17,8 @@ pub(crate) fn calling_process(_follow_output: bool) -> Result<Caller, Failure> {
     let own = ProcessStat::of(std::process::id());
     let Some(mut process) = own.as_ref().and_then(parent) else {
         return Err(Failure::new(
-            "cannot determine the calling process: it has ended; name a process with --pid",
+            "cannot determine the calling process: it has ended or cannot be read; name a process \
+             with --pid",
         ));
     };
     for _ in 0..NESTED_CALLERS {

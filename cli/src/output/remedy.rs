@@ -92,7 +92,7 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         }
         // This command opens no socket on the port, so it has inherited this one.
         Remedy::CloseOwnSocket => {
-            "start this command without the socket, which it has inherited".to_owned()
+            "start this command without the socket that it has inherited".to_owned()
         }
         Remedy::WaitUntilListening { endpoint, .. } => {
             let operand = operand(endpoint);

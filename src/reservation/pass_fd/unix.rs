@@ -154,8 +154,8 @@ fn systemd_name(reservation: &Reservation) -> String {
 fn copy_settings(from: &Command, to: &mut Command) {
     for (name, value) in variables(from) {
         match value {
-            // Skips the marker (a variable) that an earlier `pass_to` set for its own shell. If the
-            // new shell needs a marker, `wrap` has already set one.
+            // An earlier `pass_to` set a marker variable for the shell that it added. The new
+            // command does not need it: `wrap` has already set its own.
             Some(_) if shell::is_marker(&name) => continue,
             Some(value) => to.env(name, value),
             None => to.env_remove(name),
