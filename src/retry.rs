@@ -3,7 +3,8 @@
 //! A public call that reserves ports, or that checks one port, has one [`RetryBudget`]. All retries
 //! within the call use this budget, so the limits in the table below are those of the whole call. A
 //! check of several ports has one budget for each port, and these budgets run at the same time. If
-//! such a check has retried, it examines all its ports once more, with retries for up to 100 ms.
+//! such a check has retried, it examines all its ports once more, with what is left of the budget,
+//! and with retries for up to 100 ms if less is left.
 //!
 //! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|
@@ -88,13 +89,18 @@ impl RetryBudget {
     }
 
     /// The budget of one check within a wait. `left` is the time until the deadline of the wait, or
-    /// `None` after the deadline. A check of several ports also passes `None`, for its last pass
-    /// over the ports.
+    /// zero after the deadline.
     ///
     /// The limit is the time until the deadline, but never less than [`NO_OWNER_LIMIT`]. So the
     /// retries end about [`NO_OWNER_LIMIT`] after the deadline at the latest.
-    pub(crate) fn of_poll(left: Option<Duration>) -> Self {
-        Self::at_most(left.unwrap_or_default().max(NO_OWNER_LIMIT))
+    pub(crate) fn of_poll(left: Duration) -> Self {
+        Self::at_most(left.max(NO_OWNER_LIMIT))
+    }
+
+    /// The budget of the last pass of a check over its ports, `passed` after its first pass began.
+    /// The limit is the rest of this budget, but never less than [`NO_OWNER_LIMIT`].
+    pub(crate) fn after(self, passed: Duration) -> Self {
+        Self::of_poll(self.at_most.saturating_sub(passed))
     }
 
     fn at_most(at_most: Duration) -> Self {

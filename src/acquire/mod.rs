@@ -131,7 +131,7 @@ impl Retries {
 
     fn effort(&mut self, level: RetryLevel) -> Effort<'_> {
         if let Some(queue) = &self.queue {
-            self.budget = RetryBudget::of_poll(Some(queue.left()));
+            self.budget = RetryBudget::of_poll(queue.left());
         }
         Effort {
             level,

@@ -2,7 +2,7 @@
 //! port.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::port_context::PortContext;
 use crate::claim::{BindMode, try_bind};
@@ -116,14 +116,16 @@ pub(crate) fn of_each(
         ports.iter().enumerate().map(question).collect()
     };
     let mut verdicts = vec![Verdict::Free; ports.len()];
+    let started = Instant::now();
     let has_paused = answer(questions(&budget), kind, &mut verdicts);
-    if has_paused {
+    if has_paused && verdicts != [Verdict::Free] {
         // Checks all ports again, because each answer may be out of date. While one port was
-        // retried, another port may have been taken or released. Even with one port, a forked child
-        // may have released it during the last search for the owner.
+        // retried, another port may have been taken or released. If there is only one port, a
+        // forked child may have released it during the last search for the owner. But a single free
+        // port was bound a moment ago, so it is not checked again.
         let last = || match ports.len() {
             1 => RetryBudget::none(),
-            _ => RetryBudget::of_poll(None),
+            _ => budget().after(started.elapsed()),
         };
         answer(questions(&last), kind, &mut verdicts);
     }

@@ -304,7 +304,7 @@ impl Freeing {
                 port,
                 self.kind,
                 self.asker,
-                &mut RetryBudget::of_poll(self.deadline.left()),
+                &mut RetryBudget::of_poll(self.deadline.left().unwrap_or_default()),
             )
             .verdict
         };
