@@ -93,32 +93,50 @@ impl fmt::Display for HttpProbe {
 }
 
 impl HttpProbe {
-    /// Sends the request to the address of the endpoint. If the endpoint has no address, sends it
-    /// to 127.0.0.1, and also to ::1 if 127.0.0.1 fails or is slow. If no address answers with the
-    /// expected status within `limit`, returns a description of the problem.
-    pub(crate) fn ask(&self, endpoint: Endpoint, limit: Duration) -> Result<(), Problem> {
+    /// Sends the request to the address of `target`. If `target` has no address or is `localhost`,
+    /// sends it to 127.0.0.1, and also to ::1 if 127.0.0.1 fails or is slow. If no address answers
+    /// with the expected status within `limit`, returns a description of the problem.
+    ///
+    /// `named` is the endpoint that the user named. The Host header contains its address. Some
+    /// servers reject a Host header with an IP address, so the header contains `localhost` if the
+    /// user named no address.
+    pub(crate) fn ask(
+        &self,
+        named: Endpoint,
+        target: Endpoint,
+        limit: Duration,
+    ) -> Result<(), Problem> {
         let ends = Instant::now() + limit;
-        match endpoint.socket_addr() {
+        let host = match named.socket_addr() {
+            None => format!("localhost:{}", named.port),
+            // The interface of a link-local address has a meaning on this machine only (RFC 6874),
+            // so the header omits it.
+            Some(address) => SocketAddr::new(address.ip(), address.port()).to_string(),
+        };
+        match target.socket_addr() {
             Some(address) => {
-                let name = Endpoint {
+                // `address` would show an interface only by its index.
+                let shown = Endpoint {
                     protocol: None,
-                    ..endpoint
+                    ..target
                 };
-                self.ask_address(address, Some(name), ends)
+                self.ask_address(address, &shown.to_string(), &host, ends)
             }
-            None => self.ask_loopbacks(endpoint.port, ends),
+            None => self.ask_loopbacks(target.port, &host, ends),
         }
     }
 
     /// Asks 127.0.0.1. If that fails or takes longer than [`HTTP_FALLBACK_DELAY`], asks ::1 too.
-    fn ask_loopbacks(&self, port: u16, ends: Instant) -> Result<(), Problem> {
+    fn ask_loopbacks(&self, port: u16, host: &str, ends: Instant) -> Result<(), Problem> {
         let (sender, receiver) = channel();
         let ask = |ip: IpAddr| {
-            let (probe, sender) = (self.clone(), sender.clone());
+            let address = SocketAddr::new(ip, port);
+            let (probe, host, sender) = (self.clone(), host.to_owned(), sender.clone());
             let ask = move || {
+                let answer = probe.ask_address(address, &address.to_string(), &host, ends);
                 // If the other address has answered first, the receiver is gone, and the send
                 // fails.
-                let _sent = sender.send(probe.ask_address((ip, port).into(), None, ends));
+                let _sent = sender.send(answer);
             };
             let thread = std::thread::Builder::new()
                 .name("request".to_owned())
@@ -149,25 +167,16 @@ impl HttpProbe {
         }
     }
 
-    /// Sends the request to `address`. `name` is the endpoint that the user named, or `None` if
-    /// that endpoint has no address. Reports print `name` if there is one, because `address` would
-    /// show an interface only by its index.
+    /// Sends the request to `address`, which reports print as `shown`.
     fn ask_address(
         &self,
         address: SocketAddr,
-        name: Option<Endpoint>,
+        shown: &str,
+        host: &str,
         ends: Instant,
     ) -> Result<(), Problem> {
-        let (ip, port) = (address.ip(), address.port());
-        let shown = name.map_or_else(|| address.to_string(), |name| name.to_string());
-        // Some servers reject a Host header with an IP address, so the header is `localhost` if the
-        // user named no address. The interface of a link-local address has a meaning on this
-        // machine only (RFC 6874), so the header omits it.
-        let host = match name {
-            None => format!("localhost:{port}"),
-            Some(_) => SocketAddr::new(ip, port).to_string(),
-        };
-        let answer = request(address, &host, &self.path, ends);
+        let ip = address.ip();
+        let answer = request(address, host, &self.path, ends);
         let status = match answer {
             Ok(Some(status)) => status,
             Ok(None) => {

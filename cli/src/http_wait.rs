@@ -73,7 +73,7 @@ impl Unanswered {
 /// Why no server answered, as far as the sockets show it.
 #[derive(Debug)]
 pub(crate) enum Obstacle {
-    /// No server listens where the request was sent, or not only the expected process does.
+    /// No server listens where the request was sent, or a process other than the expected one does.
     NoListener(Box<Finding>),
     /// The processes of a listener do not run: all are suspended, all are stopped by a debugger, or
     /// all are frozen.
@@ -230,7 +230,8 @@ pub(crate) fn until_answered(
                 }
                 _ => Ok(request.endpoint),
             };
-            let problem = target.and_then(|endpoint| request.probe.ask(endpoint, left));
+            let problem =
+                target.and_then(|target| request.probe.ask(request.endpoint, target, left));
             let problem = problem.err();
             let is_failed = problem.is_some();
             // If the limit left too little time for this attempt, keep the problem of an earlier
@@ -267,15 +268,16 @@ pub(crate) fn until_answered(
     }
 }
 
-/// The endpoint at which the process, or one that it started, answers. If `endpoint` has no
+/// The endpoint on which the process, or one that it started, listens. If `endpoint` has no
 /// address, a stranger may listen on one of the loopback addresses. The request must not go there.
-/// If the process answers on none of the addresses, returns the report on each of them.
+/// If the process listens on none of the addresses, returns the report on each of them.
 fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Vec<Diagnosis>> {
     let mut held = Vec::new();
     let mut strangers = Vec::new();
     for endpoint in client_endpoints(endpoint) {
         match check_port_held_by(endpoint, pid) {
-            // If the check fails, or the owner of a listener cannot be seen, an answer counts.
+            // If the sockets cannot be checked, or the owner of a listener cannot be seen, an
+            // answer from this address counts.
             Err(diagnosis) if diagnosis.could_tell() && !has_hidden_listener(&diagnosis) => {
                 strangers.push(diagnosis);
             }

@@ -83,6 +83,13 @@ fn the_wait_ends_when_the_request_is_answered_as_expected() {
     ran(&["wait", "--http", "/", &format!("127.0.0.1:{p}")]).code(0);
     let host = format!("\r\nHost: 127.0.0.1:{p}\r\n");
     assert!(requests.recv().unwrap().contains(&host));
+    // The process listens on 127.0.0.1 only, so the request goes there. No address was requested.
+    let p = reserve_port();
+    let requests = answering(p.listen().unwrap(), &[OK]);
+    let (pid, port) = (std::process::id().to_string(), p.to_string());
+    ran(&["wait", "--http", "/", "--pid", &pid, &port]).code(0);
+    let host = format!("\r\nHost: localhost:{p}\r\n");
+    assert!(requests.recv().unwrap().contains(&host));
 }
 
 #[test]
