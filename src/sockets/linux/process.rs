@@ -42,9 +42,9 @@ impl Clock {
         })
     }
 
-    /// Describes the process whose folder in `/proc` is `folder/process_path`. Returns `None` if
-    /// the process has ended, or if its `stat` cannot be read. A lack of descriptors or memory is
-    /// an error. A zombie still has a `stat`.
+    /// Describes the process whose folder in `/proc` is `folder/process_path`. A zombie (a process
+    /// that has ended and is not reaped) is described too. Returns `None` if the process was
+    /// reaped, or if its `stat` cannot be read. A lack of descriptors or memory is an error.
     pub(super) fn describe(
         &self,
         pid: u32,

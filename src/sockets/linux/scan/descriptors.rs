@@ -11,10 +11,12 @@ use super::super::super::Inode;
 use super::super::super::decode::procfs;
 use super::super::proc_folder::open;
 use super::{Scan, ScanState};
+use crate::model::process::ProcessState;
 
-/// The scan reads each descriptor of a wanted socket twice, because an exec may have closed it
-/// after the first read. Exception: if a process has more such descriptors than this, the scan
-/// reads each of them once, because a second read of thousands costs too much.
+/// The scan reads each descriptor of a wanted socket twice, because an exec or the end of the
+/// process may have closed it after the first read. Exception: if a process has more such
+/// descriptors than this, the scan reads each of them once, because a second read of thousands
+/// costs too much.
 const CONFIRM_UP_TO: usize = 16;
 
 impl Scan<'_> {
@@ -104,11 +106,13 @@ impl Scan<'_> {
         if sockets.is_empty() {
             return Ok(has_descriptors);
         }
-        // `describe` returns `None` for an ended process, which owns no socket any more.
+        // `describe` returns `None` for a process that was reaped, which owns no socket any more.
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
-            // An exec after the folder was listed may have closed some of the descriptors. A
-            // `forked` process has not completed an exec, so it needs no second read.
-            if !process.forked && sockets.len() <= CONFIRM_UP_TO {
+            // An exec, or the end of the process, may have closed some of the descriptors after the
+            // folder was listed. A `forked` process that still runs has not completed an exec, so
+            // it needs no second read.
+            let may_have_closed = !process.forked || process.state == ProcessState::Zombie;
+            if may_have_closed && sockets.len() <= CONFIRM_UP_TO {
                 sockets.retain(|(inode, name)| is_socket(folder, name, *inode));
             }
             let inodes = sockets.into_iter().map(|(inode, _)| inode).collect();
