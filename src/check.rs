@@ -16,7 +16,7 @@ use crate::model::diagnosis::verdict::Verdict;
 use crate::model::holder::Holder;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
-use crate::model::to_endpoint::{ToEndpoint, ports_of};
+use crate::model::to_endpoint::{ToEndpoint, listening_ports_of, ports_of};
 use crate::ownership::Asker;
 use crate::retry::RetryBudget;
 use crate::sockets;
@@ -42,7 +42,7 @@ use operands::Operands;
 ///
 /// # Panics
 ///
-/// If the operand names no port.
+/// If the operand names no port, or a network interface that this machine does not have.
 ///
 /// # Races
 ///
@@ -89,10 +89,10 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux, if more than 512 processes run, the search for owners ends once each socket has an
-/// owner. The diagnosis may name only one owner of a socket, with its ancestors and descendants
-/// that share the socket, and says that it may be incomplete. [`who_holds`](crate::who_holds)
-/// searches all processes, which takes longer, and names every owner that this user can see.
+/// On Linux, if more than 512 processes run, the search ends once it has found one owner of each
+/// socket. The diagnosis may then name only that owner, with its ancestors and descendants that
+/// share the socket, and says that it may be incomplete. [`who_holds`](crate::who_holds) searches
+/// all processes, which takes longer, and names every owner that this user can see.
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     check_port_free_for(port, ServerKind::ReuseAddr)
 }
@@ -124,7 +124,7 @@ fn check_each<P: ToEndpoint>(
     kind: ServerKind,
     budget: impl Fn() -> RetryBudget,
 ) -> Vec<Result<(), Diagnosis>> {
-    let operands = Operands::of(operands);
+    let operands = Operands::new(operands, ports_of);
     let ports = operands.ports.iter().map(|of| (of.port, of.asker));
     let verdicts = availability::of_each(ports, kind, budget).into_iter();
     let verdicts = verdicts.map(|verdict| (verdict != Verdict::Free).then_some(verdict));
@@ -248,7 +248,8 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 
 /// Checks that a socket listens on the port: a TCP socket that would accept a connection, or a
 /// bound UDP socket without a peer. Without an address in the operand, any address of this machine
-/// counts.
+/// counts. For a `&Reservation`, the socket must listen on its
+/// [`addr`](crate::Reservation::addr), 127.0.0.1.
 ///
 /// The call reads the socket table and makes no connection, so the server does not notice the call.
 /// If a packet filter redirects the port to a server elsewhere, no socket listens, and the call
@@ -264,8 +265,8 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 /// # Errors
 ///
 /// A [`Diagnosis`] of the port if nothing listens, if the socket table cannot be read, or if the
-/// operand names no port. The call checks once and never retries. To wait for a listener, call
-/// [`wait_until_listening`](crate::wait_until_listening).
+/// operand names no port or a missing network interface. The call checks once and never retries. To
+/// wait for a listener, call [`wait_until_listening`](crate::wait_until_listening).
 ///
 /// # Platform-specific behavior
 ///
@@ -289,7 +290,7 @@ pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
 pub fn check_each_port_listening<P: ToEndpoint>(
     ports: impl IntoIterator<Item = P>,
 ) -> Vec<Result<(), Diagnosis>> {
-    let operands = Operands::of(ports);
+    let operands = Operands::new(ports, listening_ports_of);
     let ports: Vec<Port> = operands.ports.iter().map(|of| of.port).collect();
     let snapshot = Snapshot::read(&ports);
     let verdict = |port: Port| match &snapshot {
@@ -341,9 +342,9 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 /// # Errors
 ///
 /// A [`Diagnosis`] that names the other process if one listens instead of `pid` or beside it. The
-/// call also fails if nothing listens, if the operand names no port, or if the owner cannot be seen
-/// (another user's process). It fails on a system whose socket table cannot be read. The call
-/// checks once and never retries.
+/// call also fails if nothing listens, if the owner cannot be seen (another user's process), or if
+/// the operand names no port or a missing network interface. It fails on a system whose socket
+/// table cannot be read. The call checks once and never retries.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
     only(check_each_port_held_by([port], pid))
 }
@@ -367,7 +368,7 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     if sockets::is_running(pid).is_ok_and(|runs| !runs) {
         expected.note_end(None);
     }
-    let operands = Operands::of(ports);
+    let operands = Operands::new(ports, listening_ports_of);
     let ports: Vec<Port> = operands.ports.iter().map(|of| of.port).collect();
     let verdicts: Vec<Option<Verdict>> = match who::reachable(&ports) {
         Ok(listeners) => {

@@ -63,7 +63,7 @@ use crate::inspect::whose::Expected;
 use crate::model::error::{Error, Result};
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
-use crate::model::to_endpoint::{ToEndpoint, ports_of};
+use crate::model::to_endpoint::{ToEndpoint, listening_ports_of, ports_of};
 use crate::ownership::Asker;
 use crate::reservation::Reservation;
 use crate::sockets;
@@ -100,7 +100,7 @@ pub use server::Server;
 /// systems a poll runs on a thread for blocking work. On macOS a poll reads every process. On
 /// systems without a socket table, such as FreeBSD, a poll tries one connection.
 pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    listening(ports_of(&port)?, None, at_most, || Ok(None)).await
+    listening(listening_ports_of(&port)?, None, at_most, || Ok(None)).await
 }
 
 /// Waits until the port is free, as [`wait_until_free`](crate::wait_until_free) does, without
@@ -180,9 +180,12 @@ pub async fn wait_for(
 ) -> Result<()> {
     // Once tokio has reaped the child, `id` returns `None`.
     let expected = child.id().map_or_else(Expected::ended, Expected::new);
-    listening(reservation.ports_on_addr(), Some(expected), at_most, || {
-        Ok(child.try_wait()?.map(ExitInfo::from))
-    })
+    listening(
+        listening_ports_of(&reservation)?,
+        Some(expected),
+        at_most,
+        || Ok(child.try_wait()?.map(ExitInfo::from)),
+    )
     .await
 }
 
@@ -208,9 +211,9 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// The errors of [`listen`](Reservation::listen). The call retries "address already in use" for
-    /// 100 ms, and blocks the thread meanwhile. To avoid the retries, await [`wait_until_free`]
-    /// first.
+    /// The errors of [`listen`](Reservation::listen). The call retries "address already in use" as
+    /// `listen` does, for about 2 s at most, and blocks the thread meanwhile. To avoid the retries,
+    /// await [`wait_until_free`] first.
     ///
     /// # Panics
     ///
@@ -239,7 +242,8 @@ impl Reservation {
     /// # Errors
     ///
     /// The errors of [`udp_socket`](Reservation::udp_socket). The call retries "address already in
-    /// use" for 100 ms, and blocks the thread meanwhile.
+    /// use" as [`listen`](Reservation::listen) does, for about 2 s at most, and blocks the thread
+    /// meanwhile.
     ///
     /// # Panics
     ///

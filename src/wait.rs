@@ -13,7 +13,7 @@ use crate::model::error::{Error, Result};
 use crate::model::holders::Holders;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
-use crate::model::to_endpoint::{ToEndpoint, ports_of};
+use crate::model::to_endpoint::{ToEndpoint, listening_ports_of, ports_of};
 use crate::ownership::Asker;
 use crate::reservation::Reservation;
 use crate::sockets;
@@ -25,16 +25,16 @@ pub use steady::wait_until_all_listening;
 
 /// Waits until something listens on the port: a TCP socket that would accept a connection, or a
 /// bound UDP socket without a peer. If the operand names no address, a socket on any address
-/// counts.
+/// counts. For a `&Reservation`, the socket must listen on its [`addr`](Reservation::addr).
 ///
 /// The wait reads the socket table about every millisecond and does not connect, so a server that
 /// counts its connections sees none. A listener of any process counts. [`wait_until_held_by`] waits
 /// for the listener of one process.
 ///
-/// If no socket listens on a TCP port when the time is up, the report tries a connection, because a
-/// packet filter may redirect it. The report connects to the address of the operand or, if the
+/// If no socket listens on a TCP port when the time is up, a packet filter may still redirect the
+/// port's connections. So the report tries to connect: to the address of the operand or, if the
 /// operand names no address, to 127.0.0.1 and ::1. If an address accepts, the report connects to it
-/// a second time.
+/// a second time, to rule out a server that accepted one client and then closed its listener.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even a server that is a task. `portlease::tokio` has a wait that does not block (feature
@@ -65,7 +65,7 @@ pub use steady::wait_until_all_listening;
 ///
 /// On systems without a socket table each poll tries one TCP connection, for at most 100 ms.
 pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
-    let mut wait = Listening::new(ports_of(&port)?, None, at_most);
+    let mut wait = Listening::new(listening_ports_of(&port)?, None, at_most);
     block_on(|| wait.poll(|| Ok(None)))
 }
 
@@ -84,8 +84,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// runs, a daemon counts only if it is in the process group or session of `pid`.
 ///
 /// On Linux a subreaper (prctl(2)) can adopt the daemon. If the subreaper is the calling process or
-/// an ancestor of it in the same session, the rule is stricter. The daemon then counts only if the
-/// leader of its process group or session is `pid` or has ended, as after a double fork.
+/// an ancestor of it in the same session, the rule is stricter, because the subreaper may itself
+/// have started such a process. The daemon then counts only if the leader of its process group or
+/// session is `pid` or has ended, as after a double fork.
 ///
 /// ```
 /// use std::time::Duration;
@@ -108,7 +109,7 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// If the system does not show the owners of sockets, any listener counts. Linux does not show the
 /// owners without `/proc`, or if `/proc` was mounted for another pid namespace.
 pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) -> Result<()> {
-    wait_by_pid(ports_of(&port)?, pid, at_most)
+    wait_by_pid(listening_ports_of(&port)?, pid, at_most)
 }
 
 /// Waits until the process `pid`, or a process that it started, listens on each of the ports, as
@@ -143,7 +144,7 @@ pub fn wait_until_all_held_by<P: ToEndpoint>(
 ) -> Result<()> {
     let mut all = Vec::new();
     for port in ports {
-        all.extend(ports_of(&port)?);
+        all.extend(listening_ports_of(&port)?);
     }
     wait_by_pid(all, pid, at_most)
 }
@@ -222,8 +223,7 @@ impl Reservation {
     ///
     /// The errors of [`wait_until_listening`].
     pub fn wait_until_listening(&self, at_most: Duration) -> Result<()> {
-        let mut wait = Listening::new(self.ports_on_addr(), None, at_most);
-        block_on(|| wait.poll(|| Ok(None)))
+        wait_until_listening(self, at_most)
     }
 
     /// Waits until the port is free on every address, as [`wait_until_free`] does.
@@ -265,7 +265,7 @@ impl Reservation {
     /// status if the child ends and no listener counts.
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let expected = Expected::new(child.id());
-        let mut wait = Listening::new(self.ports_on_addr(), Some(expected), at_most);
+        let mut wait = Listening::new(listening_ports_of(&self)?, Some(expected), at_most);
         block_on(|| wait.poll(|| Ok(child.try_wait()?.map(ExitInfo::from))))
     }
 
@@ -286,7 +286,7 @@ impl Reservation {
     ///
     /// The errors of [`wait_until_held_by`].
     pub fn wait_for_pid(&self, pid: u32, at_most: Duration) -> Result<()> {
-        wait_by_pid(self.ports_on_addr(), pid, at_most)
+        wait_until_held_by(self, pid, at_most)
     }
 
     /// Reports the sockets and the reservations of the port, as [`who_holds`](crate::who_holds)

@@ -60,10 +60,10 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] of the first listener that is left, with the other listeners as its
-/// [`more`](Diagnosis::more). The call also fails if the socket table cannot be read, or if there
-/// are new listeners but no process can be inspected, as without `/proc`. Without the rights of
-/// root, the call misses the listeners of a descendant that runs as another user.
+/// A [`Diagnosis`] of the first port on which a listener is left. Its [`more`](Diagnosis::more) has
+/// the diagnoses of the other such ports. The call also fails if the socket table cannot be read,
+/// or if there are new listeners but no process can be inspected, as without `/proc`. Without the
+/// rights of root, the call misses the listeners of a descendant that runs as another user.
 ///
 /// A listener that was closed can stay open in a forked child until the child calls exec. So the
 /// call retries, for about 2 s at most, while one of the listeners belongs only to such children. A

@@ -2,14 +2,15 @@
 
 use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
+use crate::model::error::Result as PortResult;
 use crate::model::port::Port;
-use crate::model::to_endpoint::{ToEndpoint, ports_of};
+use crate::model::to_endpoint::ToEndpoint;
 use crate::ownership::Asker;
 
 /// The operands of one check, such as numbers, addresses and reservations, with their ports. A
 /// reservation of TCP and UDP has two ports.
 pub(super) struct Operands {
-    /// One result per operand. A result starts as an error if `ports_of` fails for the operand.
+    /// One result per operand. A result starts as an error if the operand names no port.
     results: Vec<Result<(), Diagnosis>>,
     pub(super) ports: Vec<OperandPort>,
 }
@@ -23,7 +24,11 @@ pub(super) struct OperandPort {
 }
 
 impl Operands {
-    pub(super) fn of<P: ToEndpoint>(operands: impl IntoIterator<Item = P>) -> Operands {
+    /// `ports_of` returns the ports of an operand.
+    pub(super) fn new<P: ToEndpoint>(
+        operands: impl IntoIterator<Item = P>,
+        ports_of: impl Fn(&P) -> PortResult<Vec<Port>>,
+    ) -> Operands {
         let mut all = Operands {
             results: Vec::new(),
             ports: Vec::new(),

@@ -5,6 +5,7 @@
 use std::io;
 
 use super::relation;
+use crate::lease::as_recorded;
 use crate::model::holder::Holder;
 use crate::model::lease_info::{Foreign, Lease};
 use crate::model::port::Port;
@@ -24,8 +25,9 @@ use crate::sockets::{self, Inode, Row, ScanDepth};
 /// then counts as not visible.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     let folder = std::env::current_dir().unwrap_or_default();
+    let folder = as_recorded(&folder.to_string_lossy());
     for lease in &mut leases {
-        lease.compare_folder(&folder.to_string_lossy());
+        lease.compare_folder(&folder);
     }
     if !sockets::CHILDREN_SHARE {
         return leases;
@@ -110,8 +112,8 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
 /// is no record, or if the recorded process may still run in another pid namespace.
 ///
 /// The recorded process may still run if no owner of the socket is visible, or if one of the owners
-/// is that process. That owner has the recorded start and, in its own pid namespace, the recorded
-/// pid.
+/// is that process. An owner is the recorded process if it has the recorded start and, in its own
+/// pid namespace, the recorded pid.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();

@@ -28,8 +28,10 @@ pub(crate) struct Expected {
     /// is unknown.
     started: Option<NonZeroU64>,
     group: Option<Group>,
-    /// `true` if the process has ended with success, or with an unknown exit status and a known
-    /// start. An orphan that started later may then be its daemon.
+    /// A daemon that the process left started at this time or later.
+    earliest_daemon: Option<NonZeroU64>,
+    /// `true` if the process has ended, not with a failure. An orphan that started later may then
+    /// be its daemon.
     ended_well: bool,
 }
 
@@ -44,10 +46,12 @@ pub(crate) enum Listener {
 
 impl Expected {
     pub(crate) fn new(pid: u32) -> Expected {
+        let started = sockets::started(pid).ok().flatten();
         Expected {
             pid: Some(pid),
-            started: sockets::started(pid).ok().flatten(),
+            started,
             group: sockets::group(pid),
+            earliest_daemon: started,
             ended_well: false,
         }
     }
@@ -59,6 +63,7 @@ impl Expected {
             pid: None,
             started: None,
             group: None,
+            earliest_daemon: None,
             ended_well: false,
         }
     }
@@ -67,10 +72,16 @@ impl Expected {
         self.pid
     }
 
-    /// Notes that the process has ended. `succeeded` is `None` if the exit status is not known. If
-    /// the start of the process is not known either, any orphan could be its daemon. So an orphan
-    /// then counts only by its process group or session.
+    /// Notes that the process has ended. `succeeded` is `None` if the process is no child of the
+    /// calling process, so that its exit status is not known.
+    ///
+    /// If the start of the process is not known either, any orphan could be its daemon. So an
+    /// orphan then counts only by its process group or session. A child started after the calling
+    /// process did, and so did its daemon.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
+        if self.started.is_none() && succeeded.is_some() {
+            self.earliest_daemon = sockets::started(std::process::id()).ok().flatten();
+        }
         self.ended_well = succeeded.unwrap_or(self.started.is_some());
     }
 
@@ -107,9 +118,10 @@ impl Expected {
         self.pid.is_some_and(is_or_is_below) || self.left_behind(process)
     }
 
-    /// Whether the caller may have named the expected process although it means this one. This one
-    /// is an ancestor of the expected process, as the primary process of a Node.js cluster is. Or a
-    /// shell started both as parts of one pipeline: `$!` is its last process.
+    /// Whether the caller may have named the expected process but meant `process`. This is so in
+    /// two cases: `process` is an ancestor of the expected process, as the primary process of a
+    /// Node.js cluster is. Or a shell started both as parts of one pipeline, and `$!` named only
+    /// the last part. Always `false` for the calling process and its ancestors.
     pub(crate) fn may_mean(&self, process: &Process) -> bool {
         let (Some(pid), None | Some(Relation::Descendant)) = (self.pid, process.relation) else {
             return false;
@@ -137,7 +149,7 @@ impl Expected {
     fn left_behind(&self, process: &Process) -> bool {
         // On Linux the start is in units of 10 ms, so a daemon can have the same start as its
         // parent.
-        if process.ticks < self.started {
+        if process.ticks < self.earliest_daemon {
             return false;
         }
         let group = sockets::group(process.pid);
@@ -271,9 +283,9 @@ fn listeners_up_to_a_silent_port(
     for (at, port) in ports.iter().enumerate() {
         let mut listeners = tables.listening(port.number, port.protocol)?;
         listeners.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
-        // The two addresses of `localhost` have different closest listeners.
+        // A client of this address reaches only the listeners whose address is closest to it. For
+        // `localhost` all listeners stay, because its two addresses have different closest ones.
         if let Some(ip) = port.ip.filter(|ip| *ip != LOCALHOST) {
-            // A client of this address reaches only the listeners whose address is closest to it.
             let closest = listeners.iter().map(|row| row.closeness(ip)).max();
             listeners.retain(|row| Some(row.closeness(ip)) == closest);
         }
@@ -372,4 +384,26 @@ pub(crate) fn overlap(one: &Holder, other: &Holder) -> bool {
     };
     one.protocol == other.protocol
         && (one.local == other.local || contains(one, other) || contains(other, one))
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_orphan_that_is_older_than_this_process_is_no_daemon_of_its_child() {
+        let own = sockets::started(std::process::id()).unwrap().unwrap();
+        let orphan = |started: u64| Process {
+            ticks: NonZeroU64::new(started),
+            ..Process::unknown(u32::MAX, "daemon".to_owned())
+        };
+        let mut reaped = Expected::new(u32::MAX);
+        reaped.note_end(Some(true));
+        assert!(!reaped.left_behind(&orphan(own.get() - 1)));
+        assert!(reaped.left_behind(&orphan(own.get() + 1)));
+        // Without an exit status, the process is no child.
+        reaped.note_end(None);
+        assert!(!reaped.left_behind(&orphan(own.get() + 1)));
+    }
 }

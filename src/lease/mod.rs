@@ -13,6 +13,7 @@ use folder::LockFolder;
 pub(crate) use folder::system::user;
 pub(crate) use lock::LeaseLock;
 use lock::{Attempt, Peek};
+pub(crate) use record::as_recorded;
 
 use crate::model::endpoint::Protocol;
 use crate::model::lease_info::Lease;

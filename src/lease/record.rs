@@ -117,6 +117,11 @@ impl Record {
     }
 }
 
+/// The text that a record holds for this one: a long text lacks its middle.
+pub(crate) fn as_recorded(text: &str) -> String {
+    unescape(&Line(text).to_string())
+}
+
 /// In a record, 0 stands for `None`.
 fn or_zero(number: Option<NonZeroU64>) -> u64 {
     number.map_or(0, NonZeroU64::get)
@@ -248,6 +253,11 @@ mod tests {
         let bytes = longest.encode();
         let text = std::str::from_utf8(&bytes).unwrap();
         assert!(text.contains("\nend "), "{text}");
+        let read = Record::decode(&bytes).unwrap();
+        assert_eq!(
+            read.working_directory,
+            as_recorded(&longest.working_directory)
+        );
         // No escape sequence is cut either.
         for start in ["", "a", "ab", "abc"] {
             let label = format!("{start}{}", "\\".repeat(400));

@@ -10,12 +10,12 @@ use crate::printable::printable;
 
 /// A live reservation on this machine, of this process or another, as its lock file describes it.
 ///
-/// A lease is live while the kernel reports its file as locked. The content of the file is a record
-/// for people, and does not decide whether the lease is live. The record can be missing or
-/// unreadable, for example if the disk was full or if a newer release of this crate wrote it. In
-/// that case only the port and the protocol are known, and each method that returns an `Option`
-/// returns `None`. The environment and the command line of the process are never recorded, because
-/// they can contain secrets.
+/// A lease is live while the kernel reports its file as locked. A file that this user may not open
+/// counts as locked. The content of the file is a record for people, and does not decide whether
+/// the lease is live. The record can be missing or unreadable, for example if the disk was full or
+/// if a newer release of this crate wrote it. In that case only the port and the protocol are
+/// known, and each method that returns an `Option` returns `None`. The environment and the command
+/// line of the process are never recorded, because they can contain secrets.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -33,8 +33,8 @@ pub struct Lease {
     /// The user that owns the file with the record. Only this user and root can write the file.
     recorded_by: Option<u32>,
     /// The visible processes that still hold the reservation although the recorded process has
-    /// ended. Empty if no such process is visible. `None` if the recorded process runs, or if it
-    /// is unknown whether one is left. Always `None` on Windows.
+    /// ended. Empty if no such process is visible. `None` if the recorded process runs or may still
+    /// run, or if the owners of the reservation's socket cannot be read. Always `None` on Windows.
     inherited_by: Option<Vec<Process>>,
     /// Set if the recorded pids belong to another pid namespace than that of this process. `None`
     /// also if one of the two namespaces is unknown.
@@ -89,7 +89,8 @@ impl Lease {
     }
 
     /// Notes whether the working directory of the lease differs from `own`, the working directory
-    /// of this process. Reports name the directory of the lease only if it differs.
+    /// of this process as a record would hold it. Reports name the directory of the lease only if
+    /// it differs.
     pub(crate) fn compare_folder(&mut self, own: &str) {
         self.is_in_other_folder = self.working_directory().is_some_and(|folder| folder != own);
     }
@@ -172,7 +173,7 @@ impl Lease {
 
     /// The id of the process that the port is reserved for, as passed to
     /// [`ReserveOptions::on_behalf_of`](crate::ReserveOptions::on_behalf_of). `None` if a process
-    /// reserved the port for itself.
+    /// reserved the port for itself, or if that option had no effect.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -205,7 +206,8 @@ impl Lease {
 
     /// The name of the test that reserved the port. It is the name of the thread that made the
     /// call. On the main thread and on unnamed threads it is the test name that `cargo nextest`
-    /// sets, and `None` without `cargo nextest`.
+    /// sets, and `None` without `cargo nextest`. In a name longer than 200 bytes, `…` replaces the
+    /// middle.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -278,7 +280,9 @@ impl Lease {
     }
 
     /// The stable name of the port, as passed to
-    /// [`ReserveOptions::named`](crate::ReserveOptions::named).
+    /// [`ReserveOptions::named`](crate::ReserveOptions::named). In a name longer than 200 bytes,
+    /// `…` replaces the middle. `None` without a name, or if the options allow only preferred
+    /// numbers.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("docs of lease").reserve()?;
@@ -291,9 +295,9 @@ impl Lease {
         Some(self.stable_name()?.name.as_str())
     }
 
-    /// The number that the [name](Lease::name) stands for. It is the first number in the order that
-    /// the name gives to the allowed numbers. [`port`](Lease::port) is another number if the first
-    /// one could not be reserved, or if the call preferred another one. `None` without a name.
+    /// The number that a call with this [name](Lease::name) tries first. [`port`](Lease::port) is
+    /// another number if the first one could not be reserved, or if the call reserved a
+    /// [preferred](crate::ReserveOptions::prefer) number. `None` without a name.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("docs of choice").reserve()?;

@@ -60,7 +60,8 @@ pub(crate) fn port_of(operand: &impl ToEndpoint) -> Result<Port> {
     Ok(Port::of(operand.to_endpoint()?))
 }
 
-/// The ports that a check examines. A reservation of TCP and UDP has one port for each protocol.
+/// The ports that a check examines. A reservation of TCP and UDP has one port for each protocol,
+/// and its ports have no address.
 pub(crate) fn ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
     let endpoint = operand.to_endpoint()?;
     Ok(match (endpoint.protocol, operand.reservation()) {
@@ -72,6 +73,18 @@ pub(crate) fn ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
             .into(),
         _ => vec![Port::of(endpoint)],
     })
+}
+
+/// The ports on which a check or a wait expects a listener. Those of a reservation have the address
+/// [`Reservation::addr`](crate::Reservation::addr), because the clients of a test connect to it.
+pub(crate) fn listening_ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
+    let mut ports = ports_of(operand)?;
+    if operand.reservation().is_some() {
+        for port in &mut ports {
+            port.ip = Some(Ipv4Addr::LOCALHOST.into());
+        }
+    }
+    Ok(ports)
 }
 
 macro_rules! names_a_port {

@@ -15,7 +15,8 @@ pub(crate) enum OnLeak {
 }
 
 /// Searches for a listener of this process, or of a descendant, on the port. The module `reserve`
-/// passes a function of the module `inspect`, because this module must not import `inspect`.
+/// passes a function of the module `inspect`. This module must not import `inspect`, which is on a
+/// higher floor (see `CONTRIBUTING.md`).
 pub(crate) type FindLeak = fn(Port) -> Option<Diagnosis>;
 
 /// Checks the ports of a reservation when the reservation is dropped.

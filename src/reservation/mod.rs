@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSock
 use crate::claim;
 use crate::lease::LeaseLock;
 use crate::link_local;
+use crate::localhost::one_address;
 use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::error::{Error, Result};
 use crate::model::port::Port;
@@ -132,12 +133,6 @@ impl Reservation {
         }
     }
 
-    /// The reserved ports, with the IP address of [`addr`](Reservation::addr).
-    pub(crate) fn ports_on_addr(&self) -> Vec<Port> {
-        let ip = Some(self.addr().ip());
-        self.ports().map(|port| Port { ip, ..port }).collect()
-    }
-
     /// The port number.
     ///
     /// ```
@@ -172,7 +167,7 @@ impl Reservation {
     /// assert_eq!(p.addr_on(Ipv6Addr::LOCALHOST).to_string(), format!("[::1]:{p}"));
     /// ```
     pub fn addr_on(&self, ip: impl Into<IpAddr>) -> SocketAddr {
-        link_local::socket_addrs(ip.into(), 0, self.port())[0]
+        link_local::socket_addrs(one_address(ip.into()), 0, self.port())[0]
     }
 
     /// The protocols that the port is reserved for.
@@ -233,7 +228,8 @@ impl Reservation {
         self.label.as_deref()
     }
 
-    /// The stable name set with [`ReserveOptions::named`](crate::ReserveOptions::named).
+    /// The stable name set with [`ReserveOptions::named`](crate::ReserveOptions::named). `None`
+    /// without a name, or if the options allow only preferred numbers.
     ///
     /// ```
     /// assert_eq!(portlease::reserve_port().name(), None);
@@ -245,7 +241,7 @@ impl Reservation {
     /// The number that a call with this [name](Reservation::name) tries first.
     /// [`port`](Reservation::port) is another number if the first one could not be reserved, or if
     /// the call reserved a [preferred](crate::ReserveOptions::prefer) number. `None` without a
-    /// name, or if the options allow only preferred numbers.
+    /// name.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;

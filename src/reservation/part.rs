@@ -28,7 +28,7 @@ pub(crate) struct ProtocolReservation {
     _name: Option<ExclusiveName>,
     /// The lease, or why there is none.
     pub(super) lease: Result<LeaseLock, String>,
-    /// Why the lock file has no record, if its write failed.
+    /// Why the lease has no record, if writing the record failed.
     pub(super) unrecorded: Option<String>,
 }
 

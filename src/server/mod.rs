@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::inspect::whose::Expected;
 use crate::model::error::{Error, Result};
 use crate::model::server_kind::ServerKind;
+use crate::model::to_endpoint::listening_ports_of;
 use crate::ownership::Asker;
 use crate::reservation::Reservation;
 use crate::retry::RELEASE_LIMIT;
@@ -101,9 +102,10 @@ impl Reservation {
 /// # Platform-specific behavior
 ///
 /// On Linux with `/proc`, `kill`, `stop`, `restart` and the drop wait until every process of the
-/// group has ended. On other Unix systems they kill the group as soon as the program has ended,
-/// because this crate does not list the processes of a group there. On Windows they end only the
-/// program itself, at once, because Windows has no SIGTERM, and no process groups as Unix has them.
+/// group has ended. On Linux without `/proc` and on other Unix systems they kill the group as soon
+/// as the program has ended, because this crate does not list the processes of a group there. On
+/// Windows they end only the program itself, at once, because Windows has no SIGTERM, and no
+/// process groups as Unix has them.
 ///
 /// On Unix `kill`, `stop`, `restart` and the drop signal the program by its pid. Once the caller
 /// has reaped the program, by `child().wait()`, another process can get that pid. So the methods
@@ -202,7 +204,7 @@ impl Server {
     /// Waits until the program listens. Kills the program if the wait fails.
     fn wait_until_listening(&mut self) -> Result<()> {
         let expected = Expected::new(self.running.pid());
-        let ports = self.reservation.ports_on_addr();
+        let ports = listening_ports_of(&&self.reservation)?;
         let mut wait = Listening::new(ports, Some(expected), self.at_most);
         let outcome = block_on(|| wait.poll(|| self.running.exit_info()));
         outcome.map_err(|error| {

@@ -13,6 +13,7 @@ use super::{freeing, listening, run_blocking};
 use crate::inspect::whose::Expected;
 use crate::model::error::{Error, Result};
 use crate::model::server_kind::ServerKind;
+use crate::model::to_endpoint::listening_ports_of;
 use crate::ownership::Asker;
 use crate::reservation::Reservation;
 use crate::retry::RELEASE_LIMIT;
@@ -188,7 +189,7 @@ impl Server {
     /// become a server.
     async fn wait_until_listening(&mut self) -> Result<()> {
         let expected = Expected::new(self.running.pid());
-        let ports = self.reservation.ports_on_addr();
+        let ports = listening_ports_of(&&self.reservation)?;
         let exit_info = || self.running.exit_info();
         match listening(ports, Some(expected), self.at_most, exit_info).await {
             Ok(()) => Ok(()),

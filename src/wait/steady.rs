@@ -8,7 +8,7 @@ use crate::model::diagnosis::verdict::Verdict;
 use crate::model::error::Result;
 use crate::model::holder::Holder;
 use crate::model::port::Port;
-use crate::model::to_endpoint::{ToEndpoint, ports_of};
+use crate::model::to_endpoint::{ToEndpoint, listening_ports_of};
 use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 
 /// Waits until something listens on every port, and all ports keep listening for `steady` without a
@@ -51,7 +51,7 @@ pub fn wait_until_all_listening<P: ToEndpoint>(
 ) -> Result<()> {
     let mut all = Vec::new();
     for port in ports {
-        all.extend(ports_of(&port)?);
+        all.extend(listening_ports_of(&port)?);
     }
     if all.is_empty() {
         return Ok(());

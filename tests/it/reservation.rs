@@ -32,6 +32,8 @@ fn a_reservation_describes_itself() {
             .to_string(),
         format!("[::1]:{port}")
     );
+    let mapped = std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    assert_eq!(reservation.addr_on(mapped), reservation.addr());
     assert_eq!(reservation.protocols(), [Protocol::Tcp]);
     assert!(ports::is_tcp_guarantee(reservation.guarantee()));
     assert!(format!("{reservation:?}").contains(&port.to_string()));

@@ -130,7 +130,7 @@ fn a_name_that_stands_for_nothing_is_an_error_that_says_what_was_expected() {
     assert_eq!(error.kind(), ErrorKind::InvalidPort);
     assert_eq!(
         error.to_string(),
-        "the name of a stable number is empty: expected a name such as \"db\""
+        "the stable name is empty: expected a name such as \"db\""
     );
     let exact = ReserveOptions::new().port(5432).named("db");
     let error = exact.reserve().unwrap_err();

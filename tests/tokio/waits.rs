@@ -135,7 +135,7 @@ async fn a_wait_that_times_out_does_not_blame_the_runtime() {
     let text = format!("{error:?}");
     assert!(
         text.starts_with(&format!(
-            "timed out after 30 ms: port {p}/tcp is not listening: "
+            "timed out after 30 ms: port 127.0.0.1:{p}/tcp is not listening: "
         )),
         "{text}"
     );

@@ -82,8 +82,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The
-    ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
+    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The call retries as
+    ///   [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
     ///   copied to the shell, such as standard streams, user, process group or `env_clear`. Call
     ///   `pass_to` before you set these.
@@ -93,7 +93,8 @@ impl Reservation {
     ///   missing.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to_wrapper`.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
-    /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.
+    /// - [`Io`](crate::ErrorKind::Io) if an earlier `pass_to_fd` uses one of these descriptors, and
+    ///   for other errors of the system, such as too many open files.
     ///
     /// # Platform-specific behavior
     ///
@@ -135,11 +136,12 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The
-    ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
+    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The call retries as
+    ///   [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to`, and on systems other than
     ///   Unix.
-    /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.
+    /// - [`Io`](crate::ErrorKind::Io) if an earlier `pass_to_fd` uses one of these descriptors, and
+    ///   for other errors of the system, such as too many open files.
     ///
     /// `spawn` can fail as [`pass_to_fd`](Reservation::pass_to_fd) describes.
     ///
@@ -174,8 +176,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The
-    ///   call retries for 100 ms, as [`listen`](Reservation::listen) does.
+    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The call retries as
+    ///   [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
     /// - [`Io`](crate::ErrorKind::Io) for an `fd` that is negative, not below the limit of open
     ///   files (RLIMIT_NOFILE), or already given to another socket of this command; and for other

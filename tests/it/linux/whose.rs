@@ -198,6 +198,23 @@ fn a_process_that_has_ended_is_called_so() {
     assert!(report.headline().contains(&expected), "{report}");
 }
 
+/// The listener of the process on another address is named.
+#[test]
+fn a_process_must_listen_on_the_address_of_the_reservation() {
+    need!(capability::ipv6());
+    let p = reserve_port();
+    let mut server = Server::new("on-ipv6", p.port());
+    server.port();
+    let report = portlease::check_port_held_by(&p, server.id()).unwrap_err();
+    let wait = portlease::wait_until_held_by(&p, server.id(), SHORT).unwrap_err();
+    for text in [report.to_string(), wait.to_string()] {
+        let listener = format!("listens on [::1]:{p}");
+        assert!(text.contains(&listener), "{text}");
+    }
+    // The control: for the number alone, any address counts.
+    portlease::assert_port_held_by(p.port(), server.id());
+}
+
 #[test]
 fn a_suspended_process_is_reported_with_the_remedy() {
     let p = reserve_port();
@@ -451,7 +468,10 @@ fn a_port_that_a_stranger_serves_too_is_not_held_by_one_process() {
     let text = portlease::check_port_held_by(&p, own.0.id())
         .unwrap_err()
         .to_string();
-    let expected = format!("port {p}/tcp is not held by pid {} alone: ", own.0.id());
+    let expected = format!(
+        "port 127.0.0.1:{p}/tcp is not held by pid {} alone: ",
+        own.0.id()
+    );
     assert!(text.starts_with(&expected), "{text}");
     let named = format!("(pid {}) listens on 127.0.0.1:{p}", twin.0.id());
     assert!(text.lines().next().unwrap().ends_with(&named), "{text}");

@@ -175,10 +175,10 @@ fn the_reports_of_a_reserved_port_read_like_this() {
         portlease::check_port_listening(&p).unwrap_err().to_string(),
         format!(
             "\
-port {p}/tcp is not listening: reserved {reserved}
+port 127.0.0.1:{p}/tcp is not listening: reserved {reserved}
   reserved     {reserved}
 help: start the server if it does not run, and wait for the server with \
-wait_until_listening({p}, ..)"
+wait_until_listening(\"127.0.0.1:{p}/tcp\", ..)"
         )
     );
     assert_eq!(

@@ -1,6 +1,6 @@
 //! Waiting until a server listens, until it has stopped, and probing it as a client.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use portlease::{ErrorKind, Reachability, probe, reserve_port};
 
 use crate::support::socket::{self, Reuse, V4};
-use crate::support::{DEADLINE, Folder, capability, print_line, server, test_name};
+use crate::support::{DEADLINE, Folder, capability, need, print_line, server, test_name};
 
 #[test]
 fn a_listener_is_noticed_soon_and_sees_no_connection() {
@@ -47,6 +47,33 @@ fn a_listener_is_noticed_soon_and_sees_no_connection() {
     let quick = cfg!(not(windows)) && capability::sock_diag().is_ok();
     let soon = Duration::from_millis(if quick { 50 } else { 500 });
     assert!(took[25] < soon, "{took:?}");
+}
+
+/// Clients of a test connect to the address of its reservation, which is 127.0.0.1.
+#[test]
+fn only_a_listener_on_the_address_of_a_reservation_counts() {
+    need!(capability::ipv6());
+    let p = reserve_port();
+    let elsewhere = TcpListener::bind(p.addr_on(Ipv6Addr::LOCALHOST)).unwrap();
+    let at_most = Duration::from_millis(30);
+    let checked = portlease::check_port_listening(&p);
+    for error in [
+        checked.map_err(portlease::Error::from),
+        portlease::wait_until_listening(&p, at_most),
+        portlease::wait_until_all_listening([&p], Duration::ZERO, at_most),
+        p.wait_until_listening(at_most),
+    ] {
+        let text = error.unwrap_err().to_string();
+        let address = format!("port 127.0.0.1:{p}/tcp ");
+        assert!(text.contains(&address), "{text}");
+    }
+    // The controls: any address counts for the number, and a wildcard contains 127.0.0.1.
+    portlease::assert_port_listening(p.port());
+    drop(elsewhere);
+    let everywhere = p.listen_on(Ipv4Addr::UNSPECIFIED).unwrap();
+    portlease::assert_port_listening(&p);
+    portlease::wait_until_listening(&p, DEADLINE).unwrap();
+    drop(everywhere);
 }
 
 #[test]

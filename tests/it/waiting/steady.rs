@@ -81,7 +81,7 @@ fn a_server_that_listens_again_and_again_is_named() {
             let error = waited.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::TimedOut);
             let headline = error.diagnosis().unwrap().headline();
-            let expected = format!("port {p}/tcp had no listener that stayed open for ");
+            let expected = format!("port 127.0.0.1:{p}/tcp had no listener that stayed open for ");
             assert!(headline.starts_with(&expected), "{headline}");
             let own = format!("(pid {})", std::process::id());
             assert!(
