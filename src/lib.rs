@@ -105,9 +105,11 @@
 //!   another socket.
 //!
 //! In every grade, another process can take the number before your server listens, if it binds this
-//! very number with SO_REUSEADDR. A server that sets neither SO_REUSEADDR nor SO_REUSEPORT cannot
-//! bind a `Kernel` number. Reserve with [`reuse_addr(false)`](ReserveOptions::reuse_addr) for such
-//! a server.
+//! very number with SO_REUSEADDR. A `Cooperative` or `BestEffort` number usually has no claim, and
+//! then any bind of this number can take it.
+//!
+//! A server that sets neither SO_REUSEADDR nor SO_REUSEPORT cannot bind a `Kernel` number. Reserve
+//! with [`reuse_addr(false)`](ReserveOptions::reuse_addr) for such a server.
 //!
 //! The page [`docs::guarantees`] has every promise with the tests that attack it, what is not
 //! promised, how long calls retry, and what happens if the process dies. The page
@@ -122,12 +124,12 @@
 //! and `cargo nextest run`.
 //!
 //! If another crate tries number after number with SO_REUSEADDR, it can take a reserved number
-//! until your server listens. This crate keeps only ports apart. Tests that share, for example, a
+//! before your server listens. This crate keeps only ports apart. Tests that share, for example, a
 //! database need another tool too.
 //!
 //! If the process dies, the kernel releases its ports, and nothing has to be cleaned up. Exception:
-//! a forked child that has not called exec keeps the ports until it exits. A panic drops the
-//! reservation, and so releases the port too. With `PORTLEASE_ON_LEAK=panic` or
+//! a forked child keeps the ports until it calls exec or exits. A panic drops the reservation, and
+//! so releases the port too. With `PORTLEASE_ON_LEAK=panic` or
 //! [`ReserveOptions::strict`], a test that leaves a server running fails.
 //!
 //! # Runtime compatibility

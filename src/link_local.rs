@@ -72,8 +72,8 @@ pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
 /// kernel then refuses the bind or the connection.
 pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<SocketAddr> {
     if ip == LOCALHOST {
-        // A machine may lack ::1. So the result of the last address, 127.0.0.1, counts if neither
-        // accepts a connection.
+        // If no address accepts a connection, the result of the last address counts. A machine may
+        // lack ::1, so the last address is 127.0.0.1.
         let addrs = LOOPBACKS.map(|ip| SocketAddr::new(ip, number));
         return addrs.into_iter().rev().collect();
     }

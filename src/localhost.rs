@@ -1,6 +1,6 @@
-//! `localhost`: the two loopback addresses 127.0.0.1 and ::1. An
-//! [`Endpoint`](crate::Endpoint) has room for one address only. So it stores `localhost` as
-//! `::ffff:127.0.0.1`, and the loopback address itself as 127.0.0.1.
+//! `localhost`: the two loopback addresses 127.0.0.1 and ::1. An [`Endpoint`](crate::Endpoint) has
+//! room for one address only. So `::ffff:127.0.0.1` in an endpoint means `localhost`. If a text, a
+//! `SocketAddr` or an `IpAddr` has that address, the endpoint stores 127.0.0.1 instead.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,8 @@ pub(crate) fn addresses(ip: IpAddr) -> Vec<IpAddr> {
     }
 }
 
-/// `ip`, unless it would stand for `localhost`: then 127.0.0.1, which is the same address.
+/// Returns `ip` unchanged, except that `::ffff:127.0.0.1` becomes 127.0.0.1. So an address that a
+/// caller passed does not mean `localhost`.
 pub(crate) fn one_address(ip: IpAddr) -> IpAddr {
     if ip == LOCALHOST {
         ip.to_canonical()

@@ -70,9 +70,9 @@ pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
     }
 }
 
-/// Among the owners of these ports, returns the one with the longest retry limit, because the
-/// caller needs only one of the ports. Each scan of the processes covers all ports. Returns
-/// `Process` if the sockets cannot be read.
+/// Among the owners of these ports, returns the one with the longest retry limit. The caller needs
+/// only one of the ports, so a retry can help if any of the owners may soon release its port. Each
+/// scan of the processes covers all ports. Returns `Process` if the sockets cannot be read.
 pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let Ok(tables) = PortTables::of(ports.iter().map(|port| Some(port.protocol))) else {
         return ResidualOwner::Process;

@@ -295,8 +295,8 @@ pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 /// listener.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
-/// If no number of a range is free, the error names the owners of the first numbers in the range,
-/// at most this many. Each number costs a read of every socket.
+/// If no number of a range is free, the error names the owners of at most this many numbers, the
+/// first ones of the range. Each number costs a read of every socket.
 pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 
 /// A call about more ports than this reads every socket once. Any other call reads the sockets of
@@ -359,8 +359,8 @@ pub(crate) const PORTS_WITH_OTHER_ADDRESS: usize = 8;
 pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 
 /// If a `bind(…, 0)` takes longer than this, all odd or all even ephemeral numbers are used up, or
-/// the machine is busy. After two such binds in a row, they count as used up. The limit is about
-/// twenty times the duration of a bind on an idle machine.
+/// the machine is busy. After two such binds in a row, these numbers count as used up. The limit is
+/// about twenty times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
 /// How many ephemeral numbers an automatic pick tries at most if it has no range and the kernel

@@ -103,11 +103,11 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Stop the servers that listen on ports, and check that the ports are free
     ///
-    /// Each server gets SIGTERM, and SIGKILL if it has not ended after the DURATION of --timeout.
-    /// Windows has no SIGTERM, so each server is ended at once there.
-    /// Clients, pid 1, ancestors of portlease and processes that this user cannot see are never
-    /// stopped. If a service, a container or a supervisor would restart a server, portlease does
-    /// not stop it, and prints how to stop it for good.
+    /// Each server gets SIGTERM (PostgreSQL and uWSGI get SIGINT), and SIGKILL if it has not ended
+    /// after the DURATION of --timeout. Windows has no SIGTERM, so each server is ended at once
+    /// there. Clients, pid 1, ancestors of portlease and processes that this user cannot see are
+    /// never stopped. If a service, a container or a supervisor would restart a server, portlease
+    /// does not stop it, and prints how to stop it for good.
     #[command(after_help = help::STOP)]
     Stop(StopArgs),
     /// Print the completion script for a shell
@@ -173,7 +173,7 @@ pub(crate) struct WhoArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
     /// Reserve any free port, or port N, and pass its number in the environment variable NAME. May
-    /// be repeated; without --port, one port is passed as PORT
+    /// be repeated; without --port and --listen, one port is passed as PORT
     #[arg(long = "port", value_name = "NAME[=N][/udp]")]
     pub(crate) ports: Vec<NamedPort>,
     /// For each NAME without N, reserve the number derived from NAME and the project: the same

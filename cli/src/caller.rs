@@ -77,8 +77,8 @@ fn is_wrapper(name: &str) -> bool {
     is_one_of(&WRAPPERS, name)
 }
 
-/// Returns `true` if the program has one of these names. On Windows its name also has `.exe`, and
-/// upper case counts as lower case.
+/// Returns `true` if the program has one of these names. On Windows, ignores case and a `.exe` at
+/// the end of the program's name.
 fn is_one_of(names: &[&str], program: &str) -> bool {
     if cfg!(windows) {
         let lower = program.to_ascii_lowercase();

@@ -69,8 +69,9 @@ impl Condition {
     }
 
     /// Waits for the port at `index`. Exception: with [`Condition::HeldBy`], waits for all
-    /// `endpoints`, because the report of a wait for one port can name another of them as the wrong
-    /// port.
+    /// `endpoints`, the port at `index` first. The report of a wait for a single port can say that
+    /// the process listens on another port instead. That would mislead if the other port is also
+    /// one of `endpoints`.
     pub(crate) fn wait_among(
         self,
         endpoints: &[Endpoint],

@@ -92,7 +92,7 @@ fn owners(servers: &[Holder]) -> impl Iterator<Item = &Process> {
 /// The result of an attempt to end a process.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// The process ended after SIGTERM.
+    /// The process ended after SIGTERM or SIGINT.
     Terminated,
     /// The process ended after SIGKILL.
     Killed,
@@ -117,8 +117,8 @@ impl Ending {
     }
 }
 
-/// Sends SIGTERM to all targets, and then waits for each of them. A target that does not end within
-/// `timeout` gets SIGKILL.
+/// Sends each target its signal (SIGTERM or SIGINT), and then waits for each of them. A target that
+/// does not end within `timeout` gets SIGKILL.
 pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, Ending)> {
     let sent = Instant::now();
     let mut all: Vec<(Target, io::Result<bool>)> = Vec::with_capacity(targets.len());
@@ -137,8 +137,8 @@ pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, E
     all.into_iter().map(ended).collect()
 }
 
-/// Sends SIGTERM. Returns `false` if the process had already ended. A suspended process also gets
-/// SIGCONT, because it does not handle SIGTERM while it is suspended.
+/// Sends the signal of the target. Returns `false` if the process had already ended. A suspended
+/// process also gets SIGCONT, because it does not handle the signal while it is suspended.
 fn terminate(target: &Target) -> io::Result<bool> {
     let is_running = match target.signal {
         StopSignal::Term => target.handle.terminate()?,

@@ -17,8 +17,8 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
 /// The maximum number of ports that a wait checks with one call to the library. The call diagnoses
-/// every port that fails, at about 100 us each. A search for the first such port needs only one
-/// diagnosis.
+/// every port that fails, at about 100 us each. A search for the first port that fails needs only
+/// one of these diagnoses, so it checks the ports in steps.
 pub(crate) const PORTS_PER_STEP: usize = 1024;
 
 /// The maximum number of ports that a failed `wait` reports with their holders. `wait` only counts
@@ -53,12 +53,12 @@ pub(crate) const GROUP_SIGNAL_DELAY: Duration = Duration::from_millis(20);
 #[cfg(unix)]
 pub(crate) const WATCHER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long after SIGTERM a process gets SIGKILL. `run --wait-listening` signals a command that
-/// does not listen in time. `run --leaks=stop` signals the owners of listeners. The watcher signals
-/// the command if `run` is killed.
+/// How long after SIGTERM (or SIGINT) a process gets SIGKILL. `run --wait-listening` signals a
+/// command that does not listen in time. `run --leaks=stop` signals the owners of listeners. The
+/// watcher signals the command if `run` is killed.
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
-/// The default of `stop --timeout`: how long after SIGTERM a process gets SIGKILL.
+/// The default of `stop --timeout`: how long after SIGTERM (or SIGINT) a process gets SIGKILL.
 pub(crate) const DEFAULT_STOP_TIMEOUT: &str = "10s";
 
 /// How long to wait for a process to end after SIGKILL. Normally the kernel ends the process at
@@ -183,8 +183,9 @@ pub(crate) const PORT_SERVER_ATTEMPTS: usize = 16;
 /// connection. The other side would then see an error instead of an empty answer.
 pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 
-/// The maximum number of ancestors that `reserve` checks to find its caller or its CI job. The
-/// limit ends the search if the system reports parents that form a loop.
+/// The maximum number of ancestors that `reserve` checks to find its caller or its CI job. `stop`
+/// lists its own ancestors up to this number too. The limit ends the search if the system reports
+/// parents that form a loop.
 pub(crate) const NESTED_CALLERS: usize = 64;
 
 /// The resolution of the timeout of poll(2).

@@ -50,8 +50,8 @@ impl ProcessStat {
 pub(crate) const OWNER_UNSEEN: &str = "cannot check whose listener it is: /proc is missing or \
                                        belongs to another pid namespace; mount proc on /proc";
 
-/// The note on the first of these ports whose listener has no visible owner. Such a listener counts
-/// as the one of the process `pid`. `None` if each port has a listener with a visible owner.
+/// The note on the first of these ports whose listeners all lack a visible owner. Such a listener
+/// counts as the one of the process `pid`. `None` if there is no such port.
 pub(crate) fn unseen_owner_note(endpoints: &[Endpoint], pid: u32) -> Option<String> {
     if !shows_processes() {
         return Some(OWNER_UNSEEN.to_owned());

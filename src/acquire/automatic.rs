@@ -17,8 +17,8 @@ pub(super) fn reserve(
     let mut stats = AttemptStats::default();
     let is_other = |port: &u16| !own.contains(*port);
     for port in request.prefer.iter().copied().filter(is_other) {
-        // All preferred numbers share the retry budget of the call. If the budget is spent, a
-        // preferred number gets a single bind.
+        // All preferred numbers share the retry budget of the call. From 100 ms after the first
+        // refusal (`is_spent`), each further preferred number gets a single bind.
         let level = if effort.budget.is_spent() {
             RetryLevel::Once
         } else {

@@ -50,9 +50,10 @@ fn part(
     let claims = request.claims(port.protocol)?;
     let lease = lease_of_exact(port, claims, effort)?;
     // This call takes the abstract name in three cases: it makes no claim, the number is not
-    // ephemeral, or another process already has the name. In the last two cases that process may
-    // have a reservation without a claim. If it is in a container with the same network namespace
-    // but another lock folder, only the name shows the conflict.
+    // ephemeral, or another process already has the name (the call then reports the conflict). In
+    // the last two cases another process may have a reservation without a claim. If that process is
+    // in a container with the same network namespace but another lock folder, only the name shows
+    // the conflict.
     let is_named = !claims
         || ephemeral()
             .map_err(AttemptError::range)?

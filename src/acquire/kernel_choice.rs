@@ -106,8 +106,8 @@ pub(super) fn draw(
     Ok(None)
 }
 
-/// Turns the claim into a reservation. If the request excludes its number, or the lease is refused,
-/// the inner `Err` returns the claim.
+/// Turns the claim into a reservation. If the request excludes its number, another process has the
+/// port's abstract name, or the lease is refused, the inner `Err` returns the claim.
 fn adopt(
     request: &Request,
     claim: Claim,

@@ -2,7 +2,7 @@
 //! a claim (a bound socket), or both keep each port.
 //!
 //! A failure is a [`Refused`]. The module `reserve` turns it into an error, with a diagnosis if an
-//! exact port was taken.
+//! exact port was taken or not permitted.
 
 use std::time::{Duration, Instant};
 

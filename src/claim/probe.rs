@@ -49,7 +49,7 @@ pub(crate) fn try_bind(port: Port, mode: BindMode, budget: &mut RetryBudget) -> 
     };
     for addr in addrs {
         match probe(port.protocol, addr, mode, budget) {
-            // The machine has only one of the two loopback addresses.
+            // For `localhost`, 127.0.0.1 alone is enough if this machine lacks ::1.
             Err(e) if port.ip == Some(LOCALHOST) && lacks_ipv6(addr, &e) => {}
             probed => probed?,
         }

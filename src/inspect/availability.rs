@@ -317,8 +317,7 @@ fn find_blocking(
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
         // The last trial bind succeeded. If `admitted` is false, the socket that blocked the first
-        // trial has been closed since. It was no connection in TIME_WAIT, because those were there
-        // in both trials.
+        // trial has been closed since.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else if unseen_claim {

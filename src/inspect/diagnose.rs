@@ -39,7 +39,7 @@ use crate::sockets::{self, ScanDepth};
 
 /// Reports all that is known about a port: its number, its holders, which servers could bind it,
 /// why others could not, and the remedies. The call never fails. The report says what could not be
-/// read.
+/// read. Without a protocol, the report is about TCP, even for a reservation of TCP and UDP.
 ///
 /// To find out which servers could bind, the call binds the port itself. So it occupies the port
 /// for some microseconds.
@@ -261,8 +261,8 @@ pub(crate) fn not_listening_each(
     ports.iter().zip(facts).map(report).collect()
 }
 
-/// The [`report`] after a wait for a listener has timed out. `asked` has all ports of the wait. If
-/// listeners came and none stayed open, `last_listener` is the last one whose owner was found.
+/// The [`report`] after a wait for a listener has timed out. `asked` has all ports of the wait.
+/// `last_listener` is for [`Facts::last_listener`].
 ///
 /// If no socket listens on the port, the function tries to connect, because a packet filter may
 /// redirect the connections of the port. For a port without an address, it tries each loopback

@@ -42,9 +42,10 @@ pub enum Reachability {
 /// Reports what a client would meet. The call makes **one TCP connection**, which a listening
 /// server sees, and closes it.
 ///
-/// `addr` is an address of this machine. Without an address the call tries `127.0.0.1`. Exception:
-/// for a link-local IPv6 address without a scope id, the call on Linux makes a connection for each
-/// interface that has the address, until one is accepted.
+/// `addr` is an address of this machine. Without an address the call tries `127.0.0.1`. In two
+/// cases the call makes several connections, until one is accepted: for `localhost` it tries `::1`
+/// and then `127.0.0.1`. For a link-local IPv6 address without a scope id, on Linux it tries each
+/// interface that has the address.
 ///
 /// A connection shows whether packets get through, which the socket table does not show. `at_most`
 /// is the limit for each connection.

@@ -51,6 +51,8 @@ use crate::sockets::{self, PortTables, Row, ScanDepth};
 /// # Errors
 ///
 /// [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port,
+/// [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) if the operand is a text with a
+/// network interface that this machine does not have,
 /// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
 /// [`Io`](crate::ErrorKind::Io) if no socket table can be read or the process is out of file
 /// descriptors.
@@ -62,9 +64,9 @@ use crate::sockets::{self, PortTables, Row, ScanDepth};
 /// come from `/proc/PID/fd` (proc(5)).
 ///
 /// On macOS sockets and processes come from `libproc`, which lists the sockets of one process at a
-/// time. It shows neither sockets without a process nor the sockets of a process that this user may
-/// not inspect. So an answer about TCP is never [complete](Holders::is_complete). This code was
-/// compiled, but never run.
+/// time. It does not show the sockets of a process that this user may not inspect. It shows no TCP
+/// sockets without a process either, such as those in TIME_WAIT. So an answer about TCP is never
+/// [complete](Holders::is_complete). This code was compiled, but never run.
 ///
 /// On Windows sockets and processes come from `GetExtendedTcpTable` and `GetExtendedUdpTable`.
 /// These tables name one process for each socket. They omit TCP sockets that are bound but neither

@@ -44,7 +44,8 @@ impl Error {
     }
 
     /// The report on the port whose state caused this failure. `None` for other failures, such as
-    /// an unusable lock folder, or a range with no free port.
+    /// an unusable lock folder or a range with no free port. Also `None` for the errors of the
+    /// calls that pass a socket, such as [`Reservation::pass_to`](crate::Reservation::pass_to).
     ///
     /// ```
     /// let p = portlease::reserve_port();

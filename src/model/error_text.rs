@@ -171,7 +171,7 @@ impl Error {
     }
 
     pub(crate) fn empty_name() -> Self {
-        let message = "the name of a stable number is empty: expected a name such as \"db\"";
+        let message = "the stable name is empty: expected a name such as \"db\"";
         Self::new(ErrorKind::InvalidPort, message.to_owned())
     }
 
@@ -406,7 +406,7 @@ impl Error {
                 let limit = descriptor_limit(&cause);
                 match act {
                     "inspect" | "wait for" => format!(": {limit}"),
-                    _ => format!(": {limit}; each reservation uses two descriptors"),
+                    _ => format!(": {limit}; each reservation uses at least two descriptors"),
                 }
             }
             ErrorKind::AddressNotAvailable => ": this machine does not have the address".to_owned(),

@@ -44,9 +44,9 @@ pub struct Holder {
     pub inode: u64,
     /// Whether a socket on `[::]` also serves IPv4.
     ///
-    /// On Linux, sock_diag(7) reports this for sockets that listen or are bound. For any other
-    /// socket the value is `false`. On Linux without sock_diag(7), and on Windows, the system does
-    /// not report it, and every socket on `[::]` counts as dual-stack.
+    /// With sock_diag(7), Linux reports this for sockets that listen or are bound, and the value is
+    /// `false` for every other socket. Linux without sock_diag(7) and Windows do not report it, so
+    /// every socket on `[::]` counts as dual-stack there.
     pub dual_stack: bool,
     /// Whether the socket is an outgoing (client) connection.
     ///
@@ -73,9 +73,9 @@ pub struct Holder {
     /// also belong to no process, for example while its descriptor is being sent to another
     /// process.
     pub hidden: bool,
-    /// Every visible process that owns the socket, the oldest first. The report of a failed check
-    /// may list only one owner and its relatives. A connection that has not been accepted yet
-    /// belongs to the processes of its listener.
+    /// Every visible process that owns the socket, the oldest first. Exception: if many processes
+    /// run, the report of a failed check may list only one owner and its relatives. A connection
+    /// that has not been accepted yet belongs to the processes of its listener.
     pub processes: Vec<Process>,
     /// Who can own the socket, if it is [hidden](Holder::hidden).
     pub(crate) unseen_owner: UnseenOwner,

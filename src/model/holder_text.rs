@@ -183,8 +183,8 @@ impl Holder {
         text
     }
 
-    /// Names the processes that own this socket. A report prints the user and the age of a process
-    /// at most once: `introduced` has the pids for which it has printed them.
+    /// Names the processes that own this socket. The text has the user and the age of the first
+    /// process, unless its pid is in `introduced`: an earlier line of the report then has them.
     pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, sharers)) = self.processes.split_first() else {
             return if self.hidden {

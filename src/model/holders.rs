@@ -168,8 +168,8 @@ impl Holders {
     ///
     /// It is `false` if a socket is [hidden](Holder::hidden), if a process that could share a
     /// socket was not inspected, or if a part of the socket table could not be read. On Linux it is
-    /// also `false` if a reservation has the port, but its lock file was not found or could not be
-    /// read.
+    /// also `false` if a reservation has the port, but its lock file is in another lock folder,
+    /// cannot be read, or is no longer locked.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -218,8 +218,8 @@ impl Holders {
     }
 
     /// How full the ephemeral range is. `None` if fewer than half of its numbers have a TCP socket,
-    /// if the query was not for TCP, or if the range cannot be read. In a full range the kernel
-    /// finds no number for `bind(…, 0)` and for outgoing connections.
+    /// if the query was not for TCP, or if the range or the number of TCP sockets cannot be read.
+    /// In a full range the kernel finds no number for `bind(…, 0)` and for outgoing connections.
     ///
     /// # Platform-specific behavior
     ///

@@ -64,8 +64,9 @@ pub enum Remedy {
         /// [`Process::ignores_sigterm`](crate::Process::ignores_sigterm) is `true`.
         traced: bool,
     },
-    /// If the socket is one of the descriptors that were sent to this process (unix(7)), let it
-    /// receive them or stop it. If the process ends first, the kernel closes them.
+    /// If the socket is one of the descriptors that were sent to the process `pid` (unix(7)), let
+    /// that process receive them, or stop the process. If the process ends first, the kernel closes
+    /// the descriptors.
     #[non_exhaustive]
     ReceiveOrStop {
         /// The id of the process.
@@ -152,8 +153,8 @@ pub enum Remedy {
         /// Whether the process needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
         sigkill: bool,
     },
-    /// Stop the watcher, and then the process. The watcher, such as a file watcher, runs the
-    /// process and may start it again.
+    /// Stop the watcher, and then the process. The watcher is a program, such as nodemon, that runs
+    /// the process and may start it again.
     #[non_exhaustive]
     StopWatcherFirst {
         /// The id of the process.
@@ -198,8 +199,9 @@ pub enum Remedy {
         endpoint: Endpoint,
         /// The id of the process that holds the reservation. `None` if this process holds it.
         pid: Option<u32>,
-        /// The id of the process that the port is reserved for. If `pid` is not `None`, that
-        /// process is this process or an ancestor. `None` if the holder reserved it for itself.
+        /// The id of the process for which another process (the holder) reserved the port. `None`
+        /// if the holder reserved the port for itself. If `pid` is not `None`, this is the id of
+        /// the calling process or of one of its ancestors.
         on_behalf_of: Option<u32>,
     },
     /// Start the server if it does not run.
@@ -281,9 +283,9 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Name another process to the wait or the assertion, if that process is the server. It is the
-    /// parent of the expected process or another ancestor of it, or the shell started both as parts
-    /// of one pipeline.
+    /// Name another process to the wait or the assertion, if that process is the server. The other
+    /// process is an ancestor of the expected process, such as its parent, or the shell started
+    /// both processes as parts of one pipeline.
     #[non_exhaustive]
     ExpectProcess {
         /// The id of the process that listens.

@@ -16,7 +16,7 @@ use crate::retry::RANGE_VALID_FOR;
 const REGISTERED_FROM: u16 = 1024;
 
 /// The lowest number that an automatic pick takes outside the ephemeral range. Exception: a range
-/// that the caller requested can start lower.
+/// that the caller or `PORTLEASE_RANGE` sets can start lower.
 pub(crate) fn lowest() -> u16 {
     system::unprivileged_from().max(REGISTERED_FROM)
 }

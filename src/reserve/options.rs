@@ -75,9 +75,9 @@ impl ReserveOptions {
     ///
     /// A UDP server rarely sets the reuse options, so it could not bind beside a claim (a bound
     /// socket of this crate). Instead, a lease (a locked file) keeps the port from other processes
-    /// that use this crate. Without a [range](Self::range), the call prefers numbers that the
-    /// kernel never assigns by itself: [`Guarantee::Cooperative`](crate::Guarantee::Cooperative).
-    /// An ephemeral number has only [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
+    /// that use this crate. The call prefers numbers that the kernel never assigns by itself. Such
+    /// a number has [`Guarantee::Cooperative`](crate::Guarantee::Cooperative). An ephemeral number
+    /// has only [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().udp().reserve()?;
@@ -150,9 +150,9 @@ impl ReserveOptions {
     /// names the holder.
     ///
     /// For [`reserve_block`](Self::reserve_block) the number is the first of the block, and for
-    /// [`reserve_offsets`](Self::reserve_offsets) it is the base number. `PORTLEASE_RANGE` applies
-    /// to these two calls if they reserve two or more ports. It does not apply to any other exact
-    /// number.
+    /// [`reserve_offsets`](Self::reserve_offsets) it is the base number. The variable
+    /// `PORTLEASE_RANGE` applies to these two calls if they reserve two or more ports. It does not
+    /// apply to any other exact number.
     ///
     /// ```
     /// # use portlease::{ErrorKind, ReserveOptions, reserve_port};
@@ -352,8 +352,8 @@ impl ReserveOptions {
     /// set, its text identifies the project instead.
     ///
     /// If possible, the number is one that the kernel never assigns by itself. With a
-    /// [range](Self::range) it is a number of the range. Without a range it is no number of a
-    /// common service. Exception: the administrator withheld that number from the kernel (on Linux
+    /// [range](Self::range) it is a number of the range. Without a range the call skips the numbers
+    /// of common services, except those that the administrator withheld from the kernel (on Linux
     /// `ip_local_reserved_ports`).
     ///
     /// Each name has its own order of numbers. The call reserves the first free number of this

@@ -359,7 +359,7 @@ fn answer(
     pid: u32,
 ) -> Result<(), Failure> {
     // The search for an obstacle reads the sockets of the command. The kernel closes these when the
-    // command ends, so the search follows only a timeout.
+    // command ends, so the search runs only after a timeout.
     let (left, is_running) = match until_answered(requests, started, limit, Some(pid))? {
         HttpOutcome::Answered => return Ok(()),
         HttpOutcome::TimedOut(left) => (left, true),

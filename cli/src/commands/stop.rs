@@ -67,8 +67,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut handles = Handles::open(&servers(&endpoints)?)?;
     let mut stopped: Vec<StoppedRow> = Vec::new();
     let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
-    // A parent that goes on can start its child again. The shell that runs this command, and the
-    // other ancestors of this process, do not count.
+    // The parents of the stopped servers. A parent that still runs may start its server again.
+    // Ancestors of this process, such as the shell that runs this command, do not count.
     let mut parents: Vec<u32> = Vec::new();
     // The workers of a server may still listen after the server has ended, so one round is not
     // enough. The loop ends, because each round uses up handles, and all handles were opened before

@@ -126,7 +126,7 @@ fn unmet(
             needs_reuse_addr: None,
         });
         // Reports only this port and counts no others. If the process has ended, a new check could
-        // not read its start, and would take a daemon that it left for a stranger.
+        // not read its start time, and would report its daemon as a stranger.
         if matches!(condition, Condition::HeldBy(_)) {
             return (findings, 0);
         }
@@ -188,7 +188,8 @@ fn wait_for_http(
         HttpOutcome::TimedOut(left) => ("timed_out", exit::NO, left),
         HttpOutcome::ProcessEnded(left) => ("ended", exit::PROCESS_ENDED, left),
     };
-    // After the process has ended, the answer of a daemon that it left counts.
+    // After the process has ended, an answer of a daemon that it left counts. So the search for an
+    // obstacle then expects no particular process to listen.
     let expected = args.pid.filter(|_| code == exit::NO);
     if console.is_json() {
         let row = |request: &Unanswered| {

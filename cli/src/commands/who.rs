@@ -73,8 +73,8 @@ fn takes_connections(endpoint: Endpoint) -> bool {
     endpoint.protocol.is_none_or(|of| of == Protocol::Tcp)
 }
 
-/// Connects to the address of the endpoint. If the endpoint has no address, connects to 127.0.0.1
-/// and ::1. Returns nothing for a UDP port.
+/// Connects to the address of the endpoint. If the endpoint has no address or is `localhost`,
+/// connects to 127.0.0.1 and ::1. Returns nothing for a UDP port.
 fn probes(endpoint: Endpoint) -> Vec<Probe> {
     if !takes_connections(endpoint) {
         return Vec::new();

@@ -98,8 +98,8 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
         options = options.named(name);
     }
     let mut granted = Vec::new();
-    // A port server releases a port when the process that the request names ends. With `--for`, the
-    // request names this keeper, which ends when the time has passed.
+    // A port server gets a pid with each request, and releases the port when that process ends.
+    // With `--for`, the pid is that of this keeper, which ends when the time has passed.
     let requester = match (*pid, request.hold_for) {
         (Some(pid), None) => pid,
         (None, _) | (_, Some(_)) => std::process::id(),

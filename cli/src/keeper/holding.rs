@@ -14,7 +14,7 @@ pub(crate) struct Holding {
     /// Ports that a port server (the server of `PORTSERVER_ADDRESS`) holds.
     pub(crate) granted: Vec<u16>,
     /// `true` if the port server holds the `granted` ports until the keeper ends. Otherwise the
-    /// port server holds them until the process ends for which they are reserved.
+    /// port server holds them until the process that they are reserved for ends.
     pub(crate) holds_granted: bool,
     pub(crate) until: Option<Instant>,
 }

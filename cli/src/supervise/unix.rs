@@ -20,7 +20,8 @@ use crate::received_signals::{Received, ReceivedSignals};
 use crate::signals::{spawn_with_inherited_signals, starts_ignored, unblock};
 use crate::watcher::{PendingSignals, Watcher};
 
-/// Signals that this process passes on to the command, unless it started with the signal ignored.
+/// Signals that this process passes on to the command. Exception: a signal that was ignored when
+/// this process started stays ignored.
 const FORWARDED: [i32; 8] = [
     SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
 ];

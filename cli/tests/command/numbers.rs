@@ -233,7 +233,7 @@ fn a_choice_that_cannot_be_met_is_refused_with_the_reason() {
         (&["--offsets", "0,1", "-n", "2"], "cannot be used with"),
         (&["--offsets", "0,1", "--block"], "cannot be used with"),
         (&["--name", "db", "--port", "80"], "cannot be used with"),
-        (&["--name", ""], "name of a stable number is empty"),
+        (&["--name", ""], "the stable name is empty"),
         (&["--format", "env", "--json"], "cannot be used with"),
     ] {
         let output = ran(&[&["reserve"], args].concat()).code(2);

@@ -27,8 +27,8 @@ impl Holder {
     /// - Pid 1, if nothing shows how to stop it safely.
     /// - A worker that ends with its parent. A worker shares the socket with its parent and runs
     ///   the same program. It ends with a parent that can run a handler for SIGTERM, and with a
-    ///   parent that is the first process of another pid namespace. A suspended worker has a
-    ///   remedy.
+    ///   parent that is the first process of another pid namespace. A worker that is suspended, or
+    ///   that ignores SIGTERM, has a remedy.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -200,8 +200,9 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
         Cause::UnseenClaim => vec![Remedy::Queue { endpoint }],
         Cause::Reserved | Cause::Named => {
             // An heir holds the port although the process that reserved the port has ended or
-            // released it. It is usually a forked child that never calls exec, and keeps the port
-            // until it exits. A queued call could wait forever, so the remedy is to stop the heir.
+            // released the port. The heir is usually a forked child that never calls exec, and
+            // keeps the port until it exits. A queued call could wait forever, so the remedy is to
+            // stop the heir.
             let forked = report.facts.reserved_by.first();
             let forked = forked.filter(|process| process.forked);
             let heir = report.leases().first().and_then(Lease::heir).or(forked);
@@ -340,8 +341,8 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
     let container = process.container.as_ref().filter(|_| is_other_unit);
     // If the process is in another systemd unit, the remedy is usually to stop that unit.
     // Exception: if a service manager runs the process, the remedy names the manager. A stop of the
-    // unit would end the other programs of the manager too. In another container no supervisor
-    // counts, because its stop command does not reach into the container.
+    // unit would end the other programs of the manager too. For a process in another container no
+    // supervisor counts, because the supervisor's stop command does not reach into the container.
     let supervisor = process.supervisor.as_ref().filter(|supervisor| {
         let is_manager = matches!(supervisor.kind, SupervisorKind::Manager(_));
         container.is_none() && (unit.is_none() || is_manager)

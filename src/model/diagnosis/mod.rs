@@ -210,8 +210,8 @@ impl Diagnosis {
     }
 
     /// Whether the answer is certain: `false` if the check could not be started or completed. The
-    /// rejection of an operand is certain: the operand names no port, or its interface is missing
-    /// or cannot be looked up.
+    /// result is `true` for a rejected operand: the operand names no port, or its interface is
+    /// missing or cannot be looked up.
     ///
     /// ```
     /// let free = portlease::check_port_free("9/udplite"); // a check never binds UDP-Lite ports

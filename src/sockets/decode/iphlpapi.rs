@@ -119,7 +119,8 @@ fn row(
         uid: None,
         inode,
         // The table does not show whether the socket is dual stack, so every IPv6 wildcard counts
-        // as dual stack. A wrong guess can add a conflict to a report, but cannot hide one.
+        // as dual stack. A wrong guess hides no conflict. But it can add one to a report, and an
+        // IPv6-only server then counts as listening on IPv4 addresses too.
         dual_stack: local.is_ipv6() && local.ip().is_unspecified(),
         client: false,
         interface: None,

@@ -5,7 +5,7 @@
 /// their sum overflows.
 ///
 /// `alloc` counts the sockets of the whole machine, except those in TIME_WAIT. `tw` counts the
-/// sockets in TIME_WAIT, and since Linux 4.13 only those of this network namespace. This function
+/// sockets in TIME_WAIT, and since Linux 4.11 only those of this network namespace. This function
 /// does not use `inuse`, because `inuse` omits bound sockets.
 pub(crate) fn tcp_at_most(text: &str) -> Option<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;

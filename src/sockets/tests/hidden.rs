@@ -1,5 +1,5 @@
-//! Sockets whose processes the search cannot see: processes of other users or in other namespaces,
-//! all processes if `/proc` is missing, and sockets in flight between processes.
+//! Sockets whose owners the search cannot see. The owners belong to other users or namespaces, or
+//! `/proc` is missing, or the sockets are in flight between processes.
 
 use std::os::unix::fs::PermissionsExt as _;
 
