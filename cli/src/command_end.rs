@@ -18,4 +18,9 @@ impl End {
     pub(crate) fn is_success(self) -> bool {
         self == End::of_code(exit::YES)
     }
+
+    /// Returns `true` if the command returned a code other than 0.
+    pub(crate) fn is_failure_code(self) -> bool {
+        !self.is_success() && matches!(self, End::Code(_))
+    }
 }

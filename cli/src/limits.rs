@@ -43,6 +43,10 @@ pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// may still begin to listen.
 pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
+/// How long `run` without `--wait-listening` watches whether something listens on its ports. A
+/// server that cannot bind its port usually fails sooner.
+pub(crate) const SILENT_PORTS_WATCH: Duration = Duration::from_secs(5);
+
 /// How long `run` waits after a signal before it checks whether its whole process group got the
 /// signal. A sender such as timeout(1) signals `run` first, and the group right after that.
 #[cfg(unix)]

@@ -40,6 +40,7 @@ mod reserve_options;
 mod server_address;
 #[cfg(unix)]
 mod signals;
+mod silent_ports;
 mod spawning;
 mod stdout;
 mod stop_plan;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::args::RunArgs;
 use crate::command_end::End;
+use crate::duration::parse_duration;
 use crate::exit;
 use crate::failure::Failure;
 use crate::http_probe::NamedProbe;
@@ -26,6 +27,7 @@ use crate::port_server::Granted;
 use crate::ports::NamedPort;
 use crate::process_tree::end_tree;
 use crate::reserve_options::{check_choice, check_distinct, reserve_options, reserve_port};
+use crate::silent_ports::SilentPorts;
 use crate::spawning;
 use crate::supervise::{Supervisor, wake};
 use crate::text::{cut, os_message, shell_words};
@@ -136,11 +138,13 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let running = match started {
         Ok(running) => running,
         Err(cause) => {
-            console.error(&Failure::new(format!(
-                "cannot run {}: {}",
-                program.to_string_lossy(),
-                os_message(&cause)
-            )));
+            let name = program.to_string_lossy();
+            let mut text = format!("cannot run {name}: {}", os_message(&cause));
+            if args.wait_listening.is_some() && parse_duration(&name).is_ok() {
+                text +=
+                    &format!("\nhelp: join the duration to its option: --wait-listening={name}");
+            }
+            console.error(&Failure::new(text));
             return Ok(spawning::exit_code(program, &cause));
         }
     };
@@ -160,6 +164,10 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         }
         None => None,
     };
+    let silent = listening.is_none().then(|| {
+        let is_tcp = |named: &&NamedReservation| named.protocol == Protocol::Tcp;
+        SilentPorts::watch(reservations.iter().filter(is_tcp).map(endpoint))
+    });
     // A failure is reported here, before the listeners and ports that are left because of it.
     let end = running
         .until_end(console, listening)
@@ -167,6 +175,9 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             console.error(&failure);
             End::of_code(exit::RUN_FAILED)
         });
+    if let Some(silent) = silent.filter(|_| end.is_failure_code()) {
+        silent.explain(console);
+    }
     // On Unix, the drop kills the watcher process, which would otherwise outlive this process for a
     // moment. On Windows, the drop releases the job object, so that the processes that the command
     // started run on.

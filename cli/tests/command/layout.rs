@@ -31,6 +31,7 @@ const FLOORS: [&[&str]; 18] = [
         "keeper::start",
         "leaks",
         "listen_wait",
+        "silent_ports",
         "stop_plan",
         "wait_loop",
     ],

@@ -7,8 +7,47 @@ use serde_json::{Value, json};
 
 use crate::keepers::ends;
 use crate::program::{Ran, Running, becomes_free, finish, line_in, plain, portlease, ran, silent};
-use crate::support::program::installed;
+use crate::support::program::{installed, python};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
+
+/// Runs a Python program that uses `s`, a TCP socket, and `port`, the number of `PORT`.
+fn python_server(options: &[&str], program: &str) -> Ran {
+    let program = format!(
+        "import os, socket\ns = socket.socket()\nport = int(os.environ['PORT'])\n{program}"
+    );
+    let python = python();
+    let command = ["--", &python, "-c", &program];
+    ran(&[&["run"], options, &command].concat())
+}
+
+#[test]
+fn a_command_that_fails_because_of_the_claim_is_explained() {
+    need!(capability::native(), capability::bound_sockets());
+    let bind = "s.bind(('127.0.0.1', port))\ns.listen()";
+    let output = python_server(&[], bind).code(1);
+    let note = "/tcp before the command failed\nhelp: reserve the port with --no-reuse-addr if ";
+    assert!(output.err.contains("Address already in use"), "{output:#?}");
+    assert!(output.err.contains(note), "{output:#?}");
+    // The remedy. The controls: a server that listened, and a command that succeeds.
+    let output = python_server(&["--no-reuse-addr"], bind).code(0);
+    assert_eq!(output.err, "");
+    let failing = format!(
+        "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n{bind}\n\
+         import time\ntime.sleep(0.5)\nraise SystemExit(3)"
+    );
+    assert_eq!(python_server(&[], &failing).code(3).err, "");
+    assert_eq!(finish(&mut script(&[], "exit 0")).code(0).err, "");
+}
+
+#[test]
+fn a_duration_that_is_taken_for_the_program_is_explained() {
+    let output = ran(&["run", "--wait-listening", "5s", "--", "true"]).code(127);
+    let expected = "portlease: cannot run 5s: no such file or directory\n\
+                    help: join the duration to its option: --wait-listening=5s\n";
+    assert_eq!(output.err, expected);
+    let output = ran(&["run", "5s"]).code(127);
+    assert!(!output.err.contains("help: "), "the control: {output:#?}");
+}
 
 /// `portlease run` with these options and a shell script as the command.
 fn script(options: &[&str], script: &str) -> Command {

@@ -1,0 +1,73 @@
+//! [`SilentPorts`]: the ports of `run` on which nothing has listened since the start of its
+//! command.
+
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Instant;
+
+use portlease::{Endpoint, Holder, Remedy, State, wait_until_listening, who_holds};
+
+use crate::limits::SILENT_PORTS_WATCH;
+use crate::output::console::Console;
+use crate::output::remedy::{self, Asked};
+
+/// Watches each port for [`SILENT_PORTS_WATCH`].
+#[derive(Debug)]
+pub(crate) struct SilentPorts {
+    started: Instant,
+    watched: Vec<(Endpoint, Receiver<()>)>,
+}
+
+impl SilentPorts {
+    pub(crate) fn watch(endpoints: impl Iterator<Item = Endpoint>) -> SilentPorts {
+        let watch = |endpoint: Endpoint| {
+            let (sender, receiver) = channel();
+            let wait = move || {
+                if wait_until_listening(endpoint, SILENT_PORTS_WATCH).is_ok() {
+                    // After the command has ended, the receiver is gone, and the send fails.
+                    let _sent = sender.send(());
+                }
+            };
+            let thread = std::thread::Builder::new().name("watch".to_owned());
+            // Without a thread the port is not watched, and no note is about it.
+            thread.spawn(wait).ok().map(|_| (endpoint, receiver))
+        };
+        SilentPorts {
+            started: Instant::now(),
+            watched: endpoints.filter_map(watch).collect(),
+        }
+    }
+
+    /// Prints a note on each port on which nothing has listened, if the reservation itself may be
+    /// the reason. Call this after the command has failed. Prints nothing if the command ran for
+    /// longer than [`SILENT_PORTS_WATCH`], because a server may have listened later.
+    pub(crate) fn explain(self, console: &Console) {
+        if self.started.elapsed() >= SILENT_PORTS_WATCH {
+            return;
+        }
+        for (endpoint, seen) in self.watched {
+            if seen.try_recv() != Err(TryRecvError::Empty) {
+                continue;
+            }
+            if has_claim(endpoint) {
+                let remedies = [Remedy::ReserveForPlainServer];
+                let help = remedy::in_one_line(&remedies, Asked::default());
+                console.note(format_args!(
+                    "nothing listened on port {endpoint} before the command failed\nhelp: {}",
+                    help.unwrap_or_default()
+                ));
+            }
+        }
+    }
+}
+
+/// Whether this process has bound a TCP socket on the port, which keeps the port and never listens.
+/// The kernel then refuses the bind of a server that does not set SO_REUSEADDR. `false` if the
+/// system does not show the socket or its owner.
+fn has_claim(endpoint: Endpoint) -> bool {
+    let own = std::process::id();
+    let is_claim = |socket: &Holder| {
+        let mut owners = socket.processes.iter();
+        socket.state == State::Bound && owners.any(|process| process.pid == own)
+    };
+    who_holds(endpoint).is_ok_and(|holders| holders.iter().any(is_claim))
+}
