@@ -245,7 +245,7 @@ pub(crate) fn not_listening_each(
             .cloned();
         let processes = stranger.iter().flat_map(|stranger| &stranger.processes);
         let mut meant = processes.filter(|process| expected.may_mean(process));
-        let probably_meant = meant.next().map(|process| process.pid).zip(running);
+        let probably_meant = meant.next().map(|process| process.pid).zip(expected.pid());
         Diagnosis::new(Facts {
             expected: Some(running),
             halted: halted.clone(),

@@ -119,9 +119,16 @@ impl Expected {
     }
 
     /// Whether the caller may have named the expected process but meant `process`. This is so in
-    /// two cases: `process` is an ancestor of the expected process, as the primary process of a
-    /// Node.js cluster is. Or a shell started both as parts of one pipeline, and `$!` named only
-    /// the last part. Always `false` for the calling process and its ancestors.
+    /// three cases:
+    ///
+    /// - `process` is an ancestor of the expected process, as the primary process of a Node.js
+    ///   cluster is.
+    /// - A shell started both as parts of one pipeline, and `$!` named only the last part.
+    /// - The expected process ended before the call, and `process` is an [orphan](is_orphan) with a
+    ///   higher pid. It may be a daemon that the expected process left: the kernel gives pids in
+    ///   ascending order until they wrap around.
+    ///
+    /// Always `false` for the calling process and its ancestors.
     pub(crate) fn may_mean(&self, process: &Process) -> bool {
         let (Some(pid), None | Some(Relation::Descendant)) = (self.pid, process.relation) else {
             return false;
@@ -135,7 +142,8 @@ impl Expected {
             && self.group.map(|of| of.group) == sockets::group(process.pid).map(|of| of.group)
             && starts
                 .is_some_and(|(one, other)| one.get().abs_diff(other.get()) <= TICKS_OF_PIPELINE);
-        is_ancestor || is_part_of_pipeline
+        let may_be_daemon = self.started.is_none() && process.pid > pid && is_orphan(process);
+        is_ancestor || is_part_of_pipeline || may_be_daemon
     }
 
     /// Whether the process is a daemon that the expected process left behind. The parent of a

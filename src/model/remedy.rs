@@ -285,7 +285,8 @@ pub enum Remedy {
     },
     /// Name another process to the wait or the assertion, if that process is the server. The other
     /// process is an ancestor of the expected process, such as its parent, or the shell started
-    /// both processes as parts of one pipeline.
+    /// both processes as parts of one pipeline, or it may be a daemon that the expected process
+    /// left before it ended.
     #[non_exhaustive]
     ExpectProcess {
         /// The id of the process that listens.

@@ -119,10 +119,18 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     }
     let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
     if let Some(stranger) = stranger {
-        let mut remedies = match report.facts.probably_meant {
-            Some((pid, instead_of)) => vec![Remedy::ExpectProcess { pid, instead_of }],
-            None => for_holder(stranger, endpoint.port),
-        };
+        let expect = |(pid, instead_of)| Remedy::ExpectProcess { pid, instead_of };
+        let mut remedies: Vec<Remedy> = report
+            .facts
+            .probably_meant
+            .map(expect)
+            .into_iter()
+            .collect();
+        // A process that has ended shows no relation to the listener, which may be a stranger's.
+        let has_ended = report.facts.expected == Some(None);
+        if remedies.is_empty() || has_ended {
+            remedies.extend(for_holder(stranger, endpoint.port));
+        }
         remedies.push(Remedy::ReserveAnotherPort { endpoint });
         return remedies;
     }

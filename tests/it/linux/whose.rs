@@ -198,6 +198,27 @@ fn a_process_that_has_ended_is_called_so() {
     assert!(report.headline().contains(&expected), "{report}");
 }
 
+/// A wait that begins after the starter of a daemon has ended cannot show whose daemon it is.
+#[test]
+fn a_daemon_of_a_process_that_ended_before_the_wait_may_be_its_server() {
+    let p = reserve_port();
+    let mut starter = Server::new("double-daemon", p.port());
+    starter.port();
+    let daemon: u32 = starter.line();
+    starter.wait();
+    let pid = starter.id();
+    let report = portlease::check_port_held_by(&p, pid).unwrap_err();
+    let expect = format!("name pid {daemon} instead of pid {pid}, if pid {daemon} is your server");
+    let stop = format!("{expect}, or stop pid {daemon}, or reserve another port with ");
+    let help = report.help().unwrap_or_default();
+    let is_later = daemon > pid;
+    assert_eq!(help.starts_with(&stop), is_later, "{report}");
+    // Applies the remedy.
+    portlease::check_port_held_by(&p, daemon).unwrap();
+    let ended = Command::new("kill").arg(daemon.to_string()).status();
+    assert!(ended.unwrap().success());
+}
+
 /// The listener of the process on another address is named.
 #[test]
 fn a_process_must_listen_on_the_address_of_the_reservation() {
