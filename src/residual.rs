@@ -44,7 +44,7 @@ fn owner_of_each_at(ports: &[Vec<Row>], depth: ScanDepth) -> Vec<ResidualOwner> 
     }
     match sockets::owners_of_each(ports.to_vec(), depth) {
         Ok(owned) => owned.iter().map(|of| shortest_retry(&of.holders)).collect(),
-        // A retry would not make the processes readable.
+        // On Linux, descriptors or memory are used up. Nothing then shows that a retry can help.
         Err(_) => without_owners(),
     }
 }

@@ -27,7 +27,8 @@ pub(crate) struct Unanswered {
     /// Why the last attempt failed. Exception: an attempt that the timeout of the wait cut short
     /// does not replace an earlier problem.
     pub(crate) problem: String,
-    /// Whether `problem` comes from an attempt.
+    /// `false` until an attempt has failed. Until then, `problem` is the initial text of
+    /// [`new`](Self::new).
     is_sent: bool,
 }
 

@@ -167,7 +167,8 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
 /// protocol (TCP or UDP), because the caller may have asked for the wrong one.
 ///
 /// If `expected` is set, only a server of the expected process counts. `asked` has all ports of the
-/// call. If it has the number for both protocols, the function notes nothing for that number.
+/// call. If the call is about both protocols of a number, the caller knows the other port too, so
+/// the function notes nothing for that number.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
         let has_server = facts.holders.iter().flatten().any(whose::answers);

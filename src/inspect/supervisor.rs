@@ -20,7 +20,8 @@ enum Stop {
     RcService,
     /// A command that depends on the configuration of the supervisor.
     Unknown,
-    /// The user must end the supervisor itself, which runs only one command.
+    /// The user must end the supervisor itself. It usually runs only one command. Exception:
+    /// `reflex -c` runs several commands, which all end with it.
     Itself,
 }
 

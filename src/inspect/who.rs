@@ -19,7 +19,7 @@ use crate::model::port::Port;
 use crate::model::to_endpoint::ToEndpoint;
 use crate::namespace::Memo;
 use crate::residual;
-use crate::sockets::{self, PortTables, Row, ScanDepth};
+use crate::sockets::{self, OwnedRows, PortTables, Row, ScanDepth};
 
 /// Reports every socket on a port, in each state and of each protocol, with its processes, and the
 /// reservations of the port. If the operand names a protocol, only that protocol counts.
@@ -223,8 +223,13 @@ fn listeners_where(
         Ok(rows)
     };
     let rows = ports.iter().map(listeners).collect::<io::Result<_>>()?;
-    let owned = sockets::owners_of_each(rows, ScanDepth::Complete)?;
-    Ok(owned.into_iter().map(|of_port| of_port.holders).collect())
+    let mut owned = sockets::owners_of_each(rows, ScanDepth::Complete)?;
+    relation::note(owned.iter_mut().flat_map(|of| &mut of.holders));
+    let listeners = |mut of_port: OwnedRows| {
+        sight::note_unseen(&mut of_port.holders, &mut of_port.unseen);
+        of_port.holders
+    };
+    Ok(owned.into_iter().map(listeners).collect())
 }
 
 /// For each endpoint, every socket that matches its port, address and protocol, and the leases on

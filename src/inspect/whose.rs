@@ -72,8 +72,8 @@ impl Expected {
         self.pid
     }
 
-    /// Notes that the process has ended. `succeeded` is `None` if the process is no child of the
-    /// calling process, so that its exit status is not known.
+    /// Notes that the process has ended. `succeeded` is `None` if its exit status is not known,
+    /// because it is no child of the calling process, or because other code has reaped it.
     ///
     /// If the start of the process is not known either, any orphan could be its daemon. So an
     /// orphan then counts only by its process group or session. A child started after the calling
@@ -410,7 +410,7 @@ mod tests {
         reaped.note_end(Some(true));
         assert!(!reaped.left_behind(&orphan(own.get() - 1)));
         assert!(reaped.left_behind(&orphan(own.get() + 1)));
-        // Without an exit status, the process is no child.
+        // Without an exit status, the process may be no child, and its daemon may be older.
         reaped.note_end(None);
         assert!(!reaped.left_behind(&orphan(own.get() + 1)));
     }

@@ -96,7 +96,8 @@ impl Error {
     pub(crate) fn several_bases(ports: &[u16]) -> Self {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let message = format!(
-            "ports {} cannot all be the base number of one block: expected one exact port",
+            "ports {} cannot all be the base number, from which a block or the ports at fixed \
+             offsets follow: expected one exact port",
             ports.join(", ")
         );
         Self::new(ErrorKind::InvalidPort, message)

@@ -68,6 +68,28 @@ impl Holder {
         }
     }
 
+    /// Who owns this server socket, which clients of the checked address do not reach.
+    pub(crate) fn elsewhere_headline(&self) -> String {
+        let local = self.local_text();
+        // The address of a socket for IPv6 only, or for one interface only, has the word "only".
+        let only = if local.ends_with(" only)") {
+            ""
+        } else {
+            " only"
+        };
+        match (self.processes.is_empty() && self.hidden, self.state) {
+            (false, _) => format!("{}{only}", self.headline()),
+            // The headline of a socket with a hidden owner has no address.
+            (true, State::Listen) => {
+                format!("a socket listens on {local}{only}, {}", self.held_by_user())
+            }
+            (true, _) => format!(
+                "a socket is bound to {local}{only}, {}",
+                self.held_by_user()
+            ),
+        }
+    }
+
     /// Who owned this listener before it was closed.
     pub(crate) fn past_headline(&self) -> String {
         let owner = self.processes.first().map(Process::name_and_pid);

@@ -8,7 +8,7 @@ use super::endpoint::Protocol;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(
     dead_code,
-    reason = "each system constructs only the variants for what it does not show"
+    reason = "each system constructs only the variants that apply to it"
 )]
 pub(crate) enum Incompleteness {
     /// The sockets of this protocol could not be read.

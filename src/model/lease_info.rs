@@ -173,7 +173,8 @@ impl Lease {
 
     /// The id of the process that the port is reserved for, as passed to
     /// [`ReserveOptions::on_behalf_of`](crate::ReserveOptions::on_behalf_of). `None` if a process
-    /// reserved the port for itself, or if that option had no effect.
+    /// reserved the port for itself, if that option had no effect, or if the lease has no readable
+    /// record.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;

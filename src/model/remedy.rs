@@ -221,10 +221,10 @@ pub enum Remedy {
     /// Let the server listen on the address that was checked.
     #[non_exhaustive]
     ListenOn {
-        /// The address of the endpoint that was checked.
+        /// The address of the endpoint that was checked; 127.0.0.1 for `localhost`.
         ip: IpAddr,
-        /// The index of the interface of a link-local address. It is 0 for any other address, and
-        /// if the check named no interface.
+        /// The index of the interface of a link-local address, or of a multicast address of one
+        /// link or interface. It is 0 for any other address, and if the check named no interface.
         scope_id: u32,
     },
     /// Let the new server listen on a loopback address on which the number is free. Other servers

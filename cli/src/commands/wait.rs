@@ -110,7 +110,10 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 
 /// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition. The port of `report`
 /// comes first. Also returns how many ports were not checked, or failed the check but were not
-/// returned. A search among many ports ends early, because the timeout of the wait may have passed.
+/// returned. Once a port is found, a search among many ports ends after [`WAIT_REPORT_TIME`],
+/// because the timeout of the wait may have passed.
+///
+/// Exception: with [`Condition::HeldBy`], returns only the port of `report`, and counts no others.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -125,8 +128,8 @@ fn unmet(
             asked: condition.asked(true),
             needs_reuse_addr: None,
         });
-        // Reports only this port and counts no others. If the process has ended, a new check could
-        // not read its start time, and would report its daemon as a stranger.
+        // If the process has ended, a new check could not read its start time, and would report its
+        // daemon as a stranger.
         if matches!(condition, Condition::HeldBy(_)) {
             return (findings, 0);
         }

@@ -87,9 +87,6 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
                  `portlease release {port}`"
             )
         }
-        Remedy::UseOwnReservation { pid: Some(pid), .. } => {
-            format!("use the port, which pid {pid} has already reserved for this command")
-        }
         // This command opens no socket on the port, so it has inherited this one.
         Remedy::CloseOwnSocket => {
             "start this command without the socket that it has inherited".to_owned()

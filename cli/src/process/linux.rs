@@ -36,7 +36,7 @@ fn thread_error(id: u32) -> Option<io::Error> {
         .find_map(|line| line.strip_prefix("Tgid:"))?
         .trim();
     let is_thread = pid != id.to_string();
-    is_thread.then(|| io::Error::other(format!("it is a thread of pid {pid}; name pid {pid}")))
+    is_thread.then(|| io::Error::other(format!("it is a thread of pid {pid}; pass {pid} instead")))
 }
 
 impl ProcessHandle {

@@ -33,12 +33,16 @@ impl FromStr for ServerAddress {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
+        let has_names = cfg!(target_os = "linux");
         match text.strip_prefix('@') {
-            None if text.is_empty() => Err("expected @NAME or the path of a Unix socket"),
-            Some("") => Err("expected a name after the @"),
-            Some(_) if !cfg!(target_os = "linux") => {
+            None if text.is_empty() && has_names => {
+                Err("expected @NAME or the path of a Unix socket")
+            }
+            None if text.is_empty() => Err("expected the path of a Unix socket"),
+            Some(_) if !has_names => {
                 Err("expected the path of a Unix socket, because @NAME needs Linux")
             }
+            Some("") => Err("expected a name after the @"),
             Some(name) => Ok(ServerAddress::Abstract(name.to_owned())),
             None => Ok(ServerAddress::Path(text.into())),
         }

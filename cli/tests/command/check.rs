@@ -223,6 +223,15 @@ fn a_port_of_a_hidden_process_is_busy() {
         (&json!(false), &json!(true))
     );
     assert_eq!(output["holders"][0]["processes"], json!([]));
+    // The listener is on another address than the one that is checked.
+    let other = format!("127.0.0.2:{port}");
+    let output = as_nobody(&["check", "--listening", &other]).code(1).out;
+    let expected = format!(
+        "port {other}/tcp is not listening: a socket listens on 127.0.0.1:{port} only, held by uid \
+         0 (root): by a process that this user may not inspect, or the kernel itself; clients of \
+         127.0.0.2 are refused\n"
+    );
+    assert!(output.starts_with(&expected), "{output}");
 }
 
 /// Both processes must end before the port is free.

@@ -260,8 +260,8 @@ fn the_id_of_a_thread_is_refused_with_that_of_its_process() {
     let output = ran(&["wait", "--listening", "--pid", &thread, &p.to_string()]).code(2);
     let pid = std::process::id();
     let message = format!(
-        "portlease: cannot wait for pid {thread} to end: it is a thread of pid {pid}; name pid \
-         {pid}\n"
+        "portlease: cannot wait for pid {thread} to end: it is a thread of pid {pid}; pass \
+         {pid} instead\n"
     );
     assert_eq!(output.err, message);
 }

@@ -192,15 +192,7 @@ impl Report {
                 Protocol::Tcp => format!("clients of {ip} are refused"),
                 _ => format!("datagrams to {ip} do not reach it"),
             };
-            // The headline of a socket for IPv6 only, or for one interface only, already has the
-            // word "only".
-            let headline = other.headline();
-            let only = if other.interface.is_some() || headline.ends_with("(IPv6 only)") {
-                ""
-            } else {
-                " only"
-            };
-            sentences.push(format!("{headline}{only}; {unreached}"));
+            sentences.push(format!("{}; {unreached}", other.elsewhere_headline()));
         } else if let (Some(other), true) = (other_protocol, sentences.is_empty()) {
             let asked = self.facts.endpoint?.protocol?;
             sentences.push(format!("{}, not {asked}", other.protocol_headline()));

@@ -1,4 +1,4 @@
-//! Signals process groups, and reads the output of ended children. Each system has its own module.
+//! Ends a child, on Unix with its process group, and reads the output of ended children.
 
 #[cfg(unix)]
 mod ffi;
