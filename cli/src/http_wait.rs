@@ -134,7 +134,9 @@ impl Obstacle {
                 .map_or_else(String::new, |problem| {
                     report::headline_and_help(problem, finding.asked)
                 }),
-            Obstacle::Halted { cause, help } => format!("{cause}\nhelp: {help}"),
+            Obstacle::Halted { cause, help } => {
+                report::with_help(cause.clone(), Some(help.clone()))
+            }
         }
     }
 }

@@ -119,10 +119,7 @@ fn ended_first(status: ExitStatus, failure: &Failure) -> String {
     if is_redirected || sockets.any(|socket| socket.state == State::Listen) {
         text += &format!(": {}", diagnosis.cause());
     }
-    match report::help(diagnosis, AFTER_WAIT) {
-        Some(help) => format!("{text}\nhelp: {help}"),
-        None => text,
-    }
+    report::with_help(text, report::help(diagnosis, AFTER_WAIT))
 }
 
 fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
@@ -139,11 +136,8 @@ fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
             };
             let remedies = diagnosis.remedies().iter();
             let remedies: Vec<Remedy> = remedies.filter(|of| !is_late(of)).cloned().collect();
-            let headline = diagnosis.headline();
-            match remedy::in_one_line(&remedies, AFTER_WAIT) {
-                Some(help) => format!("{headline}\nhelp: {help}"),
-                None => headline,
-            }
+            let help = remedy::in_one_line(&remedies, AFTER_WAIT);
+            report::with_help(diagnosis.headline(), help)
         }
         None => report::failure(failure),
     };

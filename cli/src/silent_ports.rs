@@ -9,6 +9,7 @@ use portlease::{Endpoint, Holder, Remedy, State, wait_until_listening, who_holds
 use crate::limits::SILENT_PORTS_WATCH;
 use crate::output::console::Console;
 use crate::output::remedy::{self, Asked};
+use crate::output::report;
 
 /// Watches each port for [`SILENT_PORTS_WATCH`].
 #[derive(Debug)]
@@ -49,12 +50,10 @@ impl SilentPorts {
                 continue;
             }
             if has_claim(endpoint) {
+                let text = format!("nothing listened on port {endpoint} before the command failed");
                 let remedies = [Remedy::ReserveForPlainServer];
                 let help = remedy::in_one_line(&remedies, Asked::default());
-                console.note(format_args!(
-                    "nothing listened on port {endpoint} before the command failed\nhelp: {}",
-                    help.unwrap_or_default()
-                ));
+                console.note(report::with_help(text, help));
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::limits::{FREE_AFTER_STOP, RESTART_POLL, RESTART_WATCH, remaining, sle
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::remedy::{self, Asked, RemedyRow};
+use crate::output::report::with_help;
 use crate::ports::PortList;
 use crate::process::{ProcessHandle, real_folder};
 use crate::process_stat::ProcessStat;
@@ -281,8 +282,5 @@ fn not_stopped_text(row: &NotStoppedRow) -> String {
         "did not stop {process}, which listens on {listens}: {}",
         row.cause
     );
-    match &row.help {
-        Some(help) => format!("{headline}\nhelp: {help}"),
-        None => headline,
-    }
+    with_help(headline, row.help.clone())
 }

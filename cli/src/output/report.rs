@@ -60,17 +60,18 @@ pub(crate) fn needs_reuse_addr(problem: &Diagnosis, endpoint: Endpoint, asked: A
     let cause = problem.cause();
     let headline =
         format!("port {endpoint} is free only for a server that sets SO_REUSEADDR: {cause}");
-    match help_for_others(problem, asked) {
-        Some(help) => format!("{headline}\nhelp: {help}"),
-        None => headline,
-    }
+    with_help(headline, help_for_others(problem, asked))
 }
 
 pub(crate) fn headline_and_help(diagnosis: &Diagnosis, asked: Asked) -> String {
-    let headline = diagnosis.headline();
-    match help(diagnosis, asked) {
-        Some(help) => format!("{headline}\nhelp: {help}"),
-        None => headline,
+    with_help(diagnosis.headline(), help(diagnosis, asked))
+}
+
+/// Puts the help line below the text.
+pub(crate) fn with_help(text: String, help: Option<String>) -> String {
+    match help {
+        Some(help) => format!("{text}\nhelp: {help}"),
+        None => text,
     }
 }
 
