@@ -324,12 +324,14 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 }
 
 /// Checks that the process `pid`, or a process that it started, listens on the port. No other
-/// process may listen on the same address, or on one that overlaps it (a wildcard overlaps each of
-/// its addresses). A process listens if it has a TCP socket that would accept a connection, or a
-/// bound UDP socket without a peer. A reservation alone does not count.
+/// process may have a socket of its own that listens on the same address, or on one that overlaps
+/// it (a wildcard overlaps each of its addresses). A process listens if it has a TCP socket that
+/// would accept a connection, or a bound UDP socket without a peer. A reservation alone does not
+/// count. A socket that `pid` shares with other processes, such as an inherited one, counts as the
+/// socket of `pid`.
 ///
 /// Two processes that set SO_REUSEPORT can listen on one address, and Linux gives some of the
-/// clients to each of them. So the call fails if another process listens on an overlapping address.
+/// clients to each of them. So the call fails if another process does.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -388,8 +390,9 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
 }
 
 /// Returns a verdict if no listener of the port belongs to the process `pid` or to a process that
-/// it started. Also returns one if the address of a stranger's listener overlaps the address of
-/// such a listener. `has` returns `true` for a listener of `pid` or of a process that it started.
+/// it started. Also returns one if a listener does, but its address overlaps the address of a
+/// stranger's listener. `has` returns `true` for a listener of `pid` or of a process that it
+/// started.
 fn whose_listeners(
     listeners: &[Holder],
     pid: u32,

@@ -150,7 +150,8 @@ fn is_about_to_exec(process: &Process) -> bool {
     let age = process
         .started
         .and_then(|started| SystemTime::now().duration_since(started).ok());
-    // In a container this process itself can have pid 1. Its children are then no orphans.
+    // In a container this process itself can have pid 1. Its children then have the same parent as
+    // orphans, so none of them counts as an orphan.
     let is_orphan = process.parent == Some(INIT) && std::process::id() != INIT;
     process.forked && !is_orphan && age.is_none_or(|age| age < FORKED_CHILD_LIMIT)
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
-use portlease::{Endpoint, Holder, Process, Relation, listeners, who_holds};
+use portlease::{Endpoint, Holder, Process, Relation, State, listeners, who_holds};
 use serde::Serialize;
 
 use crate::args::LeakAction;
@@ -134,13 +134,17 @@ impl LeakCheck {
         }
     }
 
-    /// The server sockets of descendants of this process: all TCP listeners, and the UDP sockets on
-    /// the ports in `udp`. TCP listeners that existed before the command do not count. The
-    /// command's daemons are descendants too, because this process adopts them.
+    /// The server sockets of descendants of this process: all TCP listeners, and the UDP sockets
+    /// without a peer on the ports in `udp`. TCP listeners that existed before the command do not
+    /// count. The command's daemons are descendants too, because this process adopts them.
     fn scan(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let mut found: Vec<Holder> = listeners()?.into_iter().collect();
         for endpoint in udp {
-            found.extend(who_holds(*endpoint)?.into_iter().filter(Holder::is_server));
+            // `Holder::is_server` excludes a socket that may be a client's, because its number is
+            // ephemeral. But this process has reserved the number, so the kernel gives it to no
+            // client.
+            let is_server = |holder: &Holder| holder.state == State::Bound;
+            found.extend(who_holds(*endpoint)?.into_iter().filter(is_server));
         }
         found.retain(|holder| !self.before.contains(&holder.inode));
         for holder in &mut found {

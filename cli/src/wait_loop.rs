@@ -64,11 +64,17 @@ pub(crate) fn wait_for(
     };
     let endpoints = endpoints.as_slice();
     let limit_text = humantime::format_duration(limit);
+    let word = match steady {
+        Some(steady) => {
+            let steady = humantime::format_duration(steady);
+            format!("{} for {steady} without a break", condition.word())
+        }
+        None => condition.word().to_owned(),
+    };
     let mut list = port_summary(endpoints);
     if !console.shows_progress() {
         console.note(format_args!(
-            "waiting up to {limit_text} for {list} to be {}",
-            condition.word()
+            "waiting up to {limit_text} for {list} to be {word}"
         ));
     }
     let current = Current::default();
@@ -129,7 +135,7 @@ pub(crate) fn wait_for(
             break after_end(endpoints, condition, remaining(limit, started), report)?;
         }
         let target = current.get().map_or(list.clone(), |port| port.to_string());
-        let target = format!("{target} to be {}", condition.word());
+        let target = format!("{target} to be {word}");
         console.progress(Some(&progress_line(&target, started, limit)));
     };
     console.progress(None);
@@ -139,7 +145,7 @@ pub(crate) fn wait_for(
             (Outcome::Met, _) if list.is_empty() => {
                 format!("stopped waiting {after}: the ports can no longer be checked")
             }
-            (Outcome::Met, _) => format!("{list} {} {after}", condition.word()),
+            (Outcome::Met, _) => format!("{list} {word} {after}"),
             (Outcome::ProcessEnded(_), Some(pid)) => {
                 format!("stopped waiting {after}: pid {pid} ended")
             }

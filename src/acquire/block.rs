@@ -166,7 +166,8 @@ impl<'a> Search<'a> {
                 };
                 let first_choice = self.first_choice.map(|first| first + (port - base));
                 let request = self.request.with_first_choice(first_choice);
-                match exact::reserve(&request, port, &mut effort.at_most(level)) {
+                let mut effort = effort.at_most(level);
+                match exact::reserve_in(&request, port, EphemeralRange::cached, &mut effort) {
                     Ok(reservation) => held.push(reservation),
                     Err(error) => {
                         error.count(&mut self.stats)?;

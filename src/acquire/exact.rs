@@ -225,11 +225,12 @@ fn claim_over_leftovers(
 /// What occupies a number that could not be bound.
 #[derive(Clone, Debug)]
 enum Occupant {
-    /// Sockets other than connections that an earlier server left. The list is empty if no such
-    /// socket is visible, for example because it was closed since the bind.
+    /// Sockets other than connections. The list is empty if no such socket is visible, for example
+    /// because it was closed since the bind.
     Sockets(Vec<Row>),
-    /// The number has only connections that an earlier server left. `sees_claims` is `true` if the
-    /// kernel's socket table would also show a claim.
+    /// The number has only connections. Usually an earlier server left them. If they are those of
+    /// a client, a later bind fails. `sees_claims` is `true` if the kernel's socket table would
+    /// also show a claim.
     Leftovers { sees_claims: bool },
     /// The socket table cannot be read.
     Unreadable,

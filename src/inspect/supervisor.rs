@@ -128,8 +128,8 @@ pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Super
     looping
 }
 
-/// The supervisor of a program in pm2's cluster mode. There pm2's daemon, the process `pid`,
-/// listens for the program.
+/// The supervisor of a program in pm2's cluster mode. In that mode pm2's daemon, the process `pid`,
+/// owns the program's listening socket, so the daemon is both the holder and the supervisor.
 fn for_itself(pid: u32) -> Option<Supervisor> {
     let control = pm2(&Ancestor::read(pid)?)?;
     let command = format!("`{control} stop NAME`, with a NAME that `{control} list` shows");

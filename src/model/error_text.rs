@@ -140,11 +140,18 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
-    pub(crate) fn too_few_multiples(n: usize, aligned: u16, range: &RangeInclusive<u16>) -> Self {
-        let message = format!(
-            "cannot reserve {n} multiples of {aligned}: range {} has fewer allowed ones",
-            RangeText(range)
-        );
+    pub(crate) fn too_few_multiples(
+        n: usize,
+        count: usize,
+        aligned: u16,
+        range: &RangeInclusive<u16>,
+    ) -> Self {
+        let few = match count {
+            0 => "none that is allowed".to_owned(),
+            _ => format!("only {count} that are allowed, and {n} are requested"),
+        };
+        let range = RangeText(range);
+        let message = format!("cannot reserve multiples of {aligned}: range {range} has {few}");
         Self::new(ErrorKind::InvalidPort, message)
     }
 

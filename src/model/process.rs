@@ -155,9 +155,10 @@ pub enum ProcessState {
     /// sockets and answers no client. Only SIGKILL takes effect before the tracer resumes it.
     Traced,
     /// The control group of the process is frozen (cgroups(7)), for example by `docker pause` or
-    /// `systemctl freeze`. The process keeps its sockets and answers no client. It handles no
-    /// signal before the group is thawed. In version 1 of control groups, not even SIGKILL ends it
-    /// before that.
+    /// `systemctl freeze`. The process keeps its sockets and answers no client. It calls no
+    /// signal handler before the group is thawed. In version 1 of control groups, not even SIGKILL
+    /// ends it before that. In version 2, a signal that ends a process without a handler takes
+    /// effect at once.
     Frozen,
     /// The kernel writes the memory of the process to a core file. The process ends after that.
     DumpingCore,

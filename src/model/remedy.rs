@@ -81,8 +81,9 @@ pub enum Remedy {
         /// signal has suspended it.
         traced: bool,
     },
-    /// Thaw the control group of the process. Before that, the process does not run and handles no
-    /// signal. A remedy that follows for the same process is the next step, not an alternative.
+    /// Thaw the control group of the process. Before that, the process does not run and calls no
+    /// signal handler. In version 1 of control groups, not even SIGKILL ends it. A remedy that
+    /// follows for the same process is the next step, not an alternative.
     #[non_exhaustive]
     Thaw {
         /// The id of the process.

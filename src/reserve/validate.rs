@@ -207,7 +207,7 @@ impl ReserveOptions {
         match (count < n, self.aligned) {
             (false, _) => Ok(()),
             (true, 1) => Err(Error::block_cannot_fit(n, &range)),
-            (true, multiple) => Err(Error::too_few_multiples(n, multiple, &range)),
+            (true, multiple) => Err(Error::too_few_multiples(n, count, multiple, &range)),
         }
     }
 

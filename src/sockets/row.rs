@@ -23,7 +23,7 @@ pub(crate) struct Table {
 }
 
 /// A socket as the system's table shows it. The processes that own the socket are not known yet.
-/// The fields mean the same as those of [`Holder`].
+/// Unless a field says otherwise, it means the same as that of [`Holder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) protocol: Protocol,
@@ -34,6 +34,8 @@ pub(crate) struct Row {
     /// `None` if no process owns the socket.
     pub(crate) inode: Option<Inode>,
     pub(crate) dual_stack: bool,
+    /// Preliminary: also `true` for an accepted connection whose listener was closed. `inspect`
+    /// corrects this in the holders.
     pub(crate) client: bool,
     /// The index of the network interface to which SO_BINDTODEVICE binds the socket. `None` without
     /// such an interface, and if the system does not report it. Also `None` if the scope id of

@@ -187,6 +187,6 @@ fn offsets_and_multiples_that_cannot_be_met_are_errors_that_say_so() {
     );
     invalid(
         new().range(20001..=20001).aligned(2).reserve(),
-        "cannot reserve 1 multiples of 2: range 20001-20001 has fewer allowed ones",
+        "cannot reserve multiples of 2: range 20001-20001 has none that is allowed",
     );
 }

@@ -56,7 +56,7 @@ impl Plain for u16 {}
 impl Plain for PEB {}
 impl Plain for RTL_USER_PROCESS_PARAMETERS {}
 
-/// Copies memory of the process, which is open with the right to read it.
+/// Copies memory of the process into `to`. The handle must have the right PROCESS_VM_READ.
 fn read<T: Plain>(process: &OwnedHandle, from: *const T, to: &mut [T]) -> io::Result<()> {
     // SAFETY: `to` is writable for its size, and any bytes are valid for it. The call fails if the
     // process has no memory at `from`.

@@ -93,8 +93,8 @@ impl Reservation {
     ///   missing.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to_wrapper`.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
-    /// - [`Io`](crate::ErrorKind::Io) if an earlier `pass_to_fd` uses one of these descriptors, and
-    ///   for other errors of the system, such as too many open files.
+    /// - [`Io`](crate::ErrorKind::Io) if an earlier `pass_to_fd` uses a descriptor number that this
+    ///   call needs, and for other errors of the system, such as too many open files.
     ///
     /// # Platform-specific behavior
     ///
@@ -140,8 +140,8 @@ impl Reservation {
     ///   [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to`, and on systems other than
     ///   Unix.
-    /// - [`Io`](crate::ErrorKind::Io) if an earlier `pass_to_fd` uses one of these descriptors, and
-    ///   for other errors of the system, such as too many open files.
+    /// - [`Io`](crate::ErrorKind::Io) if an earlier `pass_to_fd` uses a descriptor number that this
+    ///   call needs, and for other errors of the system, such as too many open files.
     ///
     /// `spawn` can fail as [`pass_to_fd`](Reservation::pass_to_fd) describes.
     ///

@@ -9,10 +9,10 @@ use crate::model::process::ContainerManager;
 /// A hierarchy of control groups with a freezer: its usual mount point, and the names of its files.
 struct Freezer {
     root: &'static str,
-    /// The file that shows whether a group is frozen, by itself or by a group above it.
+    /// The file that shows whether a group is frozen, directly or through a group above it.
     state: &'static str,
     frozen: &'static [&'static str],
-    /// The file that contains "1" if the group is frozen by itself.
+    /// The file that contains "1" if the group was frozen directly.
     own: &'static str,
     /// The text that thaws a group, and the file to write it to.
     thaw: (&'static str, &'static str),
