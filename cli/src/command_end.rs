@@ -19,8 +19,9 @@ impl End {
         self == End::of_code(exit::YES)
     }
 
-    /// Returns `true` if the command returned a code other than 0.
-    pub(crate) fn is_failure_code(self) -> bool {
-        !self.is_success() && matches!(self, End::Code(_))
+    /// Returns `true` if the command itself reported a failure. Shells use the codes from 126 on
+    /// for a program that cannot be run, or that a signal ended.
+    pub(crate) fn is_own_failure(self) -> bool {
+        matches!(self, End::Code(1..=125))
     }
 }

@@ -175,7 +175,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             console.error(&failure);
             End::of_code(exit::RUN_FAILED)
         });
-    if let Some(silent) = silent.filter(|_| end.is_failure_code()) {
+    if let Some(silent) = silent.filter(|_| end.is_own_failure()) {
         silent.explain(console);
     }
     // On Unix, the drop kills the watcher process, which would otherwise outlive this process for a
