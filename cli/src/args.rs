@@ -383,7 +383,7 @@ pub(crate) struct WaitArgs {
     /// Wait until all ports are free
     #[arg(long)]
     pub(crate) free: bool,
-    /// Wait until servers have listened on all ports for DURATION without a break. Use it for a
+    /// Wait until each port has a listening socket that has stayed open for DURATION. Use it for a
     /// server that closes its socket and opens it again while it initializes
     #[arg(
         long = "for", value_name = "DURATION", value_parser = parse_duration,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
-use portlease::{Endpoint, Holder, Process, Relation, State, listeners, who_holds};
+use portlease::{Endpoint, Holder, Process, Relation, Remedy, State, listeners, who_holds};
 use serde::Serialize;
 
 use crate::args::LeakAction;
@@ -12,10 +12,15 @@ use crate::command_end::End;
 use crate::ending::{Ending, Handles, StopSignal, Target, end_all};
 use crate::exit;
 use crate::failure::Failure;
-use crate::limits::{LEAK_GRACE, LEAK_POLL, LEAK_STOP_ROUNDS, TERMINATE_GRACE, sleep};
+use crate::limits::{
+    LEAK_GRACE, LEAK_POLL, LEAK_STOP_ROUNDS, RESTART_POLL, RESTART_WATCH, TERMINATE_GRACE, sleep,
+};
 use crate::orphans;
 use crate::output::console::Console;
 use crate::output::json::{HolderRow, JSON_VERSION};
+use crate::output::remedy::{self, Asked};
+use crate::output::report;
+use crate::process::{ProcessHandle, watch_failure};
 use crate::text::{escape, os_message};
 
 /// The listeners that existed before the command started, and what to do about the listeners that
@@ -25,6 +30,8 @@ pub(crate) struct LeakCheck {
     action: LeakAction,
     /// The inodes of the listeners that existed before the command started.
     before: HashSet<u64>,
+    /// The inodes of the listeners that [`finish`](Self::finish) has reported.
+    pub(crate) reported: HashSet<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,13 +58,17 @@ impl LeakCheck {
     pub(crate) fn prepare(action: LeakAction) -> Result<LeakCheck, Failure> {
         orphans::adopt()?;
         let before = listeners()?.iter().map(|holder| holder.inode).collect();
-        Ok(LeakCheck { action, before })
+        Ok(LeakCheck {
+            action,
+            before,
+            reported: HashSet::new(),
+        })
     }
 
     /// Handles the listeners that the command has left, and returns the outcome of `run`. `end` is
     /// how the command ended. `udp` are the UDP ports that `run` reserved.
     pub(crate) fn finish(
-        &self,
+        &mut self,
         console: &Console,
         end: End,
         udp: &[Endpoint],
@@ -76,11 +87,12 @@ impl LeakCheck {
 
     /// Reports the listeners that the command has left, and ends their processes for
     /// `--leaks=stop`. Returns whether `run` must fail because of these listeners.
-    fn handle_leaks(&self, console: &Console, udp: &[Endpoint]) -> Result<bool, Failure> {
+    fn handle_leaks(&mut self, console: &Console, udp: &[Endpoint]) -> Result<bool, Failure> {
         let leaks = self.leaks(udp)?;
         if leaks.is_empty() {
             return Ok(false);
         }
+        self.reported.extend(leaks.iter().map(|of| of.inode));
         if !console.is_json() {
             let lines = lines("the command has left a listener", &leaks);
             lines.into_iter().for_each(|line| match self.action {
@@ -93,6 +105,8 @@ impl LeakCheck {
             LeakAction::Report | LeakAction::Fail => None,
             LeakAction::Stop => Some(self.stop(udp, &mut endings)?),
         };
+        self.reported
+            .extend(left.iter().flatten().map(|of| of.inode));
         if console.is_json() {
             let rows = |holders: &[Holder]| -> Vec<HolderRow> {
                 holders.iter().map(|of| HolderRow::new(of, false)).collect()
@@ -107,18 +121,21 @@ impl LeakCheck {
             endings
                 .iter()
                 .for_each(|(target, ending)| console.note(ending_text(target, ending)));
-            let lines = lines(
-                "cannot stop a listener",
-                left.as_deref().unwrap_or_default(),
-            );
-            lines
-                .into_iter()
-                .for_each(|line| console.error(&Failure::new(line)));
+            let left = left.as_deref().unwrap_or_default();
+            for (holder, line) in left.iter().zip(lines("cannot stop a listener", left)) {
+                let help = remedy::in_one_line(&holder.remedies(), Asked::default());
+                console.error(&Failure::new(report::with_help(line, help)));
+            }
         }
         Ok(match left {
             Some(left) => !left.is_empty(),
             None => self.action == LeakAction::Fail,
         })
+    }
+
+    /// Whether `run` fails if a listener is left.
+    pub(crate) fn fails(&self) -> bool {
+        self.action != LeakAction::Report
     }
 
     /// Scans until the command has no listener left, for up to [`LEAK_GRACE`]. Returns the
@@ -161,15 +178,35 @@ impl LeakCheck {
         udp: &[Endpoint],
         endings: &mut Vec<(Target, Ending)>,
     ) -> Result<Vec<Holder>, Failure> {
+        let mut parents: Vec<ProcessHandle> = Vec::new();
         for _ in 0..LEAK_STOP_ROUNDS {
             let mut handles = Handles::open(&self.scan(udp)?)?;
             let targets = targets(&self.scan(udp)?, &mut handles)?;
             if targets.is_empty() {
                 break;
             }
+            for parent in targets.iter().filter_map(|target| target.process.parent) {
+                let handle = ProcessHandle::open(parent).map_err(|e| watch_failure(parent, &e))?;
+                parents.extend(handle.filter(|_| parent != std::process::id()));
+            }
             endings.extend(end_all(targets, TERMINATE_GRACE));
         }
-        self.leaks(udp)
+        self.left(udp, &parents)
+    }
+
+    /// The listeners that are left. While a parent of an ended server runs, watches for
+    /// [`RESTART_WATCH`] whether the parent starts the server again.
+    fn left(&self, udp: &[Endpoint], parents: &[ProcessHandle]) -> Result<Vec<Holder>, Failure> {
+        let started = Instant::now();
+        let runs = |parent: &ProcessHandle| parent.has_ended().is_ok_and(|ended| !ended);
+        loop {
+            let found = self.leaks(udp)?;
+            let is_over = started.elapsed() >= RESTART_WATCH;
+            if !found.is_empty() || is_over || !parents.iter().any(runs) {
+                return Ok(found);
+            }
+            sleep(RESTART_POLL);
+        }
     }
 }
 
@@ -179,10 +216,21 @@ fn is_descendant(process: &Process) -> bool {
 
 /// The processes to end: the owners of the sockets, without the workers of a server. A worker is a
 /// process whose parent owns the same socket. It ends with its parent, or the next scan finds it.
+/// The processes of a container are left too.
 fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failure> {
     let mut targets = Vec::new();
     for holder in found {
         let remedies = holder.remedies();
+        // The process belongs to a container, which would run on without its published port.
+        let is_of_container = |remedy: &Remedy| {
+            matches!(
+                remedy,
+                Remedy::StopPublishingContainer { .. } | Remedy::StopContainer { .. }
+            )
+        };
+        if remedies.iter().any(is_of_container) {
+            continue;
+        }
         let is_worker = |process: &Process| {
             let mut others = holder.processes.iter();
             others.any(|other| process.parent == Some(other.pid))

@@ -76,11 +76,11 @@ pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
 /// release the port.
 pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 
-/// How long `stop` watches whether the parent of a stopped server starts the server again. It does
-/// not watch after the parent has ended.
+/// How long `stop` and `run --leaks=stop` watch whether the parent of a stopped server starts the
+/// server again. They do not watch after the parent has ended.
 pub(crate) const RESTART_WATCH: Duration = Duration::from_secs(1);
 
-/// How often `stop` checks whether a server was started again.
+/// How often they check whether a server was started again.
 pub(crate) const RESTART_POLL: Duration = Duration::from_millis(50);
 
 /// The timeout of one HTTP request of `wait --http` or `run --http`. A server that is still

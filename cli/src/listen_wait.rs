@@ -56,8 +56,9 @@ impl ListenWait {
                 Ok(None)
             }
             Ok(Err(error)) => {
-                end_tree(pid).map_err(|e| Failure::system("wait for the command", &e))?;
-                Err(not_in_time(self.limit, &error))
+                let left = end_tree(pid);
+                let left = left.map_err(|e| Failure::system("wait for the command", &e))?;
+                Err(not_in_time(self.limit, &left, &error))
             }
             Err(TryRecvError::Disconnected) => Ok(None),
             Err(TryRecvError::Empty) => Ok(Some(self)),
@@ -122,7 +123,8 @@ fn ended_first(status: ExitStatus, failure: &Failure) -> String {
     report::with_help(text, report::help(diagnosis, AFTER_WAIT))
 }
 
-fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
+/// `left` are the pids of processes that could not be ended.
+fn not_in_time(limit: Duration, left: &[u32], failure: &Failure) -> Failure {
     let text = match report_of(failure) {
         Some(diagnosis) => {
             // The command has been killed, so it can neither be resumed nor inspected.
@@ -142,5 +144,13 @@ fn not_in_time(limit: Duration, failure: &Failure) -> Failure {
         None => report::failure(failure),
     };
     let limit = humantime::format_duration(limit);
-    Failure::new(format!("stopped the command after {limit}: {text}"))
+    let pids: Vec<String> = left.iter().map(|pid| format!("pid {pid}")).collect();
+    let stopped = match pids.as_slice() {
+        [] => format!("stopped the command after {limit}"),
+        pids => format!(
+            "stopped the command after {limit}, but not {}, which this user may not signal",
+            pids.join(", ")
+        ),
+    };
+    Failure::new(format!("{stopped}: {text}"))
 }

@@ -13,37 +13,48 @@ use crate::process_stat::{ProcessStat, shows_processes};
 ///
 /// Without a `/proc` that shows processes, only `root` ends, because the processes that it started
 /// cannot be found.
-pub(crate) fn end_tree(root: u32) -> io::Result<()> {
+///
+/// Returns the pids of the processes that run on because this user may not signal them.
+pub(crate) fn end_tree(root: u32) -> io::Result<Vec<u32>> {
     let started = ProcessStat::of(root).map(|of| of.started);
     if started.is_none() && shows_processes() {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut refused = Vec::new();
     let mut tree = tree(root, started)?;
-    for (_, process) in &tree {
-        unless_refused(process.terminate())?;
-        unless_refused(process.resume())?;
+    for (pid, process) in &tree {
+        if !is_permitted(process.terminate())? {
+            refused.push(*pid);
+        }
+        is_permitted(process.resume())?;
     }
+    tree.retain(|(pid, _)| !refused.contains(pid));
     let requested = Instant::now();
     while any_runs(&tree)? {
         if requested.elapsed() >= TERMINATE_GRACE {
-            return kill(tree);
+            kill(tree, &mut refused)?;
+            return Ok(refused);
         }
         sleep(TERMINATE_POLL);
         // When a process ends, its children get another parent, and a later scan may miss them. So
         // this loop records new processes while their parents still run.
         for (pid, process) in self::tree(root, started)? {
-            if !tree.iter().any(|(known, _)| *known == pid) {
+            if !refused.contains(&pid) && !tree.iter().any(|(known, _)| *known == pid) {
                 tree.push((pid, process));
             }
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
-fn kill(tree: Vec<(u32, ProcessHandle)>) -> io::Result<()> {
-    for (_, process) in &tree {
-        unless_refused(process.kill())?;
+/// Kills the processes, and adds to `refused` those that this user may not signal.
+fn kill(mut tree: Vec<(u32, ProcessHandle)>, refused: &mut Vec<u32>) -> io::Result<()> {
+    for (pid, process) in &tree {
+        if !is_permitted(process.kill())? {
+            refused.push(*pid);
+        }
     }
+    tree.retain(|(pid, _)| !refused.contains(pid));
     let killed = Instant::now();
     while any_runs(&tree)? && killed.elapsed() < KILL_GRACE {
         sleep(TERMINATE_POLL);
@@ -51,11 +62,12 @@ fn kill(tree: Vec<(u32, ProcessHandle)>) -> io::Result<()> {
     Ok(())
 }
 
-/// Ignores the error of a signal that this user may not send, such as to another user's process.
-fn unless_refused(signalled: io::Result<bool>) -> io::Result<()> {
+/// Returns `false` if this user may not send the signal, such as to another user's process.
+fn is_permitted(signalled: io::Result<bool>) -> io::Result<bool> {
     match signalled {
-        Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(e),
-        Ok(_) | Err(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(e) => Err(e),
+        Ok(_) => Ok(true),
     }
 }
 

@@ -29,7 +29,7 @@ enum Stop {
 /// entry has a second word, the supervisor does so only with this option or subcommand.
 ///
 /// honcho, foreman and `tsx` without `watch` are not listed: they end when their program ends.
-const SUPERVISORS: [(&str, Stop); 25] = [
+const SUPERVISORS: [(&str, Stop); 26] = [
     ("runsv", Stop::Folder("sv down")),
     ("s6-supervise", Stop::Folder("s6-svc -d")),
     ("supervise", Stop::Folder("svc -d")),
@@ -55,6 +55,8 @@ const SUPERVISORS: [(&str, Stop); 25] = [
     ("cargo-watch", Stop::Itself),
     ("bacon", Stop::Itself),
     ("air", Stop::Itself),
+    // `watch` runs its command again and again.
+    ("watch", Stop::Itself),
 ];
 
 /// Programs that run one command and end with it. A supervisor can run a server through them, and

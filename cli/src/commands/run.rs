@@ -1,5 +1,6 @@
 //! `portlease run`: runs a command with reserved ports.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
@@ -96,6 +97,17 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
+    let is_passed =
+        |named: &&NamedReservation| args.listen.iter().any(|port| port.name == named.name);
+    if args.wait_listening.is_some()
+        && args.http.is_empty()
+        && reservations.iter().all(|of| is_passed(&of))
+    {
+        return Err(Failure::new(
+            "--wait-listening has no port to wait for: the socket of --listen listens before the \
+             command starts\nhelp: wait for an answer with --http, or omit --wait-listening",
+        ));
+    }
     let requests = args.http.iter().map(|of| request(of, &reservations));
     let requests = requests.collect::<Result<Vec<_>, _>>()?;
     let leaks = args.leaks.map(LeakCheck::prepare).transpose()?;
@@ -153,7 +165,12 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     drop(command);
     let listening = match args.wait_listening {
         Some(limit) => {
-            let wait = spawn_listen_wait(&reservations, running.pid, limit, requests);
+            // The sockets of `--listen` listen already.
+            let awaited = reservations
+                .iter()
+                .filter(|of| !is_passed(of))
+                .map(endpoint);
+            let wait = spawn_listen_wait(awaited.collect(), running.pid, limit, requests);
             if wait.is_err() {
                 // This process fails and releases the ports, so the command must end too. Only the
                 // failure to start the thread is reported, because it says more than a failure to
@@ -183,17 +200,16 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     // started run on.
     drop(supervisor);
     let end = match leaks {
-        Some(leaks) => {
+        Some(mut leaks) => {
             let end = leaks.finish(console, end, &udp_endpoints(&reservations));
-            for named in reservations {
-                // The release fails if a listener is left. `finish` has already reported each
-                // listener that the command left.
-                let _reported = named.reservation.release();
+            let has_more = release(console, reservations, &leaks.reported);
+            match end? {
+                end if has_more && leaks.fails() && end.is_success() => End::of_code(exit::NO),
+                end => end,
             }
-            end?
         }
         None => {
-            release(console, reservations);
+            release(console, reservations, &HashSet::new());
             end
         }
     };
@@ -201,13 +217,32 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
 }
 
 /// Releases the ports, and reports each release that fails. A release fails if a process still
-/// listens on the port, or if reading the socket table fails.
-fn release(console: &Console, reservations: Vec<NamedReservation>) {
+/// listens on the port, or if reading the socket table fails. Omits a report on listeners that
+/// `reported` has, by their inodes. Returns `true` if there was any other report.
+///
+/// `--leaks` finds only listeners of processes that descend from the command. The command may also
+/// have asked a running daemon to start a server, or the owner may be hidden.
+fn release(
+    console: &Console,
+    reservations: Vec<NamedReservation>,
+    reported: &HashSet<u64>,
+) -> bool {
+    let mut has_report = false;
     for NamedReservation { reservation, .. } in reservations {
-        if let Err(error) = reservation.release() {
+        let Err(error) = reservation.release() else {
+            continue;
+        };
+        let holders = error.diagnosis().and_then(|of| of.holders());
+        let holders = holders.into_iter().flatten();
+        let mut servers = holders.filter(|holder| holder.is_server()).peekable();
+        let is_known =
+            servers.peek().is_some() && servers.all(|server| reported.contains(&server.inode));
+        if !is_known {
             console.note(report::failure(&error.into()));
+            has_report = true;
         }
     }
+    has_report
 }
 
 fn udp_endpoints(reservations: &[NamedReservation]) -> Vec<Endpoint> {
@@ -335,12 +370,11 @@ fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unan
 /// Starts a thread that waits until the command listens on all ports, and has answered the requests
 /// of `--http`. The thread sends the elapsed time or the error to the [`Supervisor`], and wakes it.
 fn spawn_listen_wait(
-    reservations: &[NamedReservation],
+    endpoints: Vec<Endpoint>,
     pid: u32,
     limit: Duration,
     requests: Vec<Unanswered>,
 ) -> Result<ListenWait, Failure> {
-    let endpoints: Vec<Endpoint> = reservations.iter().map(endpoint).collect();
     let listening = endpoints.clone();
     let (sender, receiver) = channel();
     let wait = move || {

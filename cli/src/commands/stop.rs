@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use portlease::{Endpoint, Process, ServerKind};
+use portlease::{Diagnosis, Endpoint, Process, ServerKind};
 use serde::Serialize;
 
 use crate::args::StopArgs;
@@ -16,7 +16,7 @@ use crate::limits::{FREE_AFTER_STOP, RESTART_POLL, RESTART_WATCH, remaining, sle
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::remedy::{self, Asked, RemedyRow};
-use crate::output::report::with_help;
+use crate::output::report::{needs_reuse_addr, with_help};
 use crate::ports::PortList;
 use crate::process::{ProcessHandle, real_folder};
 use crate::process_stat::ProcessStat;
@@ -38,6 +38,9 @@ struct Answer {
 struct PortRow {
     endpoint: String,
     free: Option<bool>,
+    /// The cause why only a server that sets SO_REUSEADDR can bind the port, as with `check`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needs_reuse_addr: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -131,7 +134,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         // The check below reports each port that is still in use after the wait.
         let _ = FREE.wait(*endpoint, remaining(FREE_AFTER_STOP, started));
     }
-    let findings = Finding::all(&endpoints, FREE, false);
+    let mut findings = Finding::all(&endpoints, FREE, false);
+    Finding::note_servers(&mut findings);
     // A server that starts slowly may listen only now.
     if all_stopped && not_stopped.is_empty() && verdict(&findings) == exit::NO {
         let restarted = restarts(&servers(&endpoints)?, &parents);
@@ -207,11 +211,17 @@ fn report_ports(
     has_refusal: bool,
 ) -> Result<(), Failure> {
     for finding in findings {
-        match &finding.problem {
-            Some(problem) if has_refusal => console.report(problem.headline())?,
-            None if found => console.answer(format_args!("port {} is free", finding.endpoint))?,
-            None => {}
-            Some(_) => console.finding(finding, FREE)?,
+        match (&finding.problem, &finding.needs_reuse_addr) {
+            (Some(problem), _) if has_refusal => console.report(problem.headline())?,
+            (Some(_), _) => console.finding(finding, FREE)?,
+            (None, Some(problem)) if found => {
+                let text = needs_reuse_addr(problem, finding.endpoint, finding.asked);
+                console.answer(text)?
+            }
+            (None, None) if found => {
+                console.answer(format_args!("port {} is free", finding.endpoint))?
+            }
+            (None, _) => {}
         }
     }
     Ok(())
@@ -221,6 +231,7 @@ fn port_row(finding: &Finding) -> PortRow {
     PortRow {
         endpoint: finding.endpoint.to_string(),
         free: finding.answer(),
+        needs_reuse_addr: finding.needs_reuse_addr.as_ref().map(Diagnosis::cause),
     }
 }
 

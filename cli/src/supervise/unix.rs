@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp};
 use rustix::process::{WaitOptions, wait};
@@ -88,7 +89,7 @@ impl Supervised<'_> {
         let cannot = |e: io::Error| Failure::system("wait for the command", &e);
         loop {
             let received = self.signals.wait();
-            self.pass_on(received);
+            self.pass_on(console, received);
             if let Some(status) = self.reap().map_err(cannot)? {
                 return after_end(console, status, listening);
             }
@@ -100,7 +101,7 @@ impl Supervised<'_> {
 
     /// Passes each received signal on to the command once. Skips a signal that the command already
     /// got because it is in the process group of this process.
-    fn pass_on(&mut self, mut received: Vec<Received>) {
+    fn pass_on(&mut self, console: &Console, mut received: Vec<Received>) {
         received.retain(|received| received.signal != SIGCHLD);
         if received.is_empty() {
             return;
@@ -136,9 +137,7 @@ impl Supervised<'_> {
             let Ok(signal) = Signal::try_from(received.signal) else {
                 continue;
             };
-            // This function ignores a failure of kill(2) or killpg(2). They fail, for example, if
-            // the command runs as another user.
-            let _sent = match received.is_from_terminal {
+            let sent = match received.is_from_terminal {
                 // The terminal has signalled the process group of this process, which usually
                 // contains the command. A command with a group of its own, as under timeout(1) or
                 // setsid(1), gets the signal from this process.
@@ -147,6 +146,13 @@ impl Supervised<'_> {
                 false if in_own_group && group_got.contains(received.signal) => Ok(()),
                 false => kill(pid, signal),
             };
+            // Any other failure of kill(2) or killpg(2) means that the command has ended.
+            if sent == Err(Errno::EPERM) {
+                console.note(format_args!(
+                    "cannot pass {signal} on to pid {}, which this user may not signal",
+                    self.pid
+                ));
+            }
         }
     }
 

@@ -167,6 +167,69 @@ fn a_udp_server_on_a_reserved_port_is_found() {
     assert_eq!(left.ran.status.code(), Some(1), "{:#?}", left.ran);
 }
 
+/// The shell that the command leaves starts its server again.
+#[test]
+fn a_server_that_is_started_again_is_left() {
+    need!(installed("python3"), capability::native());
+    let program = "import os, socket, time\ns = socket.socket()\n\
+                   s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+                   s.bind(('127.0.0.1', int(os.environ['PORT'])))\ns.listen()\ntime.sleep(600)";
+    let folder = Folder::new();
+    let started = folder.path().join("started");
+    // The loop has streams of its own, so the output of `run` ends with `run`.
+    let looping = "while [ -e \"$ALIVE\" ]; do python3 -c \"$SERVER\"; done > /dev/null 2>&1 & \
+                   sleep 1";
+    std::fs::write(&started, "").unwrap();
+    let output = finish(
+        portlease(&["run", "--leaks=stop", "--", "sh", "-c", looping])
+            .env("ALIVE", &started)
+            .env("SERVER", program),
+    );
+    // The shell ends with its next server.
+    std::fs::remove_file(&started).unwrap();
+    let left = output
+        .err
+        .lines()
+        .find(|line| line.contains("cannot stop a listener on "));
+    let pid = left.and_then(|line| line.split("(pid ").nth(1)?.split(')').next()?.parse().ok());
+    pid.map(kill);
+    assert_eq!(output.status.code(), Some(1), "{output:#?}");
+    let pid: u32 = pid.unwrap_or_else(|| panic!("{output:#?}"));
+    assert!(
+        output
+            .err
+            .contains(&format!("help: stop pid {pid}; if sh ")),
+        "{output:#?}"
+    );
+}
+
+/// Another process, which does not descend from the command, serves the reserved port.
+#[test]
+fn a_listener_that_the_command_did_not_start_itself_is_reported() {
+    need!(installed("python3"), capability::native());
+    for (action, code) in [("--leaks=fail", 1), ("--leaks=report", 0)] {
+        let folder = Folder::new();
+        let file = folder.path().join("port");
+        let server = std::thread::spawn({
+            let file = file.clone();
+            move || {
+                let port: u16 = line_in(&file).parse().unwrap();
+                std::net::TcpListener::bind(("127.0.0.1", port)).unwrap()
+            }
+        });
+        let script = "echo $PORT > \"$FILE\"; sleep 1";
+        let mut command = portlease(&["run", action, "--", "sh", "-c", script]);
+        let output = finish(command.env("FILE", &file)).code(code);
+        let expected = format!("(pid {}) listens on ", std::process::id());
+        let line = output.err.lines().next().unwrap_or_default();
+        assert!(
+            line.contains(" was left listening: ") && line.contains(&expected),
+            "{output:#?}"
+        );
+        drop(server.join().unwrap());
+    }
+}
+
 #[test]
 fn a_command_that_leaves_nothing_is_not_reported() {
     need!(installed("python3"), capability::native());

@@ -6,7 +6,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::keepers::ends;
-use crate::program::{Ran, Running, becomes_free, finish, line_in, plain, portlease, ran, silent};
+use crate::program::{
+    Ran, Running, becomes_free, finish, for_everybody, line_in, plain, portlease, ran, silent,
+};
 use crate::support::program::{installed, python};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
@@ -37,6 +39,49 @@ fn a_command_that_fails_because_of_the_claim_is_explained() {
     );
     assert_eq!(python_server(&[], &failing).code(3).err, "");
     assert_eq!(finish(&mut script(&[], "exit 0")).code(0).err, "");
+}
+
+#[test]
+fn a_wait_for_a_passed_socket_alone_is_refused() {
+    let output = ran(&["run", "--listen", "WEB", "--wait-listening", "--", "true"]).code(125);
+    let expected = "portlease: --wait-listening has no port to wait for: ";
+    assert!(output.err.starts_with(expected), "{output:#?}");
+    // The other port counts.
+    let options = ["--listen", "WEB", "--wait-listening=100ms", "--port", "P"];
+    let output = finish(&mut script(&options, "sleep 600")).code(125);
+    assert!(
+        output.err.contains("/tcp is not listening: "),
+        "{output:#?}"
+    );
+}
+
+#[test]
+fn a_command_that_may_not_be_signalled_is_reported() {
+    need!(capability::nobody());
+    let (binary, folder) = for_everybody();
+    // A setuid program: the command runs as root.
+    let as_root = folder.path().join("as-root");
+    let made = "cp \"$(command -v setpriv)\" \"$0\" && chmod 4755 \"$0\"";
+    let made = Command::new("sh").args(["-c", made]).arg(&as_root).status();
+    assert!(made.unwrap().success());
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&binary)
+        .args(["run", "--wait-listening=100ms", "--"])
+        .arg(&as_root)
+        .args(["--reuid=0", "sleep", "2"])
+        .env("PORTLEASE_DIR", folder.locks());
+    plain(&mut command);
+    let output = finish(&mut command).code(125);
+    let expected = "portlease: stopped the command after 100ms, but not pid ";
+    assert!(output.err.starts_with(expected), "{output:#?}");
+    assert!(
+        output
+            .err
+            .contains(", which this user may not signal: port "),
+        "{output:#?}"
+    );
 }
 
 #[test]

@@ -341,7 +341,7 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
     let is_other_unit = !process.shares_unit;
     let starts_others = |unit: &&String| {
         let name = unit.split(['@', '.']).next().unwrap_or_default();
-        LAUNCHERS.contains(&name) || unit.starts_with(RUNNER_OF_GITHUB)
+        LAUNCHERS.contains(&name) || RUNNERS.iter().any(|runner| unit.starts_with(runner))
     };
     let unit = process.unit.as_ref();
     let unit = unit.filter(|_| is_other_unit && process.in_session_of_unit);
@@ -444,7 +444,8 @@ fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
 /// Services that start programs for others, such as jobs, sessions and containers. Stopping such a
 /// service would end other programs too, so the remedy stops only the process that holds the port.
 /// The service usually does not start that process again.
-const LAUNCHERS: [&str; 21] = [
+const LAUNCHERS: [&str; 34] = [
+    "act_runner",
     "amazon-ssm-agent",
     "atd",
     "buildkite-agent",
@@ -454,8 +455,16 @@ const LAUNCHERS: [&str; 21] = [
     "crond",
     "docker",
     "dropbear",
+    "emacs",
+    "forgejo-runner",
+    "gdm",
     "gitlab-runner",
+    "gnome-shell",
+    "gnome-terminal-server",
     "jenkins",
+    "jupyter",
+    "jupyterhub",
+    "lightdm",
     "nomad",
     "podman",
     "rstudio-server",
@@ -463,13 +472,17 @@ const LAUNCHERS: [&str; 21] = [
     "sshd",
     "systemd-logind",
     "tailscaled",
+    "teamcity-agent",
     "teleport",
+    "tmux",
+    "ttyd",
+    "woodpecker-agent",
     "xrdp",
     "xrdp-sesman",
 ];
 
-/// The start of the names of the services that run jobs of GitHub Actions.
-const RUNNER_OF_GITHUB: &str = "actions.runner.";
+/// The start of the names of the services that run jobs of GitHub Actions and of Azure Pipelines.
+const RUNNERS: [&str; 2] = ["actions.runner.", "vsts.agent."];
 
 /// Programs of Docker that forward a published port into a container. The names are those that the
 /// kernel shows.
