@@ -24,12 +24,13 @@ use crate::sockets;
 use operands::Operands;
 
 /// Returns `true` if a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now,
-/// and no other process has reserved the port.
+/// and no unrelated process has reserved the port.
 ///
 /// Without a protocol, the call checks TCP. Without an address, it checks all addresses, on IPv4
 /// and IPv6. Connections in TIME_WAIT that such a server left do not count, and neither does a
-/// reservation of this process or of an ancestor. The answer holds only for this moment: to get a
-/// port that stays free, [reserve](crate::reserve_port) one.
+/// reservation that this process or an ancestor made, or that was made
+/// [on behalf](crate::ReserveOptions::on_behalf_of) of one of them. The answer holds only for this
+/// moment: to get a port that stays free, [reserve](crate::reserve_port) one.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -48,7 +49,9 @@ use operands::Operands;
 ///
 /// A listener that was just closed may still be open in a forked child that has not called exec. So
 /// the call retries before it returns `false`: for 100 ms while no owner is visible, and for 2 s
-/// while such a child holds the port. Any other visible owner ends the retries at once.
+/// while such a child holds the port. Any other visible owner ends the retries at once, and so does
+/// a socket of another user whose processes this user may not inspect. On Windows the call does not
+/// retry.
 ///
 /// The check binds the port and releases it at once. During these microseconds the kernel refuses
 /// the bind of a server without SO_REUSEADDR, and can refuse the bind of any other server.
@@ -323,7 +326,7 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
 }
 
-/// Checks that the process `pid`, or a process that it started, listens on the port. No other
+/// Checks that the process `pid`, or a process that it started, listens on the port. No unrelated
 /// process may have a socket of its own that listens on the same address, or on one that overlaps
 /// it (a wildcard overlaps each of its addresses). A process listens if it has a TCP socket that
 /// would accept a connection, or a bound UDP socket without a peer. A reservation alone does not
@@ -331,7 +334,7 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 /// socket of `pid`.
 ///
 /// Two processes that set SO_REUSEPORT can listen on one address, and Linux gives some of the
-/// clients to each of them. So the call fails if another process does.
+/// clients to each of them. So the call fails if an unrelated process listens there too.
 ///
 /// ```
 /// let p = portlease::reserve_port();

@@ -1,6 +1,6 @@
 //! Properties that hold for any bytes from the kernel, another process or another user. The fuzz
-//! targets in `fuzz/` and the property tests beside this file call these functions. Only test and
-//! fuzz builds contain them.
+//! targets in `fuzz/` and the property tests beside this file call the functions of this file. Only
+//! test and fuzz builds contain these functions.
 //!
 //! # Panics
 //!

@@ -3,8 +3,8 @@
 //! A public call that reserves ports, or that checks one port, has one [`RetryBudget`]. All retries
 //! within the call use this budget, so the limits in the table below are those of the whole call. A
 //! check of several ports has one budget for each port, and these budgets run at the same time. If
-//! such a check has retried, it examines all its ports once more, with what is left of the budget,
-//! and with retries for up to 100 ms if less is left.
+//! such a check has retried, it examines all its ports once more. The retries of this last pass
+//! have the rest of the time of a budget, or 100 ms if less is left.
 //!
 //! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|
@@ -12,6 +12,10 @@
 //! | no owner is visible | [`NO_OWNER_LIMIT`], 100 ms | it reports what is visible |
 //! | a forked child that has not called exec | [`FORKED_CHILD_LIMIT`], 2 s | it reports the child |
 //! | a process that only checks the lock file | 2 s | it reports the port as reserved |
+//!
+//! A socket without a visible owner gets no time in two cases: it belongs to another user, whose
+//! processes this user may not inspect, or it is a connection that no process owns, such as one in
+//! TIME_WAIT.
 //!
 //! The limits are wall-clock time. The 2 s start at the first refusal. The 100 ms start when the
 //! call first sees no owner. If an owner becomes visible and disappears again, the 100 ms start
@@ -97,8 +101,9 @@ impl RetryBudget {
         Self::at_most(left.max(NO_OWNER_LIMIT))
     }
 
-    /// The budget of the last pass of a check over its ports, `passed` after its first pass began.
-    /// The limit is the rest of this budget, but never less than [`NO_OWNER_LIMIT`].
+    /// The budget of the last pass of a check over its ports. `passed` is the time since the first
+    /// pass began. The limit is that of this budget minus `passed`, but never less than
+    /// [`NO_OWNER_LIMIT`].
     pub(crate) fn after(self, passed: Duration) -> Self {
         Self::of_poll(self.at_most.saturating_sub(passed))
     }

@@ -72,9 +72,6 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// Waits until the process `pid`, or a process that it started, listens on the port.
 /// [`Reservation::wait_for_pid`] does the same for a reservation.
 ///
-/// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, because `pid` may
-/// have left a daemon that listens a moment later. If still no listener counts, the wait fails.
-///
 /// A listener of another process does not count, such as a server of an earlier run or of a
 /// parallel test. The wait goes on, and its error names that process. A listener whose owner cannot
 /// be seen counts.
@@ -84,9 +81,12 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// runs, a daemon counts only if it is in the process group or session of `pid`.
 ///
 /// On Linux a subreaper (prctl(2)) can adopt the daemon. If the subreaper is the calling process or
-/// an ancestor of it in the same session, the rule is stricter, because the subreaper may itself
-/// have started such a process. The daemon then counts only if the leader of its process group or
-/// session is `pid` or has ended, as after a double fork.
+/// an ancestor of it in the same session, the rule is stricter, because a child of the subreaper
+/// may also be one that it started itself. The child then counts as a daemon only if the leader of
+/// its process group or session is `pid` or has ended, as after a double fork.
+///
+/// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, because `pid` may
+/// have left a daemon that listens a moment later. If still no listener counts, the wait fails.
 ///
 /// ```
 /// use std::time::Duration;

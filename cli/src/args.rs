@@ -107,7 +107,7 @@ pub(crate) enum Command {
     /// after the DURATION of --timeout. Windows has no SIGTERM, so each server is ended at once
     /// there. Clients, pid 1, ancestors of portlease and processes that this user cannot see are
     /// never stopped. If a service, a container or a supervisor would restart a server, portlease
-    /// does not stop it, and prints how to stop it for good.
+    /// does not stop that server, and prints how to stop it for good.
     #[command(after_help = help::STOP)]
     Stop(StopArgs),
     /// Print the completion script for a shell
@@ -153,7 +153,7 @@ pub(crate) struct WhoArgs {
     #[arg(
         value_name = "PORT",
         help = format!("Ports to inspect: {PORTS}; every protocol by default. Without a PORT, \
-                        show every listening socket")
+                        show every TCP socket that listens")
     )]
     pub(crate) ports: Vec<PortList>,
     /// Show only the listeners of process PID
@@ -218,7 +218,8 @@ pub(crate) enum LeakAction {
     Report,
     /// Print each listener. If there is one, exit with 1 instead of 0
     Fail,
-    /// Print each listener, and end its process with SIGTERM, and 5 s later with SIGKILL
+    /// Print each listener. Send its process SIGTERM (SIGINT to PostgreSQL and uWSGI), and SIGKILL
+    /// if it has not ended after 5 s
     Stop,
 }
 
@@ -326,7 +327,7 @@ pub(crate) struct StopArgs {
         help = format!("Ports to free by stopping their servers: {PORTS}; TCP by default")
     )]
     pub(crate) ports: Vec<PortList>,
-    /// Send SIGKILL to a server that has not ended DURATION after SIGTERM
+    /// Send SIGKILL to a server that has not ended DURATION after the first signal
     #[arg(
         long, value_name = "DURATION", value_parser = parse_duration,
         default_value = DEFAULT_STOP_TIMEOUT

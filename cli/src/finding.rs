@@ -16,8 +16,8 @@ pub(crate) struct Finding {
     /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
     pub(crate) asked: Asked,
-    /// The report on connections that keep a server without SO_REUSEADDR from binding the free
-    /// port. `None` if there are none, if the port is reserved, or if this was not checked.
+    /// The report on connections, if they alone keep a server without SO_REUSEADDR from binding the
+    /// free port. `None` also if the port is reserved, or if this was not checked.
     pub(crate) needs_reuse_addr: Option<Diagnosis>,
 }
 

@@ -264,9 +264,9 @@ impl Problem {
 /// HTTP, ends early, or has no status in its first [`HTTP_HEAD_BYTES`].
 fn request(address: SocketAddr, host: &str, path: &str, ends: Instant) -> io::Result<Option<u16>> {
     let mut stream = TcpStream::connect_timeout(&address, left(ends)?)?;
-    // If the requested port is ephemeral and no socket has it, the kernel can choose it as the
-    // source port of the connection. TCP then connects the socket to itself. With a linger time of
-    // 0, the close sends a reset, which leaves no TIME_WAIT.
+    // If the requested port is ephemeral and no socket has it, the kernel can choose this port as
+    // the source port of the connection. TCP then connects the socket to itself. With a linger time
+    // of 0, the close sends a reset, which leaves no TIME_WAIT.
     let local = stream.local_addr()?;
     if (local.ip(), local.port()) == (address.ip(), address.port()) {
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;

@@ -89,8 +89,8 @@ impl Obstacle {
         if finding.problem.is_some() {
             return Some(Obstacle::NoListener(Box::new(finding)));
         }
-        // If the endpoint has no address, the requests go only to 127.0.0.1 and ::1. So a server
-        // that listens on neither receives no request.
+        // If the endpoint has no address or is `localhost`, the requests go only to 127.0.0.1 and
+        // ::1. So a server that listens on neither receives no request.
         let tried = client_endpoints(endpoint);
         if tried.len() > 1 {
             let found = Finding::all(&tried, Condition::Listening, true);
@@ -141,9 +141,9 @@ impl Obstacle {
     }
 }
 
-/// Returns [`Obstacle::Halted`] for the listeners of the endpoint whose visible processes are all
-/// halted in the same way. The kernel may give such a listener some of the connections although
-/// another listener serves.
+/// Returns [`Obstacle::Halted`] if the visible processes of a listener are all halted in the same
+/// way. This counts even if another listener serves, because the kernel may give some of the
+/// connections to the halted one.
 fn halted(endpoint: Endpoint) -> Option<Obstacle> {
     let holders = who_holds(endpoint).ok()?;
     let states = |holder: &Holder| {
@@ -272,8 +272,9 @@ pub(crate) fn until_answered(
 }
 
 /// The endpoint on which the process, or one that it started, listens. If `endpoint` has no
-/// address, a stranger may listen on one of the loopback addresses. The request must not go there.
-/// If the process listens on none of the addresses, returns the report on each of them.
+/// address, the result can be only one of the two loopback addresses: a stranger may listen on the
+/// other one, and must not get the request. If the process listens on none of the addresses,
+/// returns the report on each of them.
 fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Vec<Diagnosis>> {
     let mut held = Vec::new();
     let mut strangers = Vec::new();

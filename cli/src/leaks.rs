@@ -157,9 +157,9 @@ impl LeakCheck {
     fn scan(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let mut found: Vec<Holder> = listeners()?.into_iter().collect();
         for endpoint in udp {
-            // `Holder::is_server` excludes a socket that may be a client's, because its number is
-            // ephemeral. But this process has reserved the number, so the kernel gives it to no
-            // client.
+            // `Holder::is_server` excludes a socket with an ephemeral number if it may be a
+            // client's. But this process has reserved the number for a server of the command, so
+            // the socket is probably that server's.
             let is_server = |holder: &Holder| holder.state == State::Bound;
             found.extend(who_holds(*endpoint)?.into_iter().filter(is_server));
         }

@@ -9,7 +9,8 @@ pub(crate) const DEFAULT_WAIT: &str = "30s";
 pub(crate) const PROGRESS_DELAY: Duration = Duration::from_millis(200);
 
 /// How often a wait redraws its progress line. A wait for listeners or for free ports also checks
-/// this often whether the process of `--pid` has ended.
+/// this often whether the process of `--pid` has ended. On Windows, `run --wait-listening` checks
+/// this often whether its wait is over.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// If `check` or `wait` uses several threads, each thread except the last checks at least this
@@ -144,7 +145,8 @@ pub(crate) const RELEASE_LINE_BYTES: usize = 100;
 #[cfg(unix)]
 pub(crate) const KEEPER_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// How often to check whether a process has ended, if the kernel has no pidfd to wait for.
+/// How often to check whether a process has ended, if there is no pidfd to wait for: the kernel has
+/// none, or a sandbox refuses pidfd_open(2).
 #[cfg(target_os = "linux")]
 pub(crate) const PROCESS_POLL: Duration = Duration::from_millis(20);
 

@@ -66,8 +66,8 @@ impl ListenWait {
     }
 }
 
-/// Reports a command that ended before it listened. Fails if such a command returned 0. In all
-/// other cases, returns the status of the command.
+/// Returns the status of the command. If the command ended before it listened, reports that, and
+/// fails if the command returned 0. If this could not be checked, only prints a note.
 pub(crate) fn after_end(
     console: &Console,
     status: ExitStatus,

@@ -15,8 +15,7 @@ use crate::text::os_message;
 #[derive(Debug)]
 pub(crate) enum Granted {
     Reserved(Reservation),
-    /// The port server holds the reservation, and releases it when the process that the request
-    /// names ends.
+    /// The port server holds the reservation until the process that the request names has ended.
     HeldByServer(u16),
 }
 
@@ -36,9 +35,11 @@ impl Granted {
         }
     }
 
-    /// Releases a port that this process reserved. After the release, fails if a process still
-    /// listens on the port, or if the socket table cannot be read. Does nothing for a port that the
-    /// port server holds.
+    /// Releases a port that this process reserved. Does nothing for a port that the port server
+    /// holds.
+    ///
+    /// After the release, fails if a process still listens on the port, or if the socket table
+    /// cannot be read. On systems without a socket table, the call only releases the port.
     pub(crate) fn release(self) -> portlease::Result<()> {
         match self {
             Granted::Reserved(reservation) => reservation.release(),

@@ -103,8 +103,8 @@ fn unique(endpoints: impl Iterator<Item = Endpoint>) -> Vec<Endpoint> {
 
 /// Parses a range such as `127.0.0.1:8000-8010/udp`. Returns `None` if the text is not a range.
 fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use<>>, InvalidPort> {
-    // `docker ps` prints a mapping such as `0.0.0.0:8000-8002->80-82/tcp`. The error suggests its
-    // first part, the ports of this machine.
+    // `docker ps` prints a mapping such as `0.0.0.0:8000-8002->80-82/tcp`. Its first part names
+    // ports of this machine, and the error suggests that part.
     if let Some((host, container)) = item.split_once("->") {
         let protocol = container.find('/').map_or("", |at| &container[at..]);
         let ports = format!("{host}{protocol}");

@@ -46,12 +46,15 @@ impl ProcessStat {
     }
 }
 
-/// The note on a listener whose owner could not be seen. The listener counts as the expected one.
+/// The note if `/proc` does not show whose listener was found. The listener then counts as that of
+/// the expected process.
 pub(crate) const OWNER_UNSEEN: &str = "cannot check whose listener it is: /proc is missing or \
                                        belongs to another pid namespace; mount proc on /proc";
 
-/// The note on the first of these ports whose listeners all lack a visible owner. Such a listener
-/// counts as the one of the process `pid`. `None` if there is no such port.
+/// The note on the first of these TCP ports whose listeners all lack a visible owner. These
+/// listeners count as those of the process `pid`. `None` if there is no such port, or if the
+/// sockets cannot be read. If `/proc` does not show the processes, returns [`OWNER_UNSEEN`] in any
+/// case.
 pub(crate) fn unseen_owner_note(endpoints: &[Endpoint], pid: u32) -> Option<String> {
     if !shows_processes() {
         return Some(OWNER_UNSEEN.to_owned());

@@ -16,8 +16,9 @@ pub(crate) use system::ReceivedSignals;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
     pub(crate) signal: i32,
-    /// `true` if the system shows that the kernel sent the signal. For Ctrl-C, the kernel signals
-    /// the whole foreground process group of the terminal. For a hang-up, it can send SIGHUP to the
-    /// session leader alone.
+    /// `true` if the kernel sent the signal, as it does for the terminal. Always `false` on systems
+    /// other than Linux, where this program does not learn the sender. For Ctrl-C, the kernel
+    /// signals the whole foreground process group of the terminal. For a hang-up, it can send
+    /// SIGHUP to the session leader alone.
     pub(crate) is_from_terminal: bool,
 }

@@ -29,7 +29,8 @@ pub(crate) fn reserve_options(
 }
 
 /// Fails if an option influences the choice of numbers, but the port server of `PORTSERVER_ADDRESS`
-/// chooses them. `further` names such an option that is not in `numbers`.
+/// chooses them. `further` is the name of a passed option that influences the choice and is not in
+/// `numbers`.
 pub(crate) fn check_choice(
     numbers: &NumberArgs,
     further: Option<&'static str>,

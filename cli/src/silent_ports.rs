@@ -29,7 +29,7 @@ impl SilentPorts {
                 }
             };
             let thread = std::thread::Builder::new().name("watch".to_owned());
-            // Without a thread the port is not watched, and no note is about it.
+            // If the thread cannot start, the port is not watched and gets no note.
             thread.spawn(wait).ok().map(|_| (endpoint, receiver))
         };
         SilentPorts {
@@ -59,9 +59,9 @@ impl SilentPorts {
     }
 }
 
-/// Whether this process has bound a TCP socket on the port, which keeps the port and never listens.
-/// The kernel then refuses the bind of a server that does not set SO_REUSEADDR. `false` if the
-/// system does not show the socket or its owner.
+/// Whether this process has a claim on the port: a bound TCP socket that keeps the port and never
+/// listens. While the claim exists, the kernel refuses the bind of a server that does not set
+/// SO_REUSEADDR. `false` if the system does not show the socket or its owner.
 fn has_claim(endpoint: Endpoint) -> bool {
     let own = std::process::id();
     let is_claim = |socket: &Holder| {

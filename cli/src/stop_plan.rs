@@ -52,7 +52,7 @@ impl StopPlan {
     /// Decides for each process that owns one of the sockets whether `stop` may end it. If `under`
     /// is set, `stop` ends only processes whose working directory is `under` or a folder below it.
     ///
-    /// The caller must open the handles before it reads the sockets. A handle that is opened later
+    /// The caller must open the handles before it reads `servers`. A handle that is opened later
     /// could refer to another process with the same pid. `parents` are the parents of the processes
     /// that an earlier round has stopped.
     pub(crate) fn new(
@@ -68,8 +68,8 @@ impl StopPlan {
                 if holder.hidden {
                     plan.refuse(holder, None, "its process cannot be seen", remedies);
                 }
-                // This socket has neither a visible nor a hidden owner, so there is no process to
-                // stop. The kernel is closing the socket after the end of its process.
+                // A socket with neither a visible nor a hidden owner has no process to stop: the
+                // kernel is closing the socket after the end of its process.
                 continue;
             }
             if remedies.is_empty() {
@@ -89,8 +89,8 @@ impl StopPlan {
         Ok(plan)
     }
 
-    /// Follows the remedies of one socket. If one owner is not stopped, the socket stays open, so
-    /// then no owner becomes a target.
+    /// Follows the remedies of one socket. If [`refusal`] excludes one owner, the socket stays
+    /// open, so no owner becomes a target for this socket.
     fn follow_all(
         &mut self,
         holder: &Holder,
@@ -99,7 +99,8 @@ impl StopPlan {
         under: Option<&Path>,
         parents: &[u32],
     ) -> Result<(), Failure> {
-        // This command may have inherited the socket. It closes the socket when it ends.
+        // This command may have inherited the socket too. Its own copy needs no remedy, because it
+        // is closed when this command ends.
         if remedies.len() > 1 {
             remedies.retain(|remedy| *remedy != Remedy::CloseOwnSocket);
         }
@@ -184,8 +185,8 @@ impl StopPlan {
     }
 }
 
-/// The servers that one of these parents has started. `parents` are the parents of the processes
-/// that were stopped.
+/// The refusals of the servers that a process in `parents` has started. `parents` are the parents
+/// of the processes that were stopped.
 pub(crate) fn restarts(servers: &[Holder], parents: &[u32]) -> Vec<Refusal> {
     let refusal = |holder: &Holder| {
         let mut processes = holder.processes.iter();

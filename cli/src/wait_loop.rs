@@ -106,8 +106,8 @@ pub(crate) fn wait_for(
             Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => {
                 break Outcome::TimedOut(error.diagnosis().cloned());
             }
-            // If the process of `--pid` has ended, the outcome is the end of the process, not the
-            // error of the thread.
+            // If the process of `--pid` has ended, its end decides the outcome, not the error of
+            // the thread.
             Ok(Err(error)) if has_ended(process.as_ref())? => {
                 break after_end(
                     endpoints,
@@ -124,8 +124,8 @@ pub(crate) fn wait_for(
         }
         if has_ended(process.as_ref())? {
             // With `HeldBy`, the thread also notices the end of the process. The thread may still
-            // find a listener of a daemon that the process started, so this loop waits for its
-            // result.
+            // find a listener of a daemon that the process started, so this loop waits for the
+            // result of the thread.
             let is_about_process = matches!(condition, Condition::HeldBy(_));
             let report = match is_about_process.then(|| receiver.recv_timeout(LISTEN_REPORT)) {
                 Some(Ok(Ok(Some(_)))) => break Outcome::Met,

@@ -12,7 +12,8 @@ use crate::retry::{RetryBudget, RetryLevel};
 #[derive(Debug)]
 pub(super) struct Effort<'a> {
     pub(super) level: RetryLevel,
-    /// The budget of the whole public call, which all of its attempts share.
+    /// The budget of the whole public call, which all of its attempts share. Exception: in a call
+    /// with a `wait`, each attempt has a new budget.
     pub(super) budget: &'a mut RetryBudget,
 }
 

@@ -1,6 +1,6 @@
 //! Reserves an exact number: first its lease (a locked file), then its claim (a bound socket). So
-//! if another process with the same lock folder has reserved the number, the call fails at the
-//! lease. The record of the lease names that process.
+//! if another reservation in the same lock folder has the number, the call fails at the lease. The
+//! record of that lease names the process that has it.
 
 use std::io;
 use std::sync::Arc;
@@ -49,11 +49,11 @@ fn part(
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
     let lease = lease_of_exact(port, claims, effort)?;
-    // This call takes the abstract name in three cases: it makes no claim, the number is not
-    // ephemeral, or another process already has the name (the call then reports the conflict). In
-    // the last two cases another process may have a reservation without a claim. If that process is
-    // in a container with the same network namespace but another lock folder, only the name shows
-    // the conflict.
+    // Before it makes a claim, this function takes the abstract name in three cases: it will make
+    // no claim, the number is not ephemeral, or another process already has the name (the call then
+    // reports the conflict). In the last two cases another process may have a reservation without a
+    // claim. If that process is in a container with the same network namespace but another lock
+    // folder, only the name shows the conflict.
     let is_named = !claims
         || ephemeral()
             .map_err(AttemptError::range)?
@@ -121,7 +121,9 @@ fn exclusive_name(
 }
 
 /// Checks that a bind without the reuse options succeeds now. Connections of an earlier server make
-/// this bind fail, and would make the bind of a server without these options fail too.
+/// this bind fail. They would make the bind of a server without these options fail too. On a kernel
+/// that cannot keep claims, this check is also made for a server with these options, although such
+/// a server could bind beside the connections.
 fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
     let mut is_last = false;
     loop {
@@ -197,10 +199,10 @@ fn claim_over_leftovers(
         *name = exclusive_name(port, effort)?;
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
-    // The claim sets both reuse options, so it can bind beside connections where a server that sets
-    // only one cannot. So this function also probes with the options of the requested server. The
-    // probe comes first: beside the claim, a probe with SO_REUSEPORT alone would succeed in spite
-    // of the connections.
+    // The claim sets both reuse options. A server that sets only one of them cannot bind beside
+    // some of the connections beside which the claim can. So this function also probes with the
+    // options of the requested server. The probe comes first: beside the claim, a probe with
+    // SO_REUSEPORT alone would succeed in spite of the connections.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,
@@ -228,9 +230,9 @@ enum Occupant {
     /// Sockets other than connections. The list is empty if no such socket is visible, for example
     /// because it was closed since the bind.
     Sockets(Vec<Row>),
-    /// The number has only connections. Usually an earlier server left them. If they are those of
-    /// a client, a later bind fails. `sees_claims` is `true` if the kernel's socket table would
-    /// also show a claim.
+    /// The number has only connections. Usually an earlier server left them. If a client opened
+    /// them, the bind in [`claim_over_leftovers`] usually fails. `sees_claims` is `true` if the
+    /// kernel's socket table would also show a claim.
     Leftovers { sees_claims: bool },
     /// The socket table cannot be read.
     Unreadable,

@@ -69,9 +69,9 @@ pub(super) fn reserve(
     Ok(None)
 }
 
-/// Reserves a random number of the range, except the ports in `own`, which this call has already
-/// reserved. If few numbers are free, sets `stats.spared` and returns `None`, so that these numbers
-/// stay free for outgoing connections.
+/// Reserves a random number of the range, except the ports in `own`, which the same public call has
+/// already reserved. If few numbers are free, sets `stats.spared` and returns `None`, so that these
+/// numbers stay free for outgoing connections.
 pub(super) fn draw(
     request: &Request,
     range: &EphemeralRange,
@@ -106,8 +106,8 @@ pub(super) fn draw(
     Ok(None)
 }
 
-/// Turns the claim into a reservation. If the request excludes its number, another process has the
-/// port's abstract name, or the lease is refused, the inner `Err` returns the claim.
+/// Turns the claim into a reservation. The inner `Err` returns the claim if the request excludes
+/// the number, if another reservation has the port's abstract name, or if the lease is refused.
 fn adopt(
     request: &Request,
     claim: Claim,

@@ -155,9 +155,9 @@ impl Retries {
         }
     }
 
-    /// Pauses after an attempt of this level that failed after `took`. Returns the level of the
-    /// next attempt, or the refusal if a repetition cannot help. Once the time is up, at most one
-    /// more attempt follows.
+    /// Pauses after an attempt of the level `level` that took `took` and failed. Returns the level
+    /// of the next attempt, or the refusal if a repetition cannot help. Once the time is up, at
+    /// most one more attempt follows.
     fn pause(
         &mut self,
         error: AttemptError,

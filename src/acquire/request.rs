@@ -101,9 +101,9 @@ impl Request {
     /// not excluded, not 65535, and not refused by browsers. The caller checks that the number is
     /// in the requested range. The pick does not call this function for preferred numbers.
     ///
-    /// If the request has no range, the number must not be that of a common service either. An
-    /// exception is a number that the administrator withheld from the kernel (on Linux
-    /// `ip_local_reserved_ports`), perhaps for these tests.
+    /// If neither the request nor `PORTLEASE_RANGE` has a range, the number must not be that of a
+    /// common service either. An exception is a number that the administrator withheld from the
+    /// kernel (on Linux `ip_local_reserved_ports`), perhaps for these tests.
     pub(crate) fn admits(&self, port: u16) -> bool {
         port.is_multiple_of(self.aligned) && self.admits_further(port)
     }

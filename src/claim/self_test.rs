@@ -36,8 +36,9 @@ pub(crate) fn kernel_keeps_claims<N: Iterator<Item = u16>>(
         }
         self_test(numbers()?)
     };
-    // While ip_autobind_reuse is on, the self-test can fail. The process would keep this failure
-    // after the setting is turned off, so the setting is checked before the test.
+    // While ip_autobind_reuse is on, the self-test can find that the kernel keeps no claims. The
+    // process would keep this answer after the setting is turned off. So the setting is checked
+    // before the test.
     if let Err(reason) = assigns_no_claimed_port()? {
         return Ok(Err(reason));
     }
@@ -152,7 +153,7 @@ fn is_missing_address(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || system::is_missing_family(error)
 }
 
-/// Claims the first of these numbers that is not in use. Also returns `true` if the kernel chose
+/// Claims the first of these numbers that is not in use. The `bool` is `true` if the kernel chose
 /// the number, which is then ephemeral. If all numbers are in use, returns the last refusal.
 fn claim_first(numbers: impl Iterator<Item = u16>) -> io::Result<(Claim, bool)> {
     let mut refusal = io::ErrorKind::AddrInUse.into();
@@ -174,11 +175,12 @@ enum Served {
 }
 
 /// Binds the server to the claimed number and listens. If the number is ephemeral, the server first
-/// binds port 0, with a limit to the claimed number. A kernel that keeps claims refuses this first
-/// bind, which leaves the socket unbound.
+/// binds port 0, and the kernel may assign only the claimed number. A kernel that keeps claims
+/// refuses this first bind, which leaves the socket unbound. Linux before 6.3 cannot limit a bind
+/// to one number, so there the server makes no first bind.
 ///
-/// If the number is not ephemeral, the server does not bind port 0. The kernel would ignore the
-/// limit (`inet_sk_get_local_port_range`) and assign another number, perhaps the last free one.
+/// If the number is not ephemeral, the server does not bind port 0 either. The kernel would ignore
+/// the limit (`inet_sk_get_local_port_range`) and assign another number, perhaps the last free one.
 fn serve_over(mut server: Socket, ip: IpAddr, port: u16, is_ephemeral: bool) -> io::Result<Served> {
     server.set_reuse_address(true)?;
     let assigned = if is_ephemeral {

@@ -46,8 +46,8 @@ impl Availability {
     }
 
     /// If another reservation has the port, returns an answer that says so. Otherwise returns
-    /// `self`. Exceptions: an answer that names the blocking sockets stays. So does an error of the
-    /// check, unless it is a missing permission.
+    /// `self`. Exceptions: an answer that names the blocking sockets stays. An error of the check
+    /// stays too, such as a missing address, but a missing permission does not.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free
@@ -68,8 +68,8 @@ impl Availability {
     }
 
     /// The sockets whose owners decide whether a retry can help. The list is empty if no socket
-    /// explains why the port is busy. `None` if a retry cannot help, or if the system does not
-    /// report the socket that has the port's abstract Unix socket name.
+    /// explains why the port is busy. `None` if a retry cannot help, or if a process has the port's
+    /// abstract Unix socket name and the Unix sockets cannot be read.
     fn blocking(&self, port: Port) -> Option<Vec<Row>> {
         match self.verdict {
             Verdict::InUse(Cause::Holder) => Some(self.blocking.clone()),
@@ -96,9 +96,9 @@ struct Question {
 /// Checks for each port whether a server of this kind could bind it now, and no other reservation
 /// has it. The verdicts are in the order of the ports.
 ///
-/// The check of a port is repeated within its retry budget in two cases: no visible owner explains
-/// why the port is busy, or all owners are forked children that have not called exec. All budgets
-/// run at the same time, so a thousand ports take hardly longer than one.
+/// The check of a busy port is repeated within its retry budget if a retry can help: its
+/// [`ResidualOwner`] is unknown, or all its owners are forked children that have not called exec.
+/// All budgets run at the same time, so a thousand ports take hardly longer than one.
 pub(crate) fn of_each(
     ports: impl IntoIterator<Item = (Port, Asker)>,
     kind: ServerKind,
@@ -349,7 +349,8 @@ fn unexplained(port: Port) -> Availability {
     Availability::of(Verdict::InUse(cause))
 }
 
-/// The sockets that answer on the port. Empty if the socket table cannot be read.
+/// The sockets that would answer on the port: TCP sockets that listen, and UDP sockets without a
+/// peer. Empty if the socket table cannot be read.
 fn listeners(port: Port, tables: &PortTables) -> Vec<Row> {
     let mut rows = tables
         .listening(port.number, port.protocol)

@@ -102,7 +102,8 @@ pub(crate) fn report_to(asker: Asker, port: Port, verdict: Verdict) -> Diagnosis
 }
 
 /// What [`report_to`] returns for each of these ports, in their order. Each scan of the processes
-/// serves all of them.
+/// serves all of them. For more than [`PORTS_WITH_OTHER_ADDRESS`] ports, the reports suggest no
+/// free address.
 pub(crate) fn report_to_each(ports: Vec<(Port, Asker, Verdict)>) -> Vec<Diagnosis> {
     let claims: Vec<_> = ports
         .iter()
@@ -155,8 +156,9 @@ pub(crate) fn report(port: Port, verdict: Verdict) -> Diagnosis {
     Diagnosis::new(facts(port, verdict, ScanDepth::Report))
 }
 
-/// What [`report`] returns for each of these ports, in their order. Each scan of the processes
-/// serves all of them. `asked` has all ports of the call, also those that need no report.
+/// What [`report`] returns for each of these ports, in their order, with the hints of
+/// [`note_other_protocol`]. Each scan of the processes serves all of the ports. `asked` has all
+/// ports of the call, also those that need no report.
 pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Diagnosis> {
     let mut facts = facts_of_each(ports, ScanDepth::Report);
     note_other_protocol(&mut facts, asked, None);
@@ -262,12 +264,12 @@ pub(crate) fn not_listening_each(
     ports.iter().zip(facts).map(report).collect()
 }
 
-/// The [`report`] after a wait for a listener has timed out. `asked` has all ports of the wait.
-/// `last_listener` is for [`Facts::last_listener`].
+/// The [`report`] after a wait that expects no particular process has timed out. `asked` has all
+/// ports of a wait for listeners. `last_listener` is for [`Facts::last_listener`].
 ///
-/// If no socket listens on the port, the function tries to connect, because a packet filter may
-/// redirect the connections of the port. For a port without an address, it tries each loopback
-/// address.
+/// If the wait was for a listener and no socket listens on the port, the function tries to connect,
+/// because a packet filter may redirect the connections of the port. For a port without an address,
+/// it tries each loopback address.
 pub(crate) fn after_waiting_for_any(
     port: Port,
     verdict: Verdict,

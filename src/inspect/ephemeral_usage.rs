@@ -5,8 +5,8 @@ use crate::model::ephemeral_usage::EphemeralUsage;
 use crate::ports::EphemeralRange;
 use crate::sockets;
 
-/// How full the ephemeral range is. `None` if less than half of it is in use, if `protocols` does
-/// not contain TCP, or if the range cannot be read.
+/// How full the ephemeral range is. `None` if less than half of it is known to be in use, if
+/// `protocols` does not contain TCP, or if [`read`] returns `None`.
 ///
 /// Reading all TCP sockets takes milliseconds if there are many. So the function first reads a
 /// cheap upper limit of their number. If this limit is below half of the range, the function stops.

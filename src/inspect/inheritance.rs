@@ -109,11 +109,11 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
 }
 
 /// The processes that still hold the reservation after the recorded process ended. `None` if there
-/// is no record, or if the recorded process may still run in another pid namespace.
+/// is no record, if no owner of the socket is visible, or if one of the owners is the recorded
+/// process, which then still runs in another pid namespace.
 ///
-/// The recorded process may still run if no owner of the socket is visible, or if one of the owners
-/// is that process. An owner is the recorded process if it has the recorded start and, in its own
-/// pid namespace, the recorded pid.
+/// An owner is the recorded process if it has the recorded start and, in its own pid namespace, the
+/// recorded pid.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();

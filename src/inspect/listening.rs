@@ -14,8 +14,8 @@ use crate::sockets::{self, Inode, Row, ScanDepth};
 /// unknown, for example if only a connection showed the listener.
 pub(crate) type Listeners = Vec<Option<Inode>>;
 
-/// Whether a socket would answer on the port, by the socket table. On systems without a socket
-/// table this function tries a TCP connection, and fails for UDP.
+/// Whether a socket would answer on the port, according to the socket table. On systems without a
+/// socket table this function tries a TCP connection, and fails for UDP.
 pub(crate) fn is_listening(port: Port) -> io::Result<bool> {
     let snapshot = Snapshot::read(&[port]).map_err(|(_, cause)| cause)?;
     Ok(!snapshot.listeners_of(port).is_empty())
@@ -80,7 +80,8 @@ impl Snapshot {
 
     /// Returns one listener of each port, with a process that owns the listener. `None` if the port
     /// has no listener, if the listener was closed meanwhile, or if the search for the owners
-    /// fails. A listener has no process if its owner is hidden. One search serves all ports.
+    /// fails. Always `None` on systems without a socket table. A listener has no process if its
+    /// owner is hidden. One search serves all ports.
     pub(crate) fn owned_listeners(&self, ports: &[Port]) -> Vec<Option<Holder>> {
         let first = |port: &Port| -> Vec<Row> {
             let rows = self.rows.iter().flat_map(|rows| matching(rows, *port));

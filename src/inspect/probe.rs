@@ -43,7 +43,7 @@ pub enum Reachability {
 /// server sees, and closes it.
 ///
 /// `addr` is an address of this machine. Without an address the call tries `127.0.0.1`. In two
-/// cases the call makes several connections, until one is accepted: for `localhost` it tries `::1`
+/// cases the call tries several connections, until one is accepted. For `localhost` it tries `::1`
 /// and then `127.0.0.1`. For a link-local IPv6 address without a scope id, on Linux it tries each
 /// interface that has the address.
 ///

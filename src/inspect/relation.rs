@@ -9,7 +9,8 @@ use crate::ownership::lineage;
 use crate::sockets;
 
 /// Sets four facts in each process: its supervisor, its relation to the calling process, whether
-/// both processes are in the same unit and container, and whether it is in the session of its unit.
+/// both processes are in the same unit and container, and whether it is in the session of the first
+/// process of its unit.
 pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     let processes = holders.flat_map(|holder| &mut holder.processes);
     let mut processes = processes.peekable();
@@ -33,8 +34,8 @@ pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     }
 }
 
-/// What [`Process::in_session_of_unit`] says. `true` for a process without a unit, and if the
-/// session cannot be read.
+/// What [`Process::in_session_of_unit`] says. Also `true` for a process without a unit, and if
+/// neither its session nor that of the first process of the unit can be read.
 fn in_session_of_unit(process: &Process) -> bool {
     let Some(unit) = &process.unit else {
         return true;
@@ -55,8 +56,8 @@ fn relation(pid: u32, own_lineage: &[u32]) -> Option<Relation> {
     } else if own_lineage.contains(&pid) {
         Some(Relation::Ancestor)
     } else {
-        // `common` is the nearest process in both lineages. It is this process only if `pid` is a
-        // descendant of this process.
+        // `common` is the nearest process in both lineages. `common` is this process only if `pid`
+        // is a descendant of this process.
         let common = lineage(pid).find(|pid| own_lineage.contains(pid));
         (common == Some(own)).then_some(Relation::Descendant)
     }

@@ -160,7 +160,7 @@ pub fn listeners() -> Result<Listeners> {
 }
 
 /// For each number that is taken, returns a sentence that names the owner. One search for the
-/// owners of sockets serves all numbers. It ends when each socket has a known owner.
+/// owners of sockets serves all numbers. The search ends when each socket has a known owner.
 pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, String)> {
     let ports = numbers.iter().flat_map(|number| {
         protocols

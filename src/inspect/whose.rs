@@ -30,8 +30,8 @@ pub(crate) struct Expected {
     group: Option<Group>,
     /// A daemon that the process left started at this time or later.
     earliest_daemon: Option<NonZeroU64>,
-    /// `true` if the process has ended, not with a failure. An orphan that started later may then
-    /// be its daemon.
+    /// `true` if the process has ended and may have left a daemon: it succeeded, or its exit status
+    /// is unknown but its start is known. An orphan that started later may then be that daemon.
     ended_well: bool,
 }
 
@@ -75,9 +75,11 @@ impl Expected {
     /// Notes that the process has ended. `succeeded` is `None` if its exit status is not known,
     /// because it is no child of the calling process, or because other code has reaped it.
     ///
-    /// If the start of the process is not known either, any orphan could be its daemon. So an
-    /// orphan then counts only by its process group or session. A child started after the calling
-    /// process did, and so did its daemon.
+    /// If neither the exit status nor the start of the process is known, any orphan could be its
+    /// daemon. So an orphan then counts only by its process group or session.
+    ///
+    /// If only the start is unknown, the start of the calling process replaces it: the process is
+    /// then a child, and both the child and its daemon started later than their parent.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
         if self.started.is_none() && succeeded.is_some() {
             self.earliest_daemon = sockets::started(std::process::id()).ok().flatten();
@@ -147,13 +149,13 @@ impl Expected {
     }
 
     /// Whether the process is a daemon that the expected process left behind. The parent of a
-    /// daemon has ended, so the daemon is no descendant any more. A process counts in one of three
-    /// cases:
+    /// daemon has ended, so the daemon is no descendant any more. A process that started before
+    /// `earliest_daemon` does not count. Any other process counts in one of three cases:
     ///
     /// - The number of its process group or session is the pid of the expected process.
     /// - It is an [orphan](is_orphan) in the group or session of the expected process.
-    /// - It is an orphan that started later, and `ended_well` is `true`. The daemon may have called
-    ///   setsid(2).
+    /// - It is an orphan in any group or session, and `ended_well` is `true`. The daemon may have
+    ///   called setsid(2).
     fn left_behind(&self, process: &Process) -> bool {
         // On Linux the start is in units of 10 ms, so a daemon can have the same start as its
         // parent.
@@ -180,8 +182,8 @@ impl Expected {
 /// The kernel does not show which processes are subreapers. A parent that is an ancestor of the
 /// calling process, in another session, counts as a subreaper. If the parent is the calling
 /// process, or an ancestor in the same session such as a test runner, it may have started `process`
-/// itself. It then counts as the adopter only if [`has_lost_leader`] is `true`, as for a daemon
-/// that forked twice.
+/// itself. Such a parent counts as the adopter only if [`has_lost_leader`] is `true`, as for a
+/// daemon that forked twice.
 fn is_orphan(process: &Process) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
@@ -352,9 +354,9 @@ impl OwnListeners {
         ))
     }
 
-    /// The listeners that the expected process may have opened instead of one on this port.
-    /// Exception: if one process reserved both ports, each port is meant for its own server, so the
-    /// list omits that listener.
+    /// The listeners that the expected process may have opened instead of one on this port. If one
+    /// process reserved both this port and the port of a listener, the list omits that listener,
+    /// because each of the two ports is meant for its own server.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
         let own = reservers(port.number);
         let is_instead = |(holder, reservers): &&(Holder, Vec<Reserver>)| {

@@ -336,8 +336,9 @@ pub(super) fn sweep_records(folder: &LockFolder, user: u32) -> io::Result<()> {
 }
 
 /// Removes the unused files, and then the empty folders, of other network namespaces, which may
-/// have ended. A namespace that still exists loses no lease, because the files of its leases are
-/// locked. The next process that reserves a port in that namespace creates the folder again.
+/// have ended. Skips a folder in which an entry was added or removed recently. A namespace that
+/// still exists loses no lease, because the files of its leases are locked. The next process that
+/// reserves a port in that namespace creates the folder again.
 pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<()> {
     for (name, scope) in folder.other_scopes()? {
         if scope.idle_for()? < Sweep::SCOPE_UNUSED_FOR {

@@ -107,8 +107,8 @@ fn sweep_sometimes(folder: &LockFolder) {
     let Ok(user) = user() else { return };
     let listed = folder.entries(Sweep::FILES_LISTED, lock::parse_name);
     let files = listed.unwrap_or_default();
-    // Starts at a random file, because the first files of the list may belong to another user. This
-    // process may be unable to remove those.
+    // Starts at a random file, because the first files of the list may belong to another user, and
+    // this process may be unable to remove the files of that user.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let some = first.iter().chain(last).copied().take(Sweep::FILES);
     let _swept = lock::sweep(folder.folder(), some, Sweep::UNUSED_FOR, user);
@@ -117,8 +117,9 @@ fn sweep_sometimes(folder: &LockFolder) {
     }
 }
 
-/// The live lease on this port, if there is one. The call creates no file and no folder, and does
-/// not make a reservation of another process fail.
+/// The live lease on this port, if there is one. A lock file that this user may not open counts as
+/// a live lease. The call creates no file and no folder, and does not make a reservation of another
+/// process fail.
 pub(crate) fn peek(port: Port) -> Result<Option<Lease>, Unusable> {
     let Some(folder) = LockFolder::existing()? else {
         return Ok(None);

@@ -117,7 +117,7 @@ impl Record {
     }
 }
 
-/// The text that a record holds for this one: a long text lacks its middle.
+/// Returns `text` as a record holds it: `…` replaces the middle of a long text.
 pub(crate) fn as_recorded(text: &str) -> String {
     unescape(&Line(text).to_string())
 }

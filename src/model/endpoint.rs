@@ -127,7 +127,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The error of parsing an [`Endpoint`]: the text names no port.
+/// The error for a text that cannot be parsed as an [`Endpoint`].
 ///
 /// ```
 /// let error = "70000".parse::<portlease::Endpoint>().unwrap_err();

@@ -59,8 +59,8 @@ impl Use {
         }
     }
 
-    /// Whether the reason means that no count of this use is known. After other reasons the count
-    /// can be too low.
+    /// Whether the reason means that the count of this use is unknown. With any other reason the
+    /// count is known, but can be too low.
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
             Incompleteness::Sockets(_) | Incompleteness::Descriptors(_) => true,

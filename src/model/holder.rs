@@ -30,8 +30,8 @@ pub struct Holder {
     pub remote: Option<SocketAddr>,
     /// What the socket is doing.
     pub state: State,
-    /// The user who created the socket. `None` on macOS and Windows, for a socket that no process
-    /// owns any more, and for a user outside of the user namespace of this process.
+    /// The user who created the socket. `None` on macOS and Windows, for a socket whose
+    /// [inode](Holder::inode) is 0, and for a user outside of the user namespace of this process.
     pub uid: Option<u32>,
     /// The name of the user `uid` in `/etc/passwd`. `None` if the user is not listed there, and on
     /// macOS and Windows.

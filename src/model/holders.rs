@@ -37,8 +37,8 @@ pub struct Holders {
     pub(super) protocol: Option<Protocol>,
     /// The address that was queried; `None` for every address.
     pub(super) ip: Option<IpAddr>,
-    /// The interface index of the queried link-local address. It is 0 for any other address, and if
-    /// the query named no interface.
+    /// The interface index that the queried address stores, or 0 if the address stores none. Only
+    /// link-local addresses and some multicast addresses store one.
     pub(super) scope_id: u32,
     /// Listeners on the same number, at addresses that do not match the queried address.
     pub(super) elsewhere: Vec<Holder>,
@@ -219,7 +219,7 @@ impl Holders {
 
     /// How full the ephemeral range is. `None` if fewer than half of its numbers have a TCP socket,
     /// if the query was not for TCP, or if the range or the number of TCP sockets cannot be read.
-    /// In a full range the kernel finds no number for `bind(…, 0)` and for outgoing connections.
+    /// In a full range the kernel may find no number for `bind(…, 0)` or an outgoing connection.
     ///
     /// # Platform-specific behavior
     ///

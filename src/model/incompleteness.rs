@@ -149,7 +149,9 @@ impl fmt::Display for Incompleteness {
                     "the {protocol} sockets kept changing while they were read"
                 )
             }
-            Incompleteness::Proc => f.write_str("processes could not be read: there is no /proc"),
+            Incompleteness::Proc => {
+                f.write_str("processes could not be read: /proc is missing or cannot be opened")
+            }
             Incompleteness::ForeignProc => f.write_str(
                 "processes could not be read: /proc shows those of another pid namespace",
             ),

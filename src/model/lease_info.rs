@@ -14,8 +14,9 @@ use crate::printable::printable;
 /// counts as locked. The content of the file is a record for people, and does not decide whether
 /// the lease is live. The record can be missing or unreadable, for example if the disk was full or
 /// if a newer release of this crate wrote it. In that case only the port and the protocol are
-/// known, and each method that returns an `Option` returns `None`. The environment and the command
-/// line of the process are never recorded, because they can contain secrets.
+/// known, and each method that returns an `Option` returns `None`. A record limits each text to 200
+/// bytes, in which a backslash or a line break counts as two. The environment and the command line
+/// of the process are never recorded, because they can contain secrets.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -33,8 +34,9 @@ pub struct Lease {
     /// The user that owns the file with the record. Only this user and root can write the file.
     recorded_by: Option<u32>,
     /// The visible processes that still hold the reservation although the recorded process has
-    /// ended. Empty if no such process is visible. `None` if the recorded process runs or may still
-    /// run, or if the owners of the reservation's socket cannot be read. Always `None` on Windows.
+    /// ended. Empty if no such process is visible. `None` without a record, if the recorded process
+    /// runs or may still run, or if the owners of the reservation's socket cannot be read. Always
+    /// `None` on Windows.
     inherited_by: Option<Vec<Process>>,
     /// Set if the recorded pids belong to another pid namespace than that of this process. `None`
     /// also if one of the two namespaces is unknown.
@@ -282,8 +284,8 @@ impl Lease {
 
     /// The stable name of the port, as passed to
     /// [`ReserveOptions::named`](crate::ReserveOptions::named). In a name longer than 200 bytes,
-    /// `…` replaces the middle. `None` without a name, or if the options allow only preferred
-    /// numbers.
+    /// `…` replaces the middle. `None` without a name, or if [`first_choice`](Lease::first_choice)
+    /// is unknown, for example because the options allow only preferred numbers.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("docs of lease").reserve()?;
@@ -296,9 +298,10 @@ impl Lease {
         Some(self.stable_name()?.name.as_str())
     }
 
-    /// The number that a call with this [name](Lease::name) tries first. [`port`](Lease::port) is
-    /// another number if the first one could not be reserved, or if the call reserved a
-    /// [preferred](crate::ReserveOptions::prefer) number. `None` without a name.
+    /// The number that the [name](Lease::name) stands for. A call with this name tries it first, or
+    /// after its [preferred](crate::ReserveOptions::prefer) numbers. [`port`](Lease::port) is
+    /// another number if this one could not be reserved, or if the call reserved a preferred
+    /// number. `None` if `name` returns `None`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("docs of choice").reserve()?;

@@ -78,13 +78,15 @@ pub struct Process {
     pub(crate) shares_unit: bool,
     /// Whether the process is in the session (setsid(2)) of the first process of its unit. If not,
     /// it probably runs in a terminal or an editor that the unit runs, or in a job of the unit.
+    /// Always `true` if the process has no unit, or if it shares the unit of the calling process.
     pub(crate) in_session_of_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,
     /// Who manages the container.
     pub(crate) manager: ContainerManager,
     /// Whether the process has a handler for SIGTERM. On SIGTERM, a server with a handler usually
-    /// ends its workers too. `true` on systems other than Linux, which do not show handlers.
+    /// ends its workers too. `true` on systems other than Linux, where this crate does not read
+    /// handlers.
     pub(crate) handles_sigterm: bool,
     /// The supervisor that starts, or may start, the process again when the process ends.
     pub(crate) supervisor: Option<Supervisor>,
@@ -157,8 +159,8 @@ pub enum ProcessState {
     /// The control group of the process is frozen (cgroups(7)), for example by `docker pause` or
     /// `systemctl freeze`. The process keeps its sockets and answers no client. It calls no
     /// signal handler before the group is thawed. In version 1 of control groups, not even SIGKILL
-    /// ends it before that. In version 2, a signal that ends a process without a handler takes
-    /// effect at once.
+    /// ends it before that. In version 2, SIGKILL takes effect at once, and so does SIGTERM if the
+    /// process neither handles nor ignores it.
     Frozen,
     /// The kernel writes the memory of the process to a core file. The process ends after that.
     DumpingCore,

@@ -27,8 +27,8 @@ pub(crate) struct Record {
     /// The inode of the pid namespace that `pid` and `on_behalf_of` belong to; `None` if it is
     /// unknown.
     pub(crate) pid_namespace: Option<NonZeroU64>,
-    /// The process that the port is reserved for; `None` if the reserving process reserved the port
-    /// for itself.
+    /// The process that the port is reserved for. `None` if the reserving process reserved the port
+    /// for itself, or if the start time of the other process is unknown.
     pub(crate) on_behalf_of: Option<Beneficiary>,
     /// The stable name that the caller gave to the reservation; `None` without one.
     pub(crate) name: Option<StableName>,

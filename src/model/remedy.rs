@@ -32,8 +32,8 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// End the process that holds the port with SIGINT, because SIGTERM does not end it soon.
-    /// PostgreSQL waits for its clients after SIGTERM, and uWSGI starts its workers again.
+    /// Send SIGINT to the process that holds the port, because SIGTERM does not end the process
+    /// soon. PostgreSQL waits for its clients after SIGTERM, and uWSGI starts its workers again.
     #[non_exhaustive]
     InterruptProcess {
         /// The id of the process.
@@ -201,8 +201,8 @@ pub enum Remedy {
         /// The id of the process that holds the reservation. `None` if this process holds it.
         pid: Option<u32>,
         /// The id of the process for which another process (the holder) reserved the port. `None`
-        /// if the holder reserved the port for itself. If `pid` is not `None`, this is the id of
-        /// the calling process or of one of its ancestors.
+        /// if the holder reserved the port for itself. If neither `pid` nor this field is `None`,
+        /// this field is the id of the calling process or of one of its ancestors.
         on_behalf_of: Option<u32>,
     },
     /// Start the server if it does not run.
@@ -284,10 +284,12 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Name another process to the wait or the assertion, if that process is the server. The other
-    /// process is an ancestor of the expected process, such as its parent, or the shell started
-    /// both processes as parts of one pipeline, or it may be a daemon that the expected process
-    /// left before it ended.
+    /// Name another process to the wait or the assertion, if that process is the server. One of
+    /// these is true for the other process:
+    ///
+    /// - It is an ancestor of the expected process, such as its parent.
+    /// - A shell started both processes as parts of one pipeline.
+    /// - It may be a daemon that the expected process left before it ended.
     #[non_exhaustive]
     ExpectProcess {
         /// The id of the process that listens.
@@ -685,8 +687,8 @@ impl Remedy {
     }
 
     /// Returns `true` if the remedy frees the port from one of its holders, is the step before such
-    /// a remedy, or helps to find a holder. A report joins it to the remedies for other holders
-    /// with "and", because all of them must be followed.
+    /// a remedy, or helps to find a holder. A report joins the remedies for several holders with
+    /// "and", because all of them must be followed.
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -49,9 +49,10 @@ pub trait ToEndpoint: sealed::Sealed {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort) for port 0 and for text that
-    /// names no port. [`ErrorKind::AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) for
-    /// text with a network interface that this machine does not have.
+    /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort) for port 0, for text that names no
+    /// port, and for text with a network interface that cannot be looked up.
+    /// [`ErrorKind::AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) for text with a
+    /// network interface that this machine does not have.
     fn to_endpoint(&self) -> Result<Endpoint>;
 }
 

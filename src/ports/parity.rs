@@ -13,9 +13,9 @@ use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 /// Notes whether one half of the ephemeral range is used up: the even or the odd numbers, whichever
 /// `bind(…, 0)` searches first.
 ///
-/// Each `bind(…, 0)` walks a used-up half without success, which takes about 1.5 ms. So for the
-/// next [`PARITY_VALID_FOR`] this process chooses numbers itself. All its threads in one network
-/// namespace share this value.
+/// Each `bind(…, 0)` walks a used-up half without success, which takes about 1.5 ms. So once a bind
+/// shows that the half is used up, this process chooses numbers itself for [`PARITY_VALID_FOR`].
+/// All its threads in one network namespace share this value.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
 

@@ -14,9 +14,9 @@ pub(super) struct Kept {
     pub(super) pid: AtomicU32,
 }
 
-/// The memory that the kernel clears in a forked child, the same for every call. `None` on Linux
-/// before 4.14, which cannot clear memory at a fork, and if the system calls fail, for example in a
-/// sandbox.
+/// The memory that the kernel clears in a forked child. Every call returns the same memory. `None`
+/// if the system calls fail, for example in a sandbox, or on Linux before 4.14, which cannot clear
+/// memory at a fork.
 pub(super) fn cleared_by_fork() -> Option<&'static Kept> {
     static KEPT: OnceLock<Option<&'static Kept>> = OnceLock::new();
     *KEPT.get_or_init(map)

@@ -204,8 +204,8 @@ impl Reservation {
     /// Why no lock file records this reservation: the lock folder cannot be used, for example
     /// because it is read-only or the disk is full. `None` if a lock file records the reservation.
     ///
-    /// The port is still reserved. But [`reservations`](crate::reservations) does not list the
-    /// reservation with its process, and reports do not name it.
+    /// The port is still reserved. But [`reservations`](crate::reservations) omits the reservation,
+    /// or lists it without its process, and reports of other processes do not say who made it.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -238,10 +238,10 @@ impl Reservation {
         Some(self.name.as_ref()?.name.as_str())
     }
 
-    /// The number that a call with this [name](Reservation::name) tries first.
+    /// The first number in the order of the [name](Reservation::name).
     /// [`port`](Reservation::port) is another number if the first one could not be reserved, or if
-    /// the call reserved a [preferred](crate::ReserveOptions::prefer) number. `None` without a
-    /// name.
+    /// the call reserved a [preferred](crate::ReserveOptions::prefer) number, which it tries before
+    /// the numbers of the name. `None` without a name.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;

@@ -57,7 +57,8 @@ impl ProtocolReservation {
     }
 
     /// The guarantee that holds now. It is lower than at the time of the reservation if a changed
-    /// setting of the system lets the kernel assign the number, or if the settings cannot be read.
+    /// setting of the system lets the kernel assign this number or claimed numbers, or if the
+    /// settings cannot be read.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
             Guarantee::Kernel if matches!(assigns_no_claimed_port(), Ok(Ok(()))) => {

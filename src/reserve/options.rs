@@ -109,10 +109,10 @@ impl ReserveOptions {
     /// exists. So with `false` a lease (a locked file) keeps the port, and the call chooses the
     /// number as [`udp`](Self::udp) does.
     ///
-    /// Servers that need `false` are Python's bare `socketserver.TCPServer`, Erlang's `gen_tcp`
-    /// with its defaults, and Java after `setReuseAddress(false)`. Such a server cannot be
-    /// restarted on a number while connections of that number are in TIME_WAIT, with or without a
-    /// reservation.
+    /// Examples of servers that need `false` are Python's bare `socketserver.TCPServer`, Erlang's
+    /// `gen_tcp` with its defaults, and Java after `setReuseAddress(false)`. Such a server cannot
+    /// be restarted on a number while connections of that number are in TIME_WAIT, with or without
+    /// a reservation.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().reuse_addr(false).reserve()?;
@@ -205,8 +205,8 @@ impl ReserveOptions {
 
     /// Reserves only numbers of this range and [preferred](Self::prefer) numbers. Automatic picks
     /// skip 65535 and the numbers that browsers and `fetch` refuse to connect to (the Fetch
-    /// standard's port blocking). [`port`](Self::port) and [`prefer`](Self::prefer) can name these
-    /// numbers.
+    /// standard's port blocking). [`port`](Self::port), [`ports`](Self::ports) and
+    /// [`prefer`](Self::prefer) can name the skipped numbers.
     ///
     /// ```
     /// # use portlease::ReserveOptions;
@@ -296,7 +296,7 @@ impl ReserveOptions {
     /// let waiter = std::thread::spawn(move || {
     ///     portlease::ReserveOptions::new().port(number).wait(Duration::from_secs(60)).reserve()
     /// });
-    /// drop(p); // the waiter has it now
+    /// drop(p); // now the waiter can reserve it
     /// assert_eq!(waiter.join().unwrap()?.port(), number);
     /// # Ok::<(), portlease::Error>(())
     /// ```

@@ -26,10 +26,9 @@ pub(crate) use system::{Signal, prepare};
 
 impl Reservation {
     /// Starts `command`, and waits for at most `at_most` until the program, or a process that it
-    /// started, listens on [`addr`](Reservation::addr). `command` must pass the port number to the
-    /// program, in an argument or an environment variable. Instead,
-    /// [`pass_to`](Reservation::pass_to) can pass a socket to the program. The returned [`Server`]
-    /// holds the reservation.
+    /// started, listens on [`addr`](Reservation::addr). `command` must pass the program either the
+    /// port number, in an argument or an environment variable, or a socket, with
+    /// [`pass_to`](Reservation::pass_to). The returned [`Server`] holds the reservation.
     ///
     /// [`wait_for`](Reservation::wait_for) says which listeners count.
     ///

@@ -107,8 +107,8 @@ impl<C: ChildProcess> Running<C> {
         })
     }
 
-    /// Sends the signal to the child and its group. Then call [`poll_end`](Self::poll_end) until it
-    /// returns `None`.
+    /// Sends the signal to the child and its group. The caller then calls
+    /// [`poll_end`](Self::poll_end) until that function returns `None`.
     pub(crate) fn begin_end(&mut self, signal: Signal) -> Result<Ending> {
         if !self.is_over {
             self.signal(signal)?;
@@ -157,7 +157,8 @@ impl<C: ChildProcess> Running<C> {
     /// Returns the pause before the next call of this function, or `None` once the child and its
     /// group have ended. Sends SIGKILL if one of them still runs [`TERMINATE_GRACE`] after SIGTERM.
     /// If the child still runs [`KILL_LIMIT`] after SIGKILL, the call fails. If only other
-    /// processes of the group still run then, it returns `None`.
+    /// processes of the group still run then, the call returns `None`. It also returns `None` if
+    /// other code has reaped the child, because another process or group may then have that pid.
     ///
     /// `others_run` gets the pid of the child. It returns `true` if other processes of the child's
     /// group run.
@@ -209,8 +210,8 @@ impl<C: ChildProcess> Running<C> {
         Ok(())
     }
 
-    /// The last lines that the child wrote to its stderr, if that is piped. Call this once the
-    /// child and its group have ended.
+    /// The last lines that the child wrote to its stderr; empty if stderr is not piped. Call this
+    /// once the child and its group have ended.
     pub(crate) fn last_lines(&mut self) -> Vec<String> {
         let Some(pipe) = self.child.take_stderr() else {
             return Vec::new();

@@ -23,7 +23,7 @@ pub(crate) struct Table {
 }
 
 /// A socket as the system's table shows it. The processes that own the socket are not known yet.
-/// Unless a field says otherwise, it means the same as that of [`Holder`].
+/// Unless the comment on a field says otherwise, the field means the same as in [`Holder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) protocol: Protocol,
@@ -31,7 +31,8 @@ pub(crate) struct Row {
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) state: State,
     pub(crate) uid: Option<u32>,
-    /// `None` if no process owns the socket.
+    /// `None` if the socket has no inode: no process owns it, as in TIME_WAIT or before accept(2).
+    /// A socket with an inode can also be without a process, such as one of the kernel itself.
     pub(crate) inode: Option<Inode>,
     pub(crate) dual_stack: bool,
     /// Preliminary: also `true` for an accepted connection whose listener was closed. `inspect`
@@ -111,9 +112,9 @@ impl Row {
     }
 
     /// How closely the local address of a listener matches this address. If several listeners match
-    /// it, the system gives a client to one of the closest. A socket that is bound to the address
-    /// itself is closer than a wildcard. Of two wildcards, the one of the same IP version is
-    /// closer: 0.0.0.0 is closer to an IPv4 address than a dual-stack `[::]`. Measured on Linux
+    /// the address, the system gives a client to one of the closest. A socket that is bound to the
+    /// address itself is closer than a wildcard. Of two wildcards, the one of the same IP version
+    /// is closer: 0.0.0.0 is closer to an IPv4 address than a dual-stack `[::]`. Measured on Linux
     /// 6.18.
     pub(crate) fn closeness(&self, ip: IpAddr) -> u8 {
         let (ip, local) = (ip.to_canonical(), self.local.ip());

@@ -44,7 +44,8 @@ pub(crate) enum WaitError {
 pub(crate) struct Unmet {
     pub(super) port: Port,
     pub(super) verdict: Verdict,
-    /// The process that was expected to listen; `None` if any process may listen.
+    /// The process that was expected to listen; `None` if any process may listen, and for a wait
+    /// until ports are free.
     pub(super) expected: Option<Expected>,
     /// All ports of a wait for listeners. Empty for a wait until ports are free.
     pub(super) asked: Vec<Port>,

@@ -138,8 +138,8 @@ impl Steady {
         }
     }
 
-    /// Notes which processes own the listeners of these ports. A report that is made after a
-    /// listener was closed can then name its owner.
+    /// Notes which processes own the listeners of the ports in `opened`. If a listener is closed
+    /// later, a report can still name its owner.
     fn note_owners(&mut self, snapshot: &Snapshot, opened: &[usize]) {
         if opened.is_empty() {
             return;

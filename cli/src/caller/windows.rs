@@ -1,4 +1,5 @@
-//! Windows: the command line of a `cmd.exe` shows whether it ends as soon as `reserve` has ended.
+//! Windows: finds the calling process. The command line of a `cmd.exe` shows whether that `cmd.exe`
+//! ends as soon as `reserve` has ended.
 
 use crate::caller::{Caller, ends_with_this_call, is_wrapper};
 use crate::failure::Failure;
@@ -8,7 +9,8 @@ use crate::process_stat::ProcessStat;
 
 /// The nearest ancestor that probably outlives this call. Passes over wrappers that end with their
 /// command. Also passes over each `cmd /c` that does nothing after this call, such as one that
-/// `for /f` starts.
+/// `for /f` starts. If the search finds no other ancestor, the result is the last of these, with
+/// `is_brief` set.
 pub(crate) fn calling_process(_follow_output: bool) -> Result<Caller, Failure> {
     let parent = |process: &ProcessStat| match process.parent {
         0 => None,

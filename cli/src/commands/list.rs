@@ -164,7 +164,7 @@ fn pids(lease: &Lease) -> String {
     }
 }
 
-/// The process for which a keeper or `portlease serve` reserved the port.
+/// The process for which another process, such as a keeper or `portlease serve`, reserved the port.
 fn beneficiary(lease: &Lease) -> String {
     let Some(pid) = lease.on_behalf_of() else {
         return "-".to_owned();
@@ -181,8 +181,8 @@ fn beneficiary(lease: &Lease) -> String {
     }
 }
 
-/// The stable name of the lease. The library derives a number N from the name, and tries N first.
-/// If the lease has another number, `(not N)` follows the name.
+/// The stable name of the lease. The library derives a number from the name, the first choice N. If
+/// the lease has another number, `(not N)` follows the name.
 fn name_of(lease: &Lease) -> String {
     match (lease.name(), lease.first_choice()) {
         (Some(name), Some(first)) if first != lease.port() => format!("{name} (not {first})"),

@@ -24,8 +24,9 @@ struct Answer<'a> {
 pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failure> {
     let caller = match (args.pid, args.hold_for) {
         (None, None) => {
-            // For an exact port, the caller knows the number without reading the output. So the
-            // process that reads the output does not matter.
+            // Without an exact port, the caller reads the number from stdout, so the search follows
+            // the output to its reader. With an exact port, the caller knows the number and may
+            // ignore the output.
             Some(calling_process(args.selection.port.is_none())?)
         }
         _ => None,

@@ -185,7 +185,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         let is_tcp = |named: &&NamedReservation| named.protocol == Protocol::Tcp;
         SilentPorts::watch(reservations.iter().filter(is_tcp).map(endpoint))
     });
-    // A failure is reported here, before the listeners and ports that are left because of it.
+    // Reports a failure before the listeners and ports that are left, because it may explain them.
     let end = running
         .until_end(console, listening)
         .unwrap_or_else(|failure| {

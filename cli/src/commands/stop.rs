@@ -136,7 +136,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     }
     let mut findings = Finding::all(&endpoints, FREE, false);
     Finding::note_servers(&mut findings);
-    // A server that starts slowly may listen only now.
+    // A parent may have started its server again, and the server may listen only now.
     if all_stopped && not_stopped.is_empty() && verdict(&findings) == exit::NO {
         let restarted = restarts(&servers(&endpoints)?, &parents);
         not_stopped.extend(restarted.iter().map(refused_row));
@@ -174,8 +174,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Watches the ports for [`RESTART_WATCH`], as long as one of the parents of the stopped servers
-/// runs. Returns the servers that such a parent has started again.
+/// Watches the ports while a parent of a stopped server runs, for at most [`RESTART_WATCH`].
+/// Returns the servers that one of these parents has started again, as soon as there are any.
 fn watch_for_restarts(endpoints: &[Endpoint], parents: &[u32]) -> Result<Vec<Refusal>, Failure> {
     let started = Instant::now();
     while parents.iter().any(|pid| runs(*pid)) {
@@ -202,8 +202,8 @@ fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
 }
 
 /// Prints for each port whether it is free. If no server was found, prints only the ports that are
-/// not free. With `has_refusal`, the reports on the servers that were not stopped already contain
-/// the help.
+/// not free. With `has_refusal`, prints only the headline for a port that is not free, because the
+/// reports on the servers that were not stopped already contain the help.
 fn report_ports(
     console: &Console,
     findings: &[Finding],

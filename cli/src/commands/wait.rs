@@ -113,7 +113,8 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 /// returned. Once a port is found, a search among many ports ends after [`WAIT_REPORT_TIME`],
 /// because the timeout of the wait may have passed.
 ///
-/// Exception: with [`Condition::HeldBy`], returns only the port of `report`, and counts no others.
+/// Exception: with [`Condition::HeldBy`] and a `report`, returns only the port of `report`, and
+/// counts no others.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,

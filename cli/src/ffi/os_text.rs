@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-/// Makes a text of these bytes. The bytes must be UTF-8 text, or parts of
+/// Makes a text of these bytes. The bytes must consist of UTF-8 text and of parts of
 /// [`OsStr::as_encoded_bytes`] that the caller cut only next to ASCII characters.
 ///
 /// [`OsStr::as_encoded_bytes`]: std::ffi::OsStr::as_encoded_bytes

@@ -164,8 +164,7 @@ pub(crate) fn server_of(client: &File) -> io::Result<u32> {
     Ok(pid)
 }
 
-/// Ends the system call in which the thread waits for a pipe. Fails if the thread is in no such
-/// call.
+/// Ends the system call in which the thread waits for a pipe. Fails if the thread is not waiting.
 pub(crate) fn interrupt(thread: &impl AsHandle) -> io::Result<()> {
     // SAFETY: the thread is open, and the handle of a started thread has all rights.
     check(unsafe { CancelSynchronousIo(thread.as_handle().as_raw_handle()) })

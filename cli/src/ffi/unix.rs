@@ -23,9 +23,9 @@ static STDOUT_CLOSED_AT_START: AtomicBool = AtomicBool::new(false);
 /// 64, but no caller asks about a real-time signal.
 const SIGNALS: i32 = 64;
 
-/// The start code of libc or the dynamic linker calls this function before Rust's runtime starts.
-/// The runtime ignores SIGPIPE, and opens /dev/null for closed standard streams. So `main` could
-/// not see the state that the parent passed on.
+/// The start code of libc or the dynamic linker calls [`record_inherited_state`] before Rust's
+/// runtime starts. The runtime ignores SIGPIPE, and opens /dev/null for closed standard streams. So
+/// in `main` it is too late to read the state that the parent passed on.
 #[used]
 #[cfg_attr(not(target_os = "macos"), unsafe(link_section = ".init_array"))]
 #[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]

@@ -156,7 +156,7 @@ impl Job {
     pub(crate) fn release(self) -> io::Result<()> {
         let released = self.limit(JOB_OBJECT_LIMIT_BREAKAWAY_OK);
         if released.is_err() {
-            // Closing the handle would end every process in the job at once, this one too.
+            // Closing the handle would end every process in the job at once, also this process.
             std::mem::forget(self);
         }
         released
@@ -189,8 +189,8 @@ extern "system" fn survive(event: u32) -> windows_sys::core::BOOL {
 }
 
 /// Keeps later children of this process from inheriting its handles with the `count` lowest values.
-/// `count` must be high even if this process has few handles, because an inherited handle has the
-/// same value as in the parent process.
+/// `count` must be high even if this process has few handles: a handle that this process inherited
+/// has the same value as in its parent, which may have many.
 pub(crate) fn keep_handles_from_children(count: usize) {
     /// The values of handles are multiples of this number.
     const STEP: usize = 4;

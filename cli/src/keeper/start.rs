@@ -17,9 +17,9 @@ pub(crate) struct KeeperHandle {
     pub(crate) pid: u32,
     pub(crate) rows: Vec<ReservedRow>,
     link: KeeperLink,
-    /// A handle of the process that the ports are held for. While it is open, Windows gives the pid
-    /// of that process to no other process. So the keeper, which opens a handle by this pid, gets
-    /// the same process.
+    /// A handle of the process that the ports are held for. While the handle is open, Windows gives
+    /// the pid of that process to no other process. So the keeper, which opens its own handle by
+    /// the pid, gets the same process.
     _process: Option<ProcessHandle>,
 }
 

@@ -23,7 +23,8 @@ const HELP: Style = AnsiColor::Green.on_default();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
 /// Prints the output of a command. With `--color auto`, `anstream` removes colours from a stream
-/// that is not a terminal, unless CLICOLOR_FORCE is set.
+/// that is not a terminal, unless CLICOLOR_FORCE is set. If NO_COLOR is set, it removes them from
+/// every stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     json: bool,

@@ -129,7 +129,7 @@ pub(crate) struct LeaseRow {
     protocol: &'static str,
     port: u16,
     pid: Option<u32>,
-    /// Whether the pids belong to another pid namespace.
+    /// Whether `pid` and `on_behalf_of` belong to another pid namespace.
     foreign: bool,
     /// The forked children that hold the reservation after the process with `pid` has ended.
     inherited_by: Vec<u32>,

@@ -46,7 +46,8 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
 
 /// The remedies that apply to this command.
 fn applicable(remedies: &[Remedy], asked: Asked) -> impl Iterator<Item = &Remedy> {
-    // This command ends anyway, so its copy of a socket matters only if nobody else has the socket.
+    // This command ends anyway, so its copy of a socket matters only if no other holder of the port
+    // must end.
     let is_other = |remedy: &Remedy| *remedy != Remedy::CloseOwnSocket && remedy.ends_a_holder();
     let has_other = remedies.iter().any(is_other);
     remedies.iter().filter(move |remedy| match remedy {

@@ -27,8 +27,8 @@ pub(crate) enum ProcessHandle {
     },
 }
 
-/// The error of a handle for a thread that is not the first one of its process. `None` if the id is
-/// not that of such a thread.
+/// The error for a user who passed the id of a thread instead of a pid. `None` if the id is that of
+/// a process (and so of its first thread), or if `/proc` does not show the id.
 fn thread_error(id: u32) -> Option<io::Error> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let pid = status
@@ -135,6 +135,8 @@ impl ProcessHandle {
         self.signal(Signal::KILL)
     }
 
+    /// Returns `false` if the process has ended. Exception: a pidfd accepts signals for a zombie,
+    /// so the result for a zombie is `true`.
     fn signal(&self, signal: Signal) -> io::Result<bool> {
         let sent = match self {
             ProcessHandle::Pidfd(handle) => pidfd_send_signal(handle, signal),
@@ -183,7 +185,7 @@ fn require_proc() -> io::Result<()> {
     }
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
-        "this kernel has no pidfds, and /proc is missing or belongs to another pid namespace",
+        "pidfd_open(2) is not available, and /proc is missing or belongs to another pid namespace",
     ))
 }
 

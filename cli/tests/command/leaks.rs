@@ -192,9 +192,9 @@ fn a_server_that_is_started_again_is_left() {
         .lines()
         .find(|line| line.contains("cannot stop a listener on "));
     let pid = left.and_then(|line| line.split("(pid ").nth(1)?.split(')').next()?.parse().ok());
-    pid.map(kill);
-    assert_eq!(output.status.code(), Some(1), "{output:#?}");
     let pid: u32 = pid.unwrap_or_else(|| panic!("{output:#?}"));
+    kill(pid);
+    assert_eq!(output.status.code(), Some(1), "{output:#?}");
     assert!(
         output
             .err

@@ -124,7 +124,8 @@ impl LockFolder {
         None
     }
 
-    /// Makes the next call open the folder again, after another process has deleted the folder.
+    /// Makes the next call of [`get`](Self::get) or [`existing`](Self::existing) open the folder
+    /// again. Call this after another process has deleted the folder.
     pub(super) fn forget(deleted: &Arc<LockFolder>) {
         OPENED.forget(deleted);
     }

@@ -185,7 +185,7 @@ impl Folder {
     }
 }
 
-/// The value of [`Folder::lock_for_sweep`], which locks nothing on Windows.
+/// What [`Folder::lock_for_sweep`] returns. On Windows the value locks nothing.
 #[derive(Debug)]
 pub(crate) struct SweepLock;
 
@@ -218,8 +218,8 @@ pub(crate) fn records_within(_owner: u32, _user: u32) -> bool {
     false
 }
 
-/// Does nothing. Other processes could not read a locked record. No lock is needed, because on
-/// Windows each port has only one record file.
+/// Does nothing. On Unix the lock shows that the record is current. On Windows each port has only
+/// one record file, and other processes could not read that file if it were locked.
 pub(crate) fn lock_record(_file: &File) -> io::Result<()> {
     Ok(())
 }

@@ -27,8 +27,8 @@ impl Holder {
     /// - Pid 1, if nothing shows how to stop it safely.
     /// - A worker that ends with its parent. A worker shares the socket with its parent and runs
     ///   the same program. It ends with a parent that can run a handler for SIGTERM, and with a
-    ///   parent that is the first process of another pid namespace. A worker that is suspended, or
-    ///   that ignores SIGTERM, has a remedy.
+    ///   parent that is the first process of another pid namespace. But a worker that does not run,
+    ///   for example because it is suspended, has a remedy. So has a worker that ignores SIGTERM.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -225,8 +225,9 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     }
 }
 
-/// The remedy if no visible process has inherited the reservation: use the port if the reservation
-/// is the caller's own, and otherwise queue for the port.
+/// The remedy if no visible process has inherited the reservation, or if nothing shows how to stop
+/// that process safely: use the port if the reservation is the caller's own, and otherwise queue
+/// for the port.
 fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
     if !report.facts.is_reserved_for_asker {
         return Remedy::Queue { endpoint };
@@ -303,7 +304,7 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
                 && ends_workers(other)
                 && is_same_program(process, other)
         };
-        // A worker that does not run, or ignores SIGTERM, may not end with its parent.
+        // A worker that does not run, or ignores SIGTERM, can outlive its parent.
         let can_end = process.state == ProcessState::Running && !process.ignores_sigterm;
         can_end && holder.processes.iter().any(is_parent)
     };
@@ -318,7 +319,7 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
         .collect()
 }
 
-/// The names decide if the programs of both processes cannot be read.
+/// If neither program can be read, the names decide.
 fn is_same_program(one: &Process, other: &Process) -> bool {
     one.program == other.program && (one.program.is_some() || one.name == other.name)
 }

@@ -63,7 +63,8 @@ pub(crate) struct Facts {
     /// A listener on the endpoint that is not known to belong to the expected process or to a
     /// process that it started. The owner of the listener may be hidden.
     pub(crate) stranger: Option<Holder>,
-    /// The ids of a process of `stranger` that the caller may mean, and of the expected process.
+    /// Two process ids. The first is that of an owner of `stranger` that the caller probably meant,
+    /// the second that of the expected process.
     pub(crate) probably_meant: Option<(u32, u32)>,
     /// Listeners on the same number that are out of reach for clients of the endpoint's address.
     /// They are bound to another address or to another interface.
@@ -190,9 +191,9 @@ impl Diagnosis {
     }
 
     /// Whether the port is free: a server could bind it now, and no reservation blocks it. On Unix,
-    /// this means a server that sets SO_REUSEADDR. The reservations of the caller and of its
-    /// ancestors do not block the port. Exception: for a `&Reservation`, every other reservation
-    /// blocks.
+    /// this means a server that sets SO_REUSEADDR. A reservation that the caller or an ancestor
+    /// made, or that was made [on behalf](crate::ReserveOptions::on_behalf_of) of one of them, does
+    /// not block the port. Exception: for a `&Reservation`, every other reservation blocks.
     ///
     /// Only a report of [`diagnose`](crate::diagnose) can be about a free port. For the error of a
     /// check, the result is always `false`.

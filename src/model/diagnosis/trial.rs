@@ -50,7 +50,7 @@ impl Trials<'_> {
             addresses.join(", ")
         };
         match (addresses(true).as_str(), addresses(false).as_str()) {
-            // Every trial failed for another reason than the port.
+            // Every trial failed for a reason other than a port in use.
             ("", "") => f.write_str(" at an unknown address"),
             (_, "") => f.write_str(" everywhere"),
             ("", _) => f.write_str(" nowhere"),

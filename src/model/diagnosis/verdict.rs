@@ -88,7 +88,7 @@ pub(crate) enum Cause {
     /// The system refuses the bind, and no visible socket explains why.
     Unexplained,
     /// A moment ago the system refused the bind, or the port had a holder. Now nothing visible
-    /// blocks it. Another process had probably bound the port or locked its lock file.
+    /// blocks the port. Another process had probably bound the port or locked its lock file.
     Gone,
 }
 

@@ -27,7 +27,8 @@ use unsupported as system;
 
 impl Reservation {
     /// Passes a socket to a child process, as systemd does: a listener on
-    /// [`addr`](Reservation::addr) for TCP, a bound socket for UDP.
+    /// [`addr`](Reservation::addr) for TCP, a bound socket for UDP. A reservation of TCP and UDP
+    /// passes both.
     ///
     /// The port stays bound from this call until the child runs. If a TCP client connects before
     /// the child calls accept, the connection waits in the backlog.

@@ -63,8 +63,8 @@ impl Passed {
     }
 
     /// Moves the sources (the descriptors in this process) away from the numbers that the child
-    /// uses. One hook duplicates all sockets one after another, and must not replace the source of
-    /// a later socket.
+    /// uses. In the child, a `pre_exec` hook duplicates the sources to these numbers one after
+    /// another, and must not replace the source of a later socket.
     pub(super) fn move_sources(&mut self) -> io::Result<()> {
         let numbers: Vec<i32> = self.sockets.iter().map(|passed| passed.fd).collect();
         for passed in &mut self.sockets {

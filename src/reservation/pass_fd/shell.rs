@@ -196,7 +196,7 @@ mod tests {
                 .chain(["PLAIN", "npm-config", "1st"])
             {
                 // Every value is a number, because some shells end with an error if one of their
-                // variables has another value.
+                // own variables has a value that is no number.
                 variables.insert(name.into(), "7".into());
             }
             let mut command = Command::new(ENV);

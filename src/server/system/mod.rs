@@ -12,7 +12,7 @@ pub(crate) use unix::{Pipe, exit, is_reaped, others_run, prepare, read_rest, sig
 #[cfg(windows)]
 pub(crate) use windows::{Pipe, exit, is_reaped, others_run, prepare, read_rest, signal};
 
-/// How to end the processes of a group.
+/// How to end the processes of a group. On Windows both variants end only the child, at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// SIGTERM, which a server can handle.

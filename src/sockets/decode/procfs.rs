@@ -162,9 +162,9 @@ pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// Returns `true` if a line of `map` covers the user `uid` of the user namespace. `map` is the text
-/// of `/proc/PID/uid_map`. Each line has three numbers: the first uid of a range inside the
-/// namespace, the first uid outside, and the number of uids.
+/// Returns `true` if the user namespace of a process has the user `uid`. `map` is the text of
+/// `/proc/PID/uid_map`. Each line has three numbers: the first uid of a range inside the namespace,
+/// the first uid of the same range outside, and the number of uids.
 pub(crate) fn maps_user(map: &[u8], uid: u32) -> bool {
     let is_in = |line: &[u8]| {
         let line = std::str::from_utf8(line).unwrap_or_default();

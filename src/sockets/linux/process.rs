@@ -76,13 +76,14 @@ impl Clock {
         let is_init_elsewhere = procfs::is_init_elsewhere(&status);
         let has_sigterm = |set| procfs::has_sigterm(&status, set);
         // A server with a handler for SIGTERM, such as PostgreSQL, can block SIGTERM for a moment.
-        // So a process with a handler does not count as ignoring SIGTERM, even while it blocks it.
+        // So a process with a handler never counts as ignoring SIGTERM, even while SIGTERM is
+        // blocked.
         let ignores_sigterm = has_sigterm("SigIgn:")
             || !has_sigterm("SigCgt:")
                 && match has_sigterm("SigBlk:") {
                     // The kernel queues a blocked SIGTERM, even for the first process of a pid
-                    // namespace. The process ignores it only if no thread and no signalfd(2) can
-                    // receive it.
+                    // namespace. The process ignores the queued signal only if no thread and no
+                    // signalfd(2) can receive it.
                     true => blocks_sigterm(folder, process_path),
                     // The kernel discards an unblocked SIGTERM to the first process of a pid
                     // namespace if the process has no handler.
@@ -209,8 +210,8 @@ fn open_folder(pid: u32) -> rustix::io::Result<OwnedFd> {
     open(CWD, &format!("/proc/{pid}"))
 }
 
-/// Reads the `stat` of a process. Returns `None` if there is no such process, or if it cannot be
-/// read. A lack of descriptors or memory is an error.
+/// Reads the `stat` of a process. Returns `None` if there is no such process, or if its `stat`
+/// cannot be read. A lack of descriptors or memory is an error.
 fn try_stat(pid: u32) -> io::Result<Option<procfs::Stat>> {
     let text = if pid == std::process::id() {
         // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user
@@ -241,8 +242,9 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
-/// The child processes that the thread started. `folder` is `/proc/PID/task`. The list is empty if
-/// it cannot be read, and on a kernel without the option `PROC_CHILDREN`.
+/// The child processes of the thread: those that it started, and orphans that the kernel gave to
+/// it. `folder` is `/proc/PID/task`. The list is empty if it cannot be read, and on a kernel
+/// without the option `PROC_CHILDREN`.
 pub(super) fn children(folder: impl AsFd, thread: u32) -> Vec<u32> {
     let text = read(folder.as_fd(), &format!("{thread}/children")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

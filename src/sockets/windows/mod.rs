@@ -62,8 +62,8 @@ fn read(protocol: Protocol, port: u16, listening: bool, rows: &mut Vec<Row>) -> 
     Ok(())
 }
 
-/// The socket table already contains the pids, so this function only looks up the name, the program
-/// and the start of each process.
+/// The socket table already contains the pids, so this function only looks up the name, the parent,
+/// the program and the start of each process.
 pub(super) fn processes(
     wanted: &[(Inode, Option<u32>)],
     _depth: ScanDepth,

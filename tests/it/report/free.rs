@@ -381,7 +381,7 @@ fn a_port_that_is_free_again_when_its_refusal_is_reported_is_called_free() {
     reader.try_lock_shared().unwrap();
     let how = format!("port={port} wait=10");
     let message = reserver.reserve(&how).refused("TimedOut");
-    let cause = "a socket held the port, or a process locked its lock file, until a moment ago; it \
-                 is free now";
+    let cause = "a socket held the port, or a process locked its lock file, until a moment ago; \
+                 the port is free now";
     assert!(message.contains(cause), "{message}");
 }

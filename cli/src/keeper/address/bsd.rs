@@ -87,15 +87,15 @@ fn remove_stale() -> io::Result<()> {
         });
         if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
             // The call usually fails for the file of another user. The next keeper of that user
-            // removes it.
+            // removes the file.
             let _removed = std::fs::remove_file(entry.path());
         }
     }
     Ok(())
 }
 
-/// The lock folder, which a reservation creates if it is missing. So the folder exists when a
-/// keeper binds its socket, because the keeper or `portlease serve` has already reserved the port.
+/// The lock folder. A reservation creates the folder if it is missing. Before a keeper binds its
+/// socket, the keeper itself or `portlease serve` has reserved the port, so the folder exists then.
 fn folder() -> PathBuf {
     let named = std::env::var_os("PORTLEASE_DIR").filter(|folder| !folder.is_empty());
     named.map_or("/tmp/portlease".into(), PathBuf::from)

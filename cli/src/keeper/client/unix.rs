@@ -1,4 +1,4 @@
-//! Unix: a keeper has the address of a socket.
+//! Unix: connects to the socket of a keeper (a process that holds ports).
 
 use std::io;
 use std::os::unix::net::UnixStream;

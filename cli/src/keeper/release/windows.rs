@@ -28,13 +28,14 @@ pub(crate) fn request_release(
     Ok(all)
 }
 
-/// Always empty. Only a claim (a bound socket) can keep a port without a lock file, and on Windows
-/// no claim does.
+/// Always empty. Only a claim (a bound socket) can keep a port without a lock file, and portlease
+/// makes no claims on Windows.
 pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
     Ok(Vec::new())
 }
 
-/// The answer of a keeper. Empty if the process is no keeper of this user.
+/// The answer of a keeper. Empty if the process is no keeper of this user, or exits before it
+/// answers.
 fn request(keeper: u32, endpoint: Endpoint) -> io::Result<String> {
     match ask(keeper, endpoint) {
         Err(e) if e.kind() == io::ErrorKind::TimedOut => Err(no_answer(keeper)),
@@ -61,6 +62,6 @@ fn ask(keeper: u32, endpoint: Endpoint) -> io::Result<String> {
     let left = || remaining(RELEASE_TIMEOUT, started);
     pipe.send(&format!("{endpoint}\n"), left())?;
     let reply = pipe.receive(RELEASE_LINE_BYTES, left())?;
-    // An answer without its end is a refusal.
+    // An answer without a newline at its end is incomplete, and counts as no answer.
     Ok(reply.strip_suffix('\n').unwrap_or_default().to_owned())
 }

@@ -108,7 +108,7 @@ impl Folder {
             };
             let staged = File::from(staged);
             // The lock is shared, because the file may get its final name meanwhile. A reservation
-            // that meets a shared lock retries. It would mistake an exclusive lock for a lease.
+            // retries if it meets a shared lock, but would mistake an exclusive lock for a lease.
             if staged.try_lock_shared().is_err() {
                 continue;
             }

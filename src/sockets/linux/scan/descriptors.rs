@@ -13,8 +13,8 @@ use super::super::proc_folder::open;
 use super::{Scan, ScanState};
 use crate::model::process::ProcessState;
 
-/// The scan reads each descriptor of a wanted socket twice, because an exec or the end of the
-/// process may have closed it after the first read. Exception: if a process has more such
+/// The scan usually reads each descriptor of a wanted socket twice, because an exec or the end of
+/// the process may have closed it after the first read. Exception: if a process has more such
 /// descriptors than this, the scan reads each of them once, because a second read of thousands
 /// costs too much.
 const CONFIRM_UP_TO: usize = 16;

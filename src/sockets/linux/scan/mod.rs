@@ -34,8 +34,8 @@ const PARALLEL_ABOVE: usize = 300;
 /// left. The read of a descriptor takes 1 µs, and the start of a thread up to 100 µs.
 const PARALLEL_AFTER_DESCRIPTORS: usize = 500;
 const MAX_THREADS: usize = 4;
-/// The pid of the owner that a search found last, or 0. A search that may stop at the first owner
-/// tries this pid early, because the retries of a check search for the same owner again.
+/// The pid of the owner that a search found last, or 0. A search with [`Scan::first_hit`] tries
+/// this pid early, because the retries of a check search for the same owner again.
 static LAST_FOUND: AtomicU32 = AtomicU32::new(0);
 
 pub(in super::super) fn processes(

@@ -28,7 +28,8 @@ pub(super) struct ScanState {
     /// The pid and the descriptor of each io_uring that the scan found. An io_uring can own sockets
     /// that have no descriptor of their own.
     pub(super) rings: Vec<(u32, String)>,
-    /// Whether the search may have ended before it reached every process.
+    /// Whether a search of the depth `ScanDepth::Report` may have ended before it reached every
+    /// process. `false` for any other depth.
     pub(super) stopped_early: bool,
     /// Processes with a Unix socket that contains descriptors which the process has not received
     /// yet.

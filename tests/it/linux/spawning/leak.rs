@@ -158,6 +158,6 @@ pub(crate) fn leak_without_proc() {
     let mut forgotten = None;
     let leaked = portlease::check_no_leaked_listeners(|| forgotten = Some(bind()));
     let text = leaked.unwrap_err().to_string();
-    assert!(text.contains("there is no /proc"), "{text}");
+    assert!(text.contains("/proc is missing"), "{text}");
     drop(forgotten);
 }
