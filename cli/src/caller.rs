@@ -78,11 +78,14 @@ fn is_wrapper(name: &str) -> bool {
 }
 
 /// Returns `true` if the program has one of these names. On Windows, ignores case and a `.exe` at
-/// the end of the program's name.
+/// the end of the program's name. Linux reports only the first 15 bytes of a program's name.
 fn is_one_of(names: &[&str], program: &str) -> bool {
+    const REPORTED: usize = 15;
     if cfg!(windows) {
         let lower = program.to_ascii_lowercase();
         names.contains(&lower.strip_suffix(".exe").unwrap_or(&lower))
+    } else if cfg!(target_os = "linux") && program.len() == REPORTED {
+        names.iter().any(|name| name.starts_with(program))
     } else {
         names.contains(&program)
     }
@@ -106,6 +109,13 @@ fn ends_with_this_call(text: &str) -> bool {
 #[cfg(any(target_os = "linux", windows))]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_name_that_linux_reports_in_part_is_recognized() {
+        assert!(is_wrapper("dbus-run-sessio"));
+        assert!(!is_wrapper("dbus-run"));
+    }
 
     #[test]
     fn the_text_of_a_shell_ends_with_this_call_or_goes_on() {

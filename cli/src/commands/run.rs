@@ -338,7 +338,13 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
     // Exact numbers are reserved first, in ascending order. Otherwise two runs could deadlock: each
     // could hold a number for which the other run waits.
     let mut order: Vec<usize> = (0..ports.len()).collect();
-    order.sort_by_key(|at| (ports[*at].port.is_none(), ports[*at].port));
+    order.sort_by_key(|at| {
+        (
+            ports[*at].port.is_none(),
+            ports[*at].port,
+            ports[*at].protocol,
+        )
+    });
     let mut reserved: Vec<(usize, NamedReservation)> = Vec::with_capacity(ports.len());
     for at in order {
         reserved.push((at, reserve_named(ports[at])?));
