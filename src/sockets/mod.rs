@@ -281,6 +281,16 @@ pub(crate) fn has_event_loop() -> bool {
     return false;
 }
 
+/// The running descendants of the process that have no running children of their own. If there are
+/// none, or if the system does not show the children, the result is the process itself. On systems
+/// other than Linux it always is.
+pub(crate) fn leaves(pid: u32) -> Vec<u32> {
+    #[cfg(target_os = "linux")]
+    return linux::leaves(pid);
+    #[cfg(not(target_os = "linux"))]
+    vec![pid]
+}
+
 /// What keeps the process from running: a stop signal, a debugger or a frozen control group. `None`
 /// if there is no such cause, or if the process cannot be read. Always `None` on systems other than
 /// Linux.

@@ -55,10 +55,11 @@ pub(crate) struct Facts {
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
-    /// The id of the expected process, and what has stopped it. `None` if nothing has stopped it,
-    /// or if it has ended.
+    /// The id of the expected process, or of a descendant that is probably the server, and what has
+    /// stopped it. `None` if nothing has stopped it, or if the expected process has ended.
     pub(crate) halted: Option<(u32, Halt)>,
-    /// The id of the expected process, if it is in another network namespace.
+    /// The id of the expected process, or of a descendant that is probably the server, if it is in
+    /// another network namespace.
     pub(crate) in_other_network: Option<u32>,
     /// A listener on the endpoint that is not known to belong to the expected process or to a
     /// process that it started. The owner of the listener may be hidden.

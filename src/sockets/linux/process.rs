@@ -1,5 +1,6 @@
 //! Reads what `/proc/PID` shows about a process, such as its name, parent, program and user.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read};
@@ -242,15 +243,36 @@ pub(in super::super) fn parent(pid: u32) -> Option<u32> {
         .filter(|parent| *parent != 0)
 }
 
-/// The child processes of the thread: those that it started, and orphans that the kernel gave to
-/// it. `folder` is `/proc/PID/task`. The list is empty if it cannot be read, and on a kernel
-/// without the option `PROC_CHILDREN`.
-pub(super) fn children(folder: impl AsFd, thread: u32) -> Vec<u32> {
-    let text = read(folder.as_fd(), &format!("{thread}/children")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    text.split_ascii_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect()
+/// The child processes of all threads of the process: those that it started, and orphans that the
+/// kernel gave to it. The list is empty if it cannot be read, and on a kernel without the option
+/// `PROC_CHILDREN`.
+pub(super) fn children(pid: u32) -> Vec<u32> {
+    let Ok(folder) = open(CWD, &format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let children = |thread: u32| {
+        let text = read(folder.as_fd(), &format!("{thread}/children")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let pids = text.split_ascii_whitespace().map(str::parse);
+        pids.filter_map(Result::ok).collect::<Vec<u32>>()
+    };
+    let threads = numbers(folder.as_fd()).unwrap_or_default();
+    threads.into_iter().flat_map(children).collect()
+}
+
+pub(in super::super) fn leaves(pid: u32) -> Vec<u32> {
+    let mut leaves = Vec::new();
+    let mut open = vec![pid];
+    let mut known = HashSet::from([pid]);
+    while let Some(pid) = open.pop() {
+        let mut children = children(pid);
+        children.retain(|child| known.insert(*child) && is_running(*child).unwrap_or(false));
+        if children.is_empty() {
+            leaves.push(pid);
+        }
+        open.extend(children);
+    }
+    leaves
 }
 
 pub(in super::super) fn halt(pid: u32) -> Option<Halt> {

@@ -236,6 +236,39 @@ fn a_process_must_listen_on_the_address_of_the_reservation() {
     portlease::assert_port_held_by(p.port(), server.id());
 }
 
+/// The expected process is a shell, whose only child is suspended.
+#[test]
+fn a_suspended_child_of_the_expected_process_is_reported() {
+    let p = reserve_port();
+    let script = "sleep 600 & kill -STOP $!; echo $!; wait";
+    let mut shell = Command::new("sh");
+    let shell = shell.args(["-c", script]).stdout(Stdio::piped()).spawn();
+    let mut shell = Server::of(shell.unwrap());
+    let child: u32 = shell.line();
+    let expected = format!("pid {child} is suspended, so it starts no server");
+    eventually("the child is suspended", DEADLINE, || {
+        let error = p.wait_for_pid(shell.id(), Duration::ZERO).unwrap_err();
+        match error.to_string().contains(&expected) {
+            true => Ok(()),
+            false => Err(error.to_string()),
+        }
+    });
+    // The control: another child runs.
+    let script = "sleep 600 & kill -STOP $!; echo $!; sleep 5 > /dev/null 2>&1 & wait";
+    let mut other = Command::new("sh");
+    let other = other.args(["-c", script]).stdout(Stdio::piped()).spawn();
+    let mut other = Server::of(other.unwrap());
+    let second: u32 = other.line();
+    let error = p.wait_for_pid(other.id(), SHORT).unwrap_err();
+    for pid in [child, second] {
+        let ended = Command::new("kill")
+            .args(["-KILL", &pid.to_string()])
+            .status();
+        assert!(ended.unwrap().success());
+    }
+    assert!(!error.to_string().contains("is suspended, so"), "{error}");
+}
+
 #[test]
 fn a_suspended_process_is_reported_with_the_remedy() {
     let p = reserve_port();

@@ -3,11 +3,7 @@
 //! too.
 
 use std::io;
-use std::os::fd::AsFd as _;
 
-use rustix::fs::CWD;
-
-use super::super::proc_folder::{numbers, open};
 use super::super::process::children;
 use super::{Scan, ScanState};
 
@@ -37,7 +33,7 @@ impl Scan<'_> {
     pub(super) fn add_descendants(&self, state: &mut ScanState) -> io::Result<()> {
         let mut next = 0;
         while let Some((process, _)) = state.found.get(next) {
-            for child in children_of(process.pid) {
+            for child in children(process.pid) {
                 // If the child owns one of the sockets, `scan_process` adds it to `found`. A later
                 // round then scans the grandchildren.
                 if state.found.iter().all(|(known, _)| known.pid != child) {
@@ -48,18 +44,6 @@ impl Scan<'_> {
         }
         Ok(())
     }
-}
-
-/// The children of all threads of the process. Empty if they cannot be read.
-fn children_of(pid: u32) -> Vec<u32> {
-    let Ok(folder) = open(CWD, &format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    let threads = numbers(folder.as_fd()).unwrap_or_default();
-    threads
-        .into_iter()
-        .flat_map(|thread| children(&folder, thread))
-        .collect()
 }
 
 #[cfg(test)]
