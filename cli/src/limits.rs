@@ -44,6 +44,10 @@ pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// may still begin to listen.
 pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
+/// How long `wait --for --pid` goes on after the process has ended, because a daemon that the
+/// process left may have listened for long enough. The library does not end this wait early.
+pub(crate) const STEADY_REPORT: Duration = Duration::from_millis(500);
+
 /// How long `run` without `--wait-listening` watches whether something listens on its ports. A
 /// server that cannot bind its port usually fails sooner.
 pub(crate) const SILENT_PORTS_WATCH: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use portlease::{Diagnosis, Endpoint, ErrorKind, wait_until_all_listening};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
-use crate::limits::{LISTEN_REPORT, PORTS_IN_SUMMARY, PROGRESS_INTERVAL, remaining};
+use crate::limits::{LISTEN_REPORT, PORTS_IN_SUMMARY, PROGRESS_INTERVAL, STEADY_REPORT, remaining};
 use crate::output::console::{Console, progress_line};
 use crate::process::{ProcessHandle, watch_failure};
 use crate::survey::{self, Unmet};
@@ -127,7 +127,8 @@ pub(crate) fn wait_for(
             // find a listener of a daemon that the process started, so this loop waits for the
             // result of the thread.
             let is_about_process = matches!(condition, Condition::HeldBy(_));
-            let report = match is_about_process.then(|| receiver.recv_timeout(LISTEN_REPORT)) {
+            let grace = steady.map_or(LISTEN_REPORT, |_| STEADY_REPORT);
+            let report = match is_about_process.then(|| receiver.recv_timeout(grace)) {
                 Some(Ok(Ok(Some(_)))) => break Outcome::Met,
                 Some(Ok(Err(error))) => error.diagnosis().cloned(),
                 Some(Ok(Ok(None)) | Err(_)) | None => None,
