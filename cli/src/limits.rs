@@ -102,11 +102,11 @@ pub(crate) const HTTP_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How many bytes of an HTTP answer are read to find its status.
 pub(crate) const HTTP_HEAD_BYTES: usize = 64 * 1024;
 
-/// How long a listener may outlive the command before `run --leaks` reports it. A script may end
-/// right after it has signalled its server.
+/// How long a listener may outlive the command before `run` reports it. A script may end right
+/// after it has signalled its server.
 pub(crate) const LEAK_GRACE: Duration = Duration::from_millis(500);
 
-/// How often `run --leaks` scans for listeners during [`LEAK_GRACE`].
+/// How often `run` scans for listeners during [`LEAK_GRACE`].
 pub(crate) const LEAK_POLL: Duration = Duration::from_millis(10);
 
 /// The maximum number of rounds in which `run --leaks=stop` ends processes. The second round finds

@@ -108,9 +108,9 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
     }
 }
 
-/// The processes that still hold the reservation after the recorded process ended. `None` if there
-/// is no record, if no owner of the socket is visible, or if one of the owners is the recorded
-/// process, which then still runs in another pid namespace.
+/// If the recorded process has ended, the processes that still hold the reservation. `None` if
+/// there is no record, or if no owner of the socket is visible. Also `None` if one of the owners is
+/// the recorded process: the record is then from another pid namespace, and the process still runs.
 ///
 /// An owner is the recorded process if it has the recorded start and, in its own pid namespace, the
 /// recorded pid.

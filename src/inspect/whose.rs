@@ -210,9 +210,10 @@ fn has_lost_leader(pid: u32, parent: u32) -> bool {
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) expected: Expected,
-    /// The listeners of the last search that found a stranger, the position of the stranger's port,
-    /// and the time of that search. A search reads every process. So a new search is made only
-    /// after [`OWNERS_EVERY`], or if the listeners have changed.
+    /// The last search, if it found a stranger: the inodes of all listeners that it examined, the
+    /// index in `ports` of the stranger's port, and the time of the search. A search can read every
+    /// process. So while this field is set, a new search is made only after [`OWNERS_EVERY`], or if
+    /// the listeners have changed. [`note_end`](Self::note_end) clears the field.
     strangers: Option<(Vec<Option<Inode>>, usize, Instant)>,
 }
 

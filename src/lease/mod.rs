@@ -181,8 +181,8 @@ fn live_in(folder: &LockFolder) -> Result<Vec<Lease>, Unusable> {
     }
     if let Ok(user) = user() {
         let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
-        // Each of the next three sweeps reads at least one whole folder. That is acceptable here,
-        // because this function reads a whole folder in any case.
+        // Each of the next three sweeps can read a whole folder. That is acceptable here, because
+        // this function reads a whole folder in any case.
         let _swept = folder.folder().sweep_staged();
         let _swept = lock::sweep_records(folder, user);
         let _swept = lock::sweep_other_scopes(folder, user);

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use portlease::{Endpoint, Protocol, wait_until_all_held_by};
+use portlease::{Diagnosis, Endpoint, Holder, Protocol, wait_until_all_held_by, who_holds};
 use serde::Serialize;
 
 use crate::args::RunArgs;
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::http_probe::NamedProbe;
 use crate::http_wait::{HttpOutcome, Obstacle, Unanswered, until_answered};
 use crate::leaks::LeakCheck;
-use crate::limits::COMMAND_CHARS;
+use crate::limits::{COMMAND_CHARS, LEAK_GRACE, LEAK_POLL, sleep};
 use crate::listen_wait::ListenWait;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
@@ -232,6 +232,9 @@ fn release(
         let Err(error) = reservation.release() else {
             continue;
         };
+        if error.diagnosis().is_some_and(has_ended_since) {
+            continue;
+        }
         let holders = error.diagnosis().and_then(|of| of.holders());
         let holders = holders.into_iter().flatten();
         let mut servers = holders.filter(|holder| holder.is_server()).peekable();
@@ -243,6 +246,22 @@ fn release(
         }
     }
     has_report
+}
+
+/// Returns `true` if no server is left on the port of the report, or if the last one ends within
+/// [`LEAK_GRACE`]. A script may end right after it has signalled its server.
+fn has_ended_since(report: &Diagnosis) -> bool {
+    let started = Instant::now();
+    let Some(endpoint) = report.endpoint() else {
+        return false;
+    };
+    loop {
+        match who_holds(endpoint) {
+            Ok(holders) if !holders.iter().any(Holder::is_server) => return true,
+            Ok(_) if started.elapsed() < LEAK_GRACE => sleep(LEAK_POLL),
+            Ok(_) | Err(_) => return false,
+        }
+    }
 }
 
 fn udp_endpoints(reservations: &[NamedReservation]) -> Vec<Endpoint> {

@@ -41,6 +41,27 @@ fn a_command_that_fails_because_of_the_claim_is_explained() {
     assert_eq!(finish(&mut script(&[], "exit 0")).code(0).err, "");
 }
 
+/// The server needs a moment for its end after the signal.
+#[test]
+fn a_server_that_ends_after_the_command_is_not_left() {
+    need!(capability::native());
+    let slow = "import signal, sys, time\n\
+                signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), sys.exit()))\n\
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+                s.bind(('127.0.0.1', port))\ns.listen()\nopen(os.environ['UP'], 'w').close()\n\
+                time.sleep(600)";
+    let program =
+        format!("import os, socket\ns = socket.socket()\nport = int(os.environ['PORT'])\n{slow}");
+    let folder = Folder::new();
+    let stops = "$PYTHON -c \"$SERVER\" & while [ ! -e \"$UP\" ]; do sleep 0.01; done; kill $!";
+    let mut command = script(&[], stops);
+    command
+        .env("UP", folder.path().join("up"))
+        .env("PYTHON", python())
+        .env("SERVER", program);
+    assert_eq!(finish(&mut command).code(0).err, "");
+}
+
 #[test]
 fn a_wait_for_a_passed_socket_alone_is_refused() {
     let output = ran(&["run", "--listen", "WEB", "--wait-listening", "--", "true"]).code(125);

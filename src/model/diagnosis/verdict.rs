@@ -101,11 +101,12 @@ pub(crate) fn named_by(owner: Option<&Process>) -> String {
             process.name_and_pid()
         ),
         Some(process) => format!(
-            "reserved by {}: its lock file is in another lock folder, or cannot be read",
+            "reserved by {}: its lock file is in another lock folder, cannot be read, or is \
+             missing",
             process.name_and_pid()
         ),
-        None => "reserved by an unknown process: its lock file is in another lock folder, or \
-                 cannot be read"
+        None => "reserved by an unknown process: its lock file is in another lock folder, cannot \
+                 be read, or is missing"
             .to_owned(),
     }
 }

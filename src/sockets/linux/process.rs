@@ -45,7 +45,8 @@ impl Clock {
 
     /// Describes the process whose folder in `/proc` is `folder/process_path`. A zombie (a process
     /// that has ended and is not reaped) is described too. Returns `None` if the process was
-    /// reaped, or if its `stat` cannot be read. A lack of descriptors or memory is an error.
+    /// reaped, or if its `stat` cannot be read. If descriptors or memory are lacking for that read,
+    /// it is an error. If a further file cannot be read, its facts are missing.
     pub(super) fn describe(
         &self,
         pid: u32,
