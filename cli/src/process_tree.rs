@@ -11,8 +11,8 @@ use crate::process_stat::{ProcessStat, shows_processes};
 /// [`TERMINATE_GRACE`], sends SIGKILL to the processes that still run, also to those that started
 /// meanwhile. Windows has no SIGTERM, so each process ends at once.
 ///
-/// Without a `/proc` that shows processes, only `root` ends, because the processes that it started
-/// cannot be found.
+/// On Linux without a `/proc` that shows processes, only `root` ends, because the processes that it
+/// started cannot be found. Other systems need no `/proc`.
 ///
 /// Returns the pids of the processes that run on because this user may not signal them.
 pub(crate) fn end_tree(root: u32) -> io::Result<Vec<u32>> {

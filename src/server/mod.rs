@@ -159,9 +159,9 @@ impl Server {
     ///
     /// The errors of [`spawn`](Reservation::spawn), of [`stop`](Server::stop) and of
     /// [`wait_until_free_for`](crate::wait_until_free_for). The reservation stays in force, and the
-    /// call can be repeated. A command that got sockets from [`pass_to`](Reservation::pass_to)
-    /// keeps the port in use. For such a command this call times out, because the port does not
-    /// become free.
+    /// call can be repeated. If the [`Command`] got sockets from
+    /// [`pass_to`](Reservation::pass_to), this call times out: this `Server` keeps the `Command`
+    /// for the restart, and its sockets keep the port in use.
     pub fn restart(&mut self) -> Result<()> {
         self.running.end(Signal::Terminate)?;
         let kind = self.reservation.server_kind();

@@ -24,9 +24,9 @@ struct Answer<'a> {
 pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failure> {
     let caller = match (args.pid, args.hold_for) {
         (None, None) => {
-            // Without an exact port, the caller reads the number from stdout, so the search follows
-            // the output to its reader. With an exact port, the caller knows the number and may
-            // ignore the output.
+            // Without an exact port, the process that reads the number from stdout needs the port.
+            // So `calling_process` passes over a process that only hands its stdout on to this one.
+            // With an exact port the number is known, and the output may be ignored.
             Some(calling_process(args.selection.port.is_none())?)
         }
         _ => None,

@@ -222,21 +222,21 @@ pub(crate) struct ReservedRow {
     /// The number that a stable name stands for. `port` differs if that number was not available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_choice: Option<u16>,
-    /// Why no lock file records the reservation. Absent if a lock file records it.
+    /// Why the reservation has no record. Absent if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lease_error: Option<String>,
 }
 
 impl ReservedRow {
-    /// Names the ports that no lock file records, and the cause for the first of them. Returns
-    /// `None` if lock files record all of them.
+    /// Names the ports whose reservations have no record, and the cause for the first of them.
+    /// Returns `None` if all have one.
     pub(crate) fn unrecorded<'a>(rows: impl IntoIterator<Item = &'a Self>) -> Option<String> {
         let failed = rows.into_iter().filter(|row| row.lease_error.is_some());
         let failed: Vec<&Self> = failed.collect();
         let error = failed.first()?.lease_error.as_ref()?;
         let ports: Vec<String> = failed.iter().map(|row| row.port.to_string()).collect();
         Some(format!(
-            "no lock file for {}: {error}; `portlease who` does not show the reservation",
+            "no record for {}: {error}; `portlease who` does not show who reserved it",
             ports.join(", ")
         ))
     }

@@ -61,7 +61,8 @@ pub(super) fn pass_to_wrapper(reservation: &Reservation, command: &mut Command) 
     if let Style::Shell { .. } = passed.style {
         return refuse(
             reservation,
-            "pass_to was called for this command before: call pass_to for this reservation too",
+            "another reservation was passed to this command with pass_to: pass this reservation \
+             with pass_to too",
         );
     }
     passed.style = Style::Wrapper;
