@@ -53,6 +53,12 @@ pub(crate) fn first_unmet(
 /// these ports together, without retries.
 fn first_unmet_of(endpoints: &[Endpoint], condition: Condition) -> Option<Unmet> {
     if let Condition::HeldBy(_) = condition {
+        // The report of a wait that times out tries to connect if nothing listens. A server that
+        // starts at this moment would see the connection. So this wait follows only if each port
+        // has a listener. A check for listeners makes no connection.
+        if let Some(unmet) = first_unmet_of(endpoints, Condition::Listening) {
+            return Some(unmet);
+        }
         let error = condition.wait_among(endpoints, 0, Duration::ZERO).err()?;
         let named = error.diagnosis().and_then(Diagnosis::endpoint);
         let index = endpoints

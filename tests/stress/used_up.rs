@@ -73,24 +73,28 @@ pub(crate) fn connect_beside_reservers(args: &Args) {
         drop(client);
         server.accept().map(drop)
     };
+    let launch = |_| {
+        Launch::new("used-up-worker", &folder.locks())
+            .args(format!("rounds={rounds}"))
+            .start()
+    };
+    // The stranger begins after the last fork of this process. Until it calls exec, a forked child
+    // has copies of the stranger's sockets, and so keeps their numbers in use.
+    let workers: Vec<Helper> = (0..PROCESSES).map(launch).collect();
     let done = AtomicBool::new(false);
     let (connected, refused) = std::thread::scope(|scope| {
         let stranger = scope.spawn(|| {
             let (mut connected, mut refused) = (0, Vec::new());
-            while !done.load(Ordering::Relaxed) {
+            loop {
                 match connect() {
                     Ok(()) => connected += 1,
                     Err(error) => refused.push(error),
                 }
+                if done.load(Ordering::Relaxed) {
+                    return (connected, refused);
+                }
             }
-            (connected, refused)
         });
-        let launch = |_| {
-            Launch::new("used-up-worker", &folder.locks())
-                .args(format!("rounds={rounds}"))
-                .start()
-        };
-        let workers: Vec<Helper> = (0..PROCESSES).map(launch).collect();
         for worker in workers {
             assert_eq!(worker.succeed(), [format!("{rounds} rounds")]);
         }
