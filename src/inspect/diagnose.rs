@@ -224,20 +224,16 @@ pub(crate) fn not_listening(
     each.pop().expect("one port has one report")
 }
 
-/// Calls `look` for the process `pid`. If that finds nothing, calls `look` for the processes at the
-/// end of each chain of its descendants, because `pid` may have started its server through other
-/// programs, such as npm and a shell. Returns the first of these if `look` finds something for each
-/// of them. The descendants of the calling process do not count: it may have children of any kind.
-fn of_server<T>(pid: u32, look: impl Fn(u32) -> Option<T>) -> Option<(u32, T)> {
+/// Calls `look` for the process `pid`. If that finds nothing, calls `look` for `leaves`, the
+/// processes at the end of each chain of its descendants, because `pid` may have started its server
+/// through other programs, such as npm and a shell. Returns the first of these if `look` finds
+/// something for each of them.
+fn of_server<T>(pid: u32, leaves: &[u32], look: impl Fn(u32) -> Option<T>) -> Option<(u32, T)> {
     if let Some(found) = look(pid) {
         return Some((pid, found));
     }
-    if pid == std::process::id() {
-        return None;
-    }
-    let found = sockets::leaves(pid).into_iter();
-    let found: Option<Vec<(u32, T)>> = found.map(|leaf| Some((leaf, look(leaf)?))).collect();
-    found?.into_iter().next()
+    let found = leaves.iter().map(|leaf| Some((*leaf, look(*leaf)?)));
+    found.collect::<Option<Vec<_>>>()?.into_iter().next()
 }
 
 /// What [`not_listening`] returns for each of these ports, in their order.
@@ -251,9 +247,12 @@ pub(crate) fn not_listening_each(
     }
     let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
     let running = expected.pid().filter(runs);
-    let halted = running.and_then(|pid| of_server(pid, sockets::halt));
+    // The calling process may have children of any kind, so its descendants do not count.
+    let others = running.filter(|pid| *pid != std::process::id());
+    let leaves = others.map(sockets::leaves).unwrap_or_default();
+    let halted = running.and_then(|pid| of_server(pid, &leaves, sockets::halt));
     let is_elsewhere = |pid| Namespace::differs_from_that_of(pid).then_some(());
-    let in_other_network = running.and_then(|pid| of_server(pid, is_elsewhere));
+    let in_other_network = running.and_then(|pid| of_server(pid, &leaves, is_elsewhere));
     let in_other_network = in_other_network.map(|(pid, ())| pid);
     // If the listeners of the expected process cannot be read, the report omits them.
     let own_listeners = OwnListeners::of(expected, asked).unwrap_or_default();

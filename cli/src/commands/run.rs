@@ -97,12 +97,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             ports: reservations.iter().map(NamedRow::from).collect(),
         })?;
     }
-    let is_passed =
-        |named: &&NamedReservation| args.listen.iter().any(|port| port.name == named.name);
-    if args.wait_listening.is_some()
-        && args.http.is_empty()
-        && reservations.iter().all(|of| is_passed(&of))
-    {
+    let is_passed = |named: &NamedReservation| is_passed(args, &named.name);
+    if args.wait_listening.is_some() && args.http.is_empty() && reservations.iter().all(is_passed) {
         return Err(Failure::new(
             "--wait-listening has no port to wait for: the socket of --listen listens before the \
              command starts\nhelp: wait for an answer with --http, or omit --wait-listening",
@@ -273,15 +269,19 @@ fn udp_endpoints(reservations: &[NamedReservation]) -> Vec<Endpoint> {
     reservations.iter().filter(is_udp).map(udp).collect()
 }
 
+/// Whether a `--listen` option has this name, so that the command gets a socket.
+fn is_passed(args: &RunArgs, name: &str) -> bool {
+    args.listen.iter().any(|port| port.name == name)
+}
+
 /// Lets the command inherit the sockets of `--listen`.
 fn pass_sockets(
     command: &mut Command,
     reservations: &[NamedReservation],
     args: &RunArgs,
 ) -> Result<(), Failure> {
-    let is_passed =
-        |named: &&NamedReservation| args.listen.iter().any(|port| port.name == named.name);
-    for (at, named) in (0..).zip(reservations.iter().filter(is_passed)) {
+    let passed = reservations.iter().filter(|of| is_passed(args, &of.name));
+    for (at, named) in (0..).zip(passed) {
         let Granted::Reserved(reservation) = &named.reservation else {
             return Err(Failure::new(format!(
                 "cannot listen on port {}: the port server of PORTSERVER_ADDRESS holds it; name a \
@@ -339,8 +339,7 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
     let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
         // For a socket of `--listen`, the label becomes its name in LISTEN_FDNAMES. So the label is
         // NAME alone.
-        let is_passed = args.listen.iter().any(|passed| passed.name == port.name);
-        let label = match is_passed {
+        let label = match is_passed(args, &port.name) {
             true => port.name.clone(),
             false => format!("{} of {server}", port.name),
         };
