@@ -26,11 +26,12 @@ use operands::Operands;
 /// Returns `true` if a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now,
 /// and no unrelated process has reserved the port.
 ///
-/// Without a protocol, the call checks TCP. Without an address, it checks all addresses, on IPv4
-/// and IPv6. Connections in TIME_WAIT that such a server left do not count, and neither does a
-/// reservation that this process or an ancestor made, or that was made
-/// [on behalf](crate::ReserveOptions::on_behalf_of) of one of them. The answer holds only for this
-/// moment: to get a port that stays free, [reserve](crate::reserve_port) one.
+/// Without a protocol, the call checks TCP; for a `&Reservation`, it checks each reserved protocol.
+/// Without an address, it checks all addresses, on IPv4 and IPv6. Connections in TIME_WAIT that
+/// such a server left do not count, and neither does a reservation that this process or an ancestor
+/// made, or that was made [on behalf](crate::ReserveOptions::on_behalf_of) of one of them. The
+/// answer holds only for this moment: to get a port that stays free, [reserve](crate::reserve_port)
+/// one.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -83,9 +84,8 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 /// # Errors
 ///
 /// A [`Diagnosis`] that names what blocks the port and what helps. If the operand names no port, or
-/// the port could not be checked, the diagnosis says why. Before the call reports
-/// a busy port, it retries as [`is_port_free`] does, for about 2 s at most. The report takes
-/// additional time.
+/// the port could not be checked, the diagnosis says why. Before the call reports a busy port, it
+/// retries as [`is_port_free`] does, for about 2 s at most. The report takes additional time.
 ///
 /// `?` converts the diagnosis to an [`Error`](crate::Error) in a function that returns this crate's
 /// [`Result`](crate::Result).

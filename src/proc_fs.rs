@@ -94,8 +94,8 @@ pub(crate) fn namespace(link: &str) -> Option<u64> {
 }
 
 fn parse_namespace(text: &str) -> Option<u64> {
-    /// The kernel gives the first namespaces inodes just below 0xf000_0000, and all others inodes
-    /// from 0xf000_0000 on (`PROC_DYNAMIC_FIRST`).
+    /// The kernel gives the first namespace of most types an inode just below 0xf000_0000, and
+    /// every other namespace an inode from 0xf000_0000 on (`PROC_DYNAMIC_FIRST`).
     const LOWEST: u64 = 0xefff_fff0;
     let (_, inode) = text.split_once('[')?;
     let inode = inode.strip_suffix(']')?.parse().ok()?;

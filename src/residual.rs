@@ -14,12 +14,12 @@ use crate::model::state::State;
 use crate::retry::{FORKED_CHILD_LIMIT, ResidualOwner};
 use crate::sockets::{self, PortTables, Row, ScanDepth};
 
-/// Returns the kind of owner of the sockets that made the kernel refuse a bind. If the sockets have
-/// several owners, the one with the shortest retry limit counts.
+/// Returns the kind of owner of these sockets. If the sockets have several owners, the one with the
+/// shortest retry limit counts.
 ///
-/// Sockets that were closed since the bind do not count. If all sockets were closed, the result is
-/// `Unknown`, so that the caller retries. On Windows, and if the search for the owners fails, the
-/// result is always `Process`.
+/// Sockets that were closed since the caller read the socket table do not count. If all sockets
+/// were closed, the result is `Unknown`, so that the caller retries. On Windows, and if the search
+/// for the owners fails, the result is always `Process`.
 pub(crate) fn owner_of_sockets(rows: Vec<Row>) -> ResidualOwner {
     let owners = owner_of_each(&[rows]);
     owners.first().copied().unwrap_or(ResidualOwner::Process)

@@ -368,8 +368,8 @@ pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 /// about twenty times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
-/// How many ephemeral numbers an automatic pick tries at most if it has no range and the kernel
-/// does not choose the number, for example for UDP. Each try costs tens of microseconds.
+/// How many ephemeral numbers an automatic pick without a requested range tries at most, if the
+/// kernel does not choose the number, for example for UDP. Each try costs tens of microseconds.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
 /// How many numbers, or blocks, an automatic pick tries in a second pass, if the first pass fails.

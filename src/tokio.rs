@@ -134,7 +134,8 @@ pub async fn wait_until_free(port: impl ToEndpoint, at_most: Duration) -> Result
 
 async fn freeing(mut wait: Freeing) -> Result<()> {
     loop {
-        // A poll can read every socket and bind, which takes too long for the runtime's thread.
+        // A poll can read every socket and bind the ports, which takes too long for the runtime's
+        // thread.
         let (poll, polled) = run_blocking(move || (wait.poll(), wait)).await;
         wait = polled;
         match poll {
@@ -264,9 +265,9 @@ async fn listening(
     let mut wait = Listening::new(ports, expected, at_most);
     loop {
         // A quick poll runs on the thread of this task, because waking another thread takes about
-        // as long as the poll. On this thread it also works while the server under test uses every
-        // thread for blocking work. A poll that searches for the owners of listeners takes longer,
-        // but it is usually the last one.
+        // as long as the poll. Besides, the threads for blocking work may all be busy with the
+        // server under test. A poll that searches for the owners of listeners takes longer, but it
+        // is usually the last one.
         let poll = if sockets::IS_QUICK {
             wait.poll(&mut exit_info)
         } else {

@@ -63,7 +63,8 @@ pub use steady::wait_until_all_listening;
 ///
 /// # Platform-specific behavior
 ///
-/// On systems without a socket table each poll tries one TCP connection, for at most 100 ms.
+/// On systems without a socket table each poll tries one TCP connection, for at most 100 ms. For
+/// `localhost` it tries two: to ::1 and, if that fails, to 127.0.0.1.
 pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     let mut wait = Listening::new(listening_ports_of(&port)?, None, at_most);
     block_on(|| wait.poll(|| Ok(None)))
@@ -78,7 +79,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// Two kinds of processes count as started by `pid`: descendants of `pid`, and daemons that `pid`
 /// left. A daemon is a process that started after `pid` and whose parent has ended. While `pid`
-/// runs, a daemon counts only if it is in the process group or session of `pid`.
+/// runs, a daemon counts only if it is in the process group or session of `pid`. If `pid` leads
+/// that group or session, the parent of the daemon may still run.
 ///
 /// On Linux a subreaper (prctl(2)) can adopt the daemon. If the subreaper is the calling process or
 /// an ancestor of it in the same session, the rule is stricter, because a child of the subreaper

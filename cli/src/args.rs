@@ -76,8 +76,8 @@ pub(crate) enum Command {
     ///
     /// Each port number is in the environment variable NAME, and replaces {NAME} in the command's
     /// arguments. ${NAME} is left to the shell, and {{NAME}} becomes {NAME}.
-    /// The ports stay reserved until the command ends. The command gets each signal once. If
-    /// portlease is killed, the command ends too.
+    /// The ports stay reserved until the command ends. A signal to portlease, or to its process
+    /// group, reaches the command once. If portlease is killed, the command ends too.
     #[command(after_help = help::RUN)]
     Run(RunArgs),
     /// Reserve ports for the calling shell, and print their numbers

@@ -30,7 +30,7 @@ pub(crate) enum StopSignal {
 }
 
 impl StopSignal {
-    /// The signal that the remedies name for the process.
+    /// The signal that the remedies name for the process; SIGTERM if they name none.
     pub(crate) fn of(pid: u32, remedies: &[Remedy]) -> StopSignal {
         let interrupts = |remedy: &Remedy| match remedy {
             Remedy::InterruptProcess { pid: of, .. } => *of == pid,

@@ -236,8 +236,8 @@ impl Problem {
         self.kind == ProblemKind::Silence
     }
 
-    /// The process does not listen where the request would go, or another process listens there
-    /// too. `strangers` has the report on each address.
+    /// The process `pid` does not listen where the request would go, or another process listens
+    /// there too. `strangers` has a report on each address to which the request would go.
     pub(crate) fn of_stranger(pid: u32, strangers: &[Diagnosis]) -> Problem {
         let of_pid = |holder: &Holder| holder.processes.iter().any(|process| process.pid == pid);
         let mut holders = strangers

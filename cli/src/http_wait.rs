@@ -142,8 +142,8 @@ impl Obstacle {
 }
 
 /// Returns [`Obstacle::Halted`] if the visible processes of a listener are all halted in the same
-/// way. This counts even if another listener serves, because the kernel may give some of the
-/// connections to the halted one.
+/// way, even if another listener serves: the kernel may give some of the connections to the halted
+/// one.
 fn halted(endpoint: Endpoint) -> Option<Obstacle> {
     let holders = who_holds(endpoint).ok()?;
     let states = |holder: &Holder| {
@@ -271,10 +271,10 @@ pub(crate) fn until_answered(
     }
 }
 
-/// The endpoint on which the process, or one that it started, listens. If `endpoint` has no
-/// address, the result can be only one of the two loopback addresses: a stranger may listen on the
-/// other one, and must not get the request. If the process listens on none of the addresses,
-/// returns the report on each of them.
+/// The endpoint on which the process, or one that it started, listens. If `endpoint` has no address
+/// or is `localhost`, and the process listens on just one of the two loopback addresses, the result
+/// has that address: a stranger may listen on the other one, and must not get the request. If the
+/// process listens on none of the addresses, returns the report on each of them.
 fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Vec<Diagnosis>> {
     let mut held = Vec::new();
     let mut strangers = Vec::new();

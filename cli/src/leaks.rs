@@ -216,12 +216,13 @@ fn is_descendant(process: &Process) -> bool {
 
 /// The processes to end: the owners of the sockets, without the workers of a server. A worker is a
 /// process whose parent owns the same socket. It ends with its parent, or the next scan finds it.
-/// The processes of a container are left too.
+/// The processes of a container are not among the targets.
 fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failure> {
     let mut targets = Vec::new();
     for holder in found {
         let remedies = holder.remedies();
-        // The process belongs to a container, which would run on without its published port.
+        // The socket belongs to a container or publishes its port. If only the owner of the socket
+        // ended, the container could run on without the port.
         let is_of_container = |remedy: &Remedy| {
             matches!(
                 remedy,

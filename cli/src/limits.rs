@@ -45,7 +45,8 @@ pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
 /// How long `wait --for --pid` goes on after the process has ended, because a daemon that the
-/// process left may have listened for long enough. The library does not end this wait early.
+/// process left may complete the duration of `--for`. The library's wait for that duration expects
+/// no process, so it does not notice the end.
 pub(crate) const STEADY_REPORT: Duration = Duration::from_millis(500);
 
 /// How long `run` without `--wait-listening` watches whether something listens on its ports. A
@@ -85,15 +86,15 @@ pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 /// server again. They do not watch after the parent has ended.
 pub(crate) const RESTART_WATCH: Duration = Duration::from_secs(1);
 
-/// How often they check whether a server was started again.
+/// How often `stop` and `run --leaks=stop` check whether a server was started again.
 pub(crate) const RESTART_POLL: Duration = Duration::from_millis(50);
 
 /// The timeout of one HTTP request of `wait --http` or `run --http`. A server that is still
 /// starting may leave one request unanswered, and answer the next one.
 pub(crate) const HTTP_ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a wait for HTTP waits for an answer of 127.0.0.1 before it sends the request to ::1
-/// too.
+/// The longest time that a wait for HTTP waits for an answer of 127.0.0.1 before it sends the
+/// request to ::1 too.
 pub(crate) const HTTP_FALLBACK_DELAY: Duration = Duration::from_millis(250);
 
 /// How long a wait for HTTP pauses before it repeats the requests.
@@ -141,8 +142,8 @@ pub(crate) const PIPE_RETRY_DELAY: Duration = Duration::from_millis(20);
 #[cfg(windows)]
 pub(crate) const INHERITED_HANDLES: usize = 16_384;
 
-/// The maximum length of a request of `release` or `list`. An endpoint is far shorter. On Windows,
-/// also the maximum length of a keeper's answer.
+/// The maximum length of a request of `release` or `list`. A request is an endpoint or the word
+/// `list`, and is far shorter. On Windows, also the maximum length of a keeper's answer.
 pub(crate) const RELEASE_LINE_BYTES: usize = 100;
 
 /// The maximum length of a keeper's answer, which can list many ports.
@@ -164,7 +165,7 @@ pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const SERVE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The size of the stack of each thread of `serve`. It is small, because each reservation keeps a
-/// thread until the process that asked for the port ends.
+/// thread until the process that the request names ends.
 pub(crate) const SERVE_STACK_BYTES: usize = 256 * 1024;
 
 /// The timeout of one system call in a thread that waits for a process to end. After the timeout

@@ -33,8 +33,8 @@ pub(crate) struct ListenWait {
 
 impl ListenWait {
     /// Returns the wait if its thread has sent no result yet, and `None` afterwards. Exception: if
-    /// the command does not listen or answer in time, this function ends the command's process
-    /// `pid` and all processes that the command started, and fails.
+    /// the command does not listen or answer in time, this function fails. Before that, it ends the
+    /// command's process `pid` and the processes that the command started, as [`end_tree`] does.
     pub(crate) fn poll(self, console: &Console, pid: u32) -> Result<Option<ListenWait>, Failure> {
         match self.listened.try_recv() {
             Ok(Ok(after)) => {
@@ -67,7 +67,8 @@ impl ListenWait {
 }
 
 /// Returns the status of the command. If the command ended before it listened, reports that, and
-/// fails if the command returned 0. If this could not be checked, only prints a note.
+/// fails if the command returned 0. If `run` could not check whether the command listened, this
+/// function only prints a note.
 pub(crate) fn after_end(
     console: &Console,
     status: ExitStatus,
@@ -123,11 +124,11 @@ fn ended_first(status: ExitStatus, failure: &Failure) -> String {
     report::with_help(text, report::help(diagnosis, AFTER_WAIT))
 }
 
-/// `left` are the pids of processes that could not be ended.
+/// `left` are the pids of the processes that run on because this user may not signal them.
 fn not_in_time(limit: Duration, left: &[u32], failure: &Failure) -> Failure {
     let text = match report_of(failure) {
         Some(diagnosis) => {
-            // The command has been killed, so it can neither be resumed nor inspected.
+            // The command has usually ended by now, so it can neither be resumed nor inspected.
             let is_late = |remedy: &&Remedy| {
                 matches!(
                     remedy,

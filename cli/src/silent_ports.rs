@@ -60,8 +60,8 @@ impl SilentPorts {
 }
 
 /// Whether this process has a claim on the port: a bound TCP socket that keeps the port and never
-/// listens. While the claim exists, the kernel refuses the bind of a server that does not set
-/// SO_REUSEADDR. `false` if the system does not show the socket or its owner.
+/// listens. While the claim exists, the kernel refuses the bind of a server that sets neither
+/// SO_REUSEADDR nor SO_REUSEPORT. `false` if the system does not show the socket or its owner.
 fn has_claim(endpoint: Endpoint) -> bool {
     let own = std::process::id();
     let is_claim = |socket: &Holder| {

@@ -210,7 +210,8 @@ fn restart(holder: &Holder, process: &Process, parents: &[u32]) -> Option<Refusa
     })
 }
 
-/// The owner that `stop` ends to carry out the remedy. `None` if the remedy is no signal.
+/// The owner that `stop` ends to carry out the remedy. `None` if the remedy is no signal, or names
+/// none of the owners.
 fn target_of<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
     let (Remedy::StopProcess { pid, .. }
     | Remedy::InterruptProcess { pid, .. }

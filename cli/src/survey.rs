@@ -53,9 +53,10 @@ pub(crate) fn first_unmet(
 /// these ports together, without retries.
 fn first_unmet_of(endpoints: &[Endpoint], condition: Condition) -> Option<Unmet> {
     if let Condition::HeldBy(_) = condition {
-        // The report of a wait that times out tries to connect if nothing listens. A server that
-        // starts at this moment would see the connection. So this wait follows only if each port
-        // has a listener. A check for listeners makes no connection.
+        // If nothing listens, the wait below times out and tries to connect for its report. A
+        // server that starts at this moment would see the connection. So a check for listeners,
+        // which makes no connection, comes first. The wait follows only if each port has a
+        // listener.
         if let Some(unmet) = first_unmet_of(endpoints, Condition::Listening) {
             return Some(unmet);
         }

@@ -254,7 +254,8 @@ impl WaitForAll {
                 None if from == 0 || self.steady.is_some() => {
                     if let Some(steady) = self.steady {
                         wait_for_steady(ports, steady)?;
-                        // The listener that stayed open may be a stranger's.
+                        // `wait_for_steady` ignores the owners of listeners. The listener that
+                        // stayed open may be a stranger's.
                         if survey::first_unmet(ports, condition, limit, started).is_some() {
                             from = 0;
                             continue;

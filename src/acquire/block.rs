@@ -144,8 +144,8 @@ impl<'a> Search<'a> {
     }
 
     /// Reserves all ports at the first of these base numbers at which every port can be reserved.
-    /// `level` applies to the first port at each base number, which is refused most often. The
-    /// further ports use at least `WithTable`, and `effort` limits both levels.
+    /// `level` applies to the first port at each base number, because most refusals are of that
+    /// port. The further ports use at least `WithTable`, and `effort` limits both levels.
     fn first_of(
         &mut self,
         bases: impl Iterator<Item = u16>,

@@ -49,9 +49,9 @@ fn part(
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
     let lease = lease_of_exact(port, claims, effort)?;
-    // Before it makes a claim, this function takes the abstract name in three cases: it will make
-    // no claim, the number is not ephemeral, or another process already has the name (the call then
-    // reports the conflict). In the last two cases another process may have a reservation without a
+    // This function takes the abstract name here in three cases: the reservation gets no claim, the
+    // number is not ephemeral, or another process already has the name (`exclusive_name` then
+    // retries or fails). In the last two cases another process may have a reservation without a
     // claim. If that process is in a container with the same network namespace but another lock
     // folder, only the name shows the conflict.
     let is_named = !claims
@@ -160,9 +160,9 @@ fn claim(
         if let Occupant::Leftovers { sees_claims } = occupant
             && (sees_claims || leased)
         {
-            // If the socket table cannot show claims (`sees_claims` is false), another container
-            // may have a claim on this number. The bind below would succeed beside that claim, so
-            // the guarantee is lower.
+            // If the socket table cannot show claims (`sees_claims` is false), a process with
+            // another lock folder, for example in a container, may have a claim on this number. The
+            // bind below could succeed beside that claim, so the guarantee is lower.
             let guarantee = if sees_claims {
                 Guarantee::Kernel
             } else {
@@ -199,10 +199,10 @@ fn claim_over_leftovers(
         *name = exclusive_name(port, effort)?;
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
-    // The claim sets both reuse options. A server that sets only one of them cannot bind beside
-    // some of the connections beside which the claim can. So this function also probes with the
-    // options of the requested server. The probe comes first: beside the claim, a probe with
-    // SO_REUSEPORT alone would succeed in spite of the connections.
+    // The claim sets both reuse options. So it can bind beside some connections that refuse a
+    // server with only one of these options. This function therefore also probes with the options
+    // of the requested server. The probe comes first: beside the claim, a probe with SO_REUSEPORT
+    // alone would succeed in spite of the connections.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,

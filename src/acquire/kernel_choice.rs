@@ -119,7 +119,8 @@ fn adopt(
         return Ok(Err(claim));
     }
     let port = Port::new(claim.port(), Protocol::Tcp);
-    // A reservation without a claim may have the name, although its lock file is in another folder.
+    // A reservation without a claim may have the port. If its lock file is in another folder, only
+    // the port's abstract Unix socket name shows the reservation.
     if residual::is_named(port) {
         AttemptError::Leased(port).count(stats)?;
         return Ok(Err(claim));
@@ -148,9 +149,10 @@ pub(super) fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() < SMALL_RANGE
 }
 
-/// Returns `true` if `range.spare()` further numbers are free for outgoing connections. To check
-/// this, it claims that many random numbers for a moment, but none in `own`. If no number of the
-/// range is free, connect(2) can fail in every process.
+/// Checks that a reservation leaves `range.spare()` numbers free for outgoing connections: if no
+/// number of the range is free, connect(2) can fail in every process. To find free numbers, the
+/// function claims random ones for a moment, but none in `own`. Returns `false` if it finds too few
+/// of them among [`RANDOM_PICKS`] numbers.
 fn leaves_spare(range: &EphemeralRange, own: &PortSet) -> Result<bool, AttemptError> {
     let mut free = Vec::with_capacity(range.spare());
     // Unlike `draw`, this does not filter by `request.admits`, because an outgoing connection can

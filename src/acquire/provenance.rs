@@ -93,7 +93,7 @@ fn this_process() -> io::Result<Arc<ThisProcess>> {
     Ok(known.insert(Arc::new(process)).clone())
 }
 
-/// Returns `None` if no such process exists, or if the system does not show its start time. Fails
+/// Returns `None` if no process has this pid, or if the system does not show its start time. Fails
 /// if descriptors or memory are lacking.
 fn beneficiary(pid: u32) -> io::Result<Option<Beneficiary>> {
     let started = sockets::started(pid)?;

@@ -99,7 +99,7 @@ impl Request {
 
     /// Returns `true` if an automatic pick may yield the number: a multiple of `aligned` that is
     /// not excluded, not 65535, and not refused by browsers. The caller checks that the number is
-    /// in the requested range. The pick does not call this function for preferred numbers.
+    /// in the range `allowed`. The pick does not call this function for preferred numbers.
     ///
     /// If neither the request nor `PORTLEASE_RANGE` has a range, the number must not be that of a
     /// common service either. An exception is a number that the administrator withheld from the
@@ -190,8 +190,8 @@ impl Request {
     }
 
     /// How many numbers an automatic pick skips, although the options allow them: 65535, and
-    /// numbers that browsers refuse to connect to. Only multiples of `aligned` count. Without a
-    /// requested range, returns 0 if the pick has tried any number.
+    /// numbers that browsers refuse to connect to. Only multiples of `aligned` count. If neither
+    /// the request nor `PORTLEASE_RANGE` has a range, returns 0 if the pick has tried any number.
     pub(super) fn blocked_in_range(&self, tried: usize, aligned: u16) -> usize {
         let all = (tried == 0).then_some(1..=u16::MAX);
         let range = self.allowed.clone().or(all).into_iter().flatten();
@@ -201,8 +201,8 @@ impl Request {
             .count()
     }
 
-    /// Whether the requested range contains every port at these distances from this base number,
-    /// and the base number is a multiple of `aligned`.
+    /// Whether the range `allowed` contains every port at these distances from this base number,
+    /// and the base number is a multiple of `aligned`. Without a range, every port is allowed.
     pub(super) fn allows(&self, base: u16, offsets: &Offsets) -> bool {
         let allowed = self.allowed.as_ref();
         let is_allowed = |port| allowed.is_none_or(|allowed| allowed.contains(&port));

@@ -138,14 +138,14 @@ impl Reservation {
     ///
     /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
     ///   the server, if something still listens on the port. The call first retries for 100 ms
-    ///   while no owner is visible, and for 2 s while a forked child that has not called exec has
-    ///   the listener.
+    ///   while no owner is visible, and for 2 s while only forked children that have not called
+    ///   exec have the listener.
     /// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
     ///
     /// # Platform-specific behavior
     ///
     /// On systems whose socket table this crate cannot read, the call only ends the reservation and
-    /// checks nothing.
+    /// checks nothing. On Windows the call does not retry.
     pub fn release(self) -> Result<()> {
         let this = self.without_leak_check();
         let asker = Asker::of(&&this);

@@ -49,8 +49,8 @@ impl Operands {
     }
 
     /// Returns one result per operand: an error with the report on its first failed port, else
-    /// `Ok`. `verdicts` are in the order of `ports`, with `None` for each port that passed the
-    /// check.
+    /// `Ok`. An operand that names no port keeps its error. `verdicts` are in the order of `ports`,
+    /// with `None` for each port that passed the check.
     pub(super) fn results(
         mut self,
         verdicts: impl IntoIterator<Item = Option<Verdict>>,

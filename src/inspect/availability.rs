@@ -25,8 +25,8 @@ use crate::sockets::{self, PortTables, Row, Table};
 #[derive(Debug)]
 pub(crate) struct Availability {
     pub(crate) verdict: Verdict,
-    /// The sockets that make the kernel refuse the bind. Only an answer with [`Cause::Holder`] has
-    /// them.
+    /// The sockets that keep a server from binding the port. Only an answer with [`Cause::Holder`]
+    /// has them.
     blocking: Vec<Row>,
 }
 
@@ -46,8 +46,8 @@ impl Availability {
     }
 
     /// If another reservation has the port, returns an answer that says so. Otherwise returns
-    /// `self`. Exceptions: an answer that names the blocking sockets stays. An error of the check
-    /// stays too, such as a missing address, but a missing permission does not.
+    /// `self`. Exception: returns `self` despite a reservation if `self` has blocking sockets, or
+    /// is an error such as a missing address. A missing permission does not count as an error here.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free

@@ -87,7 +87,8 @@ pub(crate) fn not_permitted(port: Port, kind: ServerKind) -> Diagnosis {
     let verdict = match found.verdict {
         verdict @ (Verdict::InUse(_) | Verdict::Privileged) => verdict,
         // This check found no missing privilege. The refusal may have been for another protocol of
-        // the reservation, or the setting for privileged ports may have changed since.
+        // the reservation, or the setting for privileged ports may have changed since. So the
+        // number decides.
         _ if ports::is_privileged(port.number) => Verdict::Privileged,
         _ => Verdict::Forbidden,
     };
@@ -226,8 +227,8 @@ pub(crate) fn not_listening(
 
 /// Calls `look` for the process `pid`. If that finds nothing, calls `look` for `leaves`, the
 /// processes at the end of each chain of its descendants, because `pid` may have started its server
-/// through other programs, such as npm and a shell. Returns the first of these if `look` finds
-/// something for each of them.
+/// through other programs, such as npm and a shell. If `look` finds something for every leaf,
+/// returns the first leaf with its result.
 fn of_server<T>(pid: u32, leaves: &[u32], look: impl Fn(u32) -> Option<T>) -> Option<(u32, T)> {
     if let Some(found) = look(pid) {
         return Some((pid, found));
@@ -282,11 +283,12 @@ pub(crate) fn not_listening_each(
 }
 
 /// The [`report`] after a wait that expects no particular process has timed out. `asked` has all
-/// ports of a wait for listeners. `last_listener` is for [`Facts::last_listener`].
+/// ports of a wait for listeners, and is empty after a wait until ports are free. `last_listener`
+/// is for [`Facts::last_listener`].
 ///
-/// If the wait was for a listener and no socket listens on the port, the function tries to connect,
-/// because a packet filter may redirect the connections of the port. For a port without an address,
-/// it tries each loopback address.
+/// If the verdict is [`Verdict::NotListening`], the function tries to connect, because a packet
+/// filter may redirect the connections of the port. For a port without an address, it tries each
+/// loopback address.
 pub(crate) fn after_waiting_for_any(
     port: Port,
     verdict: Verdict,

@@ -21,8 +21,8 @@ use crate::sockets::{self, Inode, Row, ScanDepth};
 /// - If the record is from another pid namespace: the pid under which this process sees the
 ///   recorded process, or that it is not visible.
 ///
-/// If the owners cannot be read, the leases get no processes. If a record is from another pid
-/// namespace, its process then counts as not visible.
+/// If the owners cannot be read, the leases get no processes, and the recorded process of another
+/// pid namespace counts as not visible.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     let folder = std::env::current_dir().unwrap_or_default();
     let folder = as_recorded(&folder.to_string_lossy());

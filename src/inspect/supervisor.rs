@@ -84,7 +84,8 @@ const WRAPPERS_DEEP: usize = 5;
 
 /// Finds the supervisor of a process. The search goes up the ancestors, past shells and wrappers.
 /// If it then meets an ancestor from [`SUPERVISORS`], that is the supervisor. Otherwise the
-/// supervisor is the nearest of the passed shells whose script has a loop, or `None`.
+/// supervisor is the nearest passed shell whose script has a loop. `None` if there is no such shell
+/// either.
 ///
 /// `own_lineage` is this process and its ancestors. The search ends at the first of them, and does
 /// not report it: to end it could end this process too. Exception: a [`SupervisorKind::Manager`] is

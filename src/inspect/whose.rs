@@ -78,8 +78,9 @@ impl Expected {
     /// If neither the exit status nor the start of the process is known, any orphan could be its
     /// daemon. So an orphan then counts only by its process group or session.
     ///
-    /// If only the start is unknown, the start of the calling process replaces it: the process is
-    /// then a child, and both the child and its daemon started later than their parent.
+    /// If only the start is unknown, the process is a child of the calling process, because its
+    /// exit status is known. The child and its daemon cannot be older than the calling process, so
+    /// the start of the calling process replaces the unknown start.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
         if self.started.is_none() && succeeded.is_some() {
             self.earliest_daemon = sockets::started(std::process::id()).ok().flatten();
@@ -266,7 +267,7 @@ impl Watch {
         let mut has = self.expected.judge();
         let mut is_met = |of: &OwnedRows| of.holders.iter().any(&mut has);
         // This search ends when it has found an owner of each listener. It reads the newest
-        // processes first, and the expected process is often one of them.
+        // processes early, and the expected process is often one of them.
         let first = sockets::owners_of_each(rows.clone(), ScanDepth::FirstHit)?;
         let mut unmet: Vec<usize> = (0..rows.len()).collect();
         unmet.retain(|at| !is_met(&first[*at]));
@@ -413,7 +414,8 @@ mod tests {
         reaped.note_end(Some(true));
         assert!(!reaped.left_behind(&orphan(own.get() - 1)));
         assert!(reaped.left_behind(&orphan(own.get() + 1)));
-        // Without an exit status, the process may be no child, and its daemon may be older.
+        // Without an exit status, the process may be no child of this process. Its daemon may then
+        // be older than this process, so no orphan counts.
         reaped.note_end(None);
         assert!(!reaped.left_behind(&orphan(own.get() + 1)));
     }

@@ -14,8 +14,8 @@ pub(crate) struct AttemptStats {
     /// How many ports the call should reserve. Stays 0 for ports at fixed distances from a base
     /// number.
     pub(crate) requested: usize,
-    /// The ports that the call had already reserved, as far as the automatic pick could yield them.
-    /// The call released them when it could not reserve a further port.
+    /// The ports that the call had already reserved, without those that the automatic pick could
+    /// not yield, such as a port outside the requested range.
     pub(crate) own: PortSet,
     pub(crate) in_use: usize,
     pub(crate) reserved: usize,

@@ -140,7 +140,7 @@ impl EphemeralUsage {
     }
 
     /// How many numbers have a bound socket, such as the claim of a reservation, and no listening
-    /// socket. `None` if bound sockets could not be read, as on Linux before 6.8.
+    /// socket. `None` if bound sockets could not be read, as on most kernels before Linux 6.8.
     pub fn bound(&self) -> Option<usize> {
         self.count(Use::Bound)
     }

@@ -32,6 +32,7 @@ pub struct Holder {
     pub state: State,
     /// The user who created the socket. `None` on macOS and Windows, for a socket whose
     /// [inode](Holder::inode) is 0, and for a user outside of the user namespace of this process.
+    /// Exception: a connection that the server has not accepted yet has the user of its listener.
     pub uid: Option<u32>,
     /// The name of the user `uid` in `/etc/passwd`. `None` if the user is not listed there, and on
     /// macOS and Windows.
@@ -42,7 +43,8 @@ pub struct Holder {
     /// a connection that the server has not accepted yet. Windows has no such numbers, so this
     /// crate computes one from the process and the addresses.
     pub inode: u64,
-    /// Whether a socket on `[::]` also serves IPv4.
+    /// Whether a socket on `[::]` also serves IPv4. The value means nothing for a socket on another
+    /// address.
     ///
     /// With sock_diag(7), Linux reports this for sockets that listen or are bound, and the value is
     /// `false` for every other socket. Linux without sock_diag(7) and Windows do not report it, so

@@ -147,8 +147,8 @@ impl Holders {
     }
 
     /// The lines that say what could not be read, except what the headline says already. If no
-    /// socket is hidden, the lines about unread processes are left out, because such a process
-    /// could only be a further owner.
+    /// socket is hidden, the lines about unread processes are left out, because an unread process
+    /// could then only share a socket with an owner that the report names.
     fn unseen_lines(&self, headline: &str) -> impl Iterator<Item = String> {
         let has_hidden = self.iter().any(|holder| holder.hidden);
         self.unseen
@@ -307,7 +307,7 @@ pid 4101 (restart), a forked child, still holds it
   reserved     by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which has ended; \
 pid 4101 (restart), a forked child, still holds it"
         );
-        // If no owner of the claim is visible, the report names only the recorded process.
+        // If the lease has no heir, the report names only the recorded process.
         let mut ended = lease(77);
         ended.set_inherited_by(Vec::new());
         assert_eq!(

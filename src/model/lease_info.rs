@@ -34,9 +34,9 @@ pub struct Lease {
     /// The user that owns the file with the record. Only this user and root can write the file.
     recorded_by: Option<u32>,
     /// The visible processes that still hold the reservation although the recorded process has
-    /// ended. Empty if no such process is visible. `None` without a record, if the recorded process
-    /// runs or may still run, or if the owners of the reservation's socket cannot be read. Always
-    /// `None` on Windows.
+    /// ended. Empty if the reservation has no socket that could show them. `None` without a record,
+    /// if the recorded process runs or may still run, or if no owner of the reservation's socket is
+    /// visible. Always `None` on Windows.
     inherited_by: Option<Vec<Process>>,
     /// Set if the recorded pids belong to another pid namespace than that of this process. `None`
     /// also if one of the two namespaces is unknown.

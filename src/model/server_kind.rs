@@ -26,8 +26,8 @@ pub enum ServerKind {
     /// The server sets SO_REUSEPORT alone.
     ReusePort,
     /// The server sets neither option. Examples are Python's bare `socketserver.TCPServer`,
-    /// Erlang's `gen_tcp` by default, and Java after `setReuseAddress(false)`. Such a server cannot
-    /// bind a port on which an earlier server left connections.
+    /// Erlang's `gen_tcp` by default, and Java after `setReuseAddress(false)`. On Unix such a
+    /// server cannot bind a port on which an earlier server left connections.
     Plain,
 }
 

@@ -15,8 +15,8 @@ use crate::retry::RANGE_VALID_FOR;
 /// The first registered port (RFC 6335, section 6).
 const REGISTERED_FROM: u16 = 1024;
 
-/// The lowest number that an automatic pick takes outside the ephemeral range. Exception: a range
-/// that the caller or `PORTLEASE_RANGE` sets can start lower.
+/// The lowest number that an automatic pick takes outside the ephemeral range. Exceptions: a range
+/// that the caller or `PORTLEASE_RANGE` sets can start lower, and a preferred number can be lower.
 pub(crate) fn lowest() -> u16 {
     system::unprivileged_from().max(REGISTERED_FROM)
 }

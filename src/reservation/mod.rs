@@ -50,7 +50,7 @@ pub enum Guarantee {
 /// same network namespace with the same lock folder. [`guarantee`](Reservation::guarantee) says
 /// which other programs the reservation excludes.
 ///
-/// Start the server by [number](Reservation::port) as often as you like, or get a bound socket from
+/// Start the server by [number](Reservation::port) as often as you like, or get a listener from
 /// [`listen`](Reservation::listen). The reservation stays in force while the server runs, so the
 /// server can be stopped and started again. Until a server listens, a connection to the port is
 /// refused at once.

@@ -110,9 +110,9 @@ impl ReserveOptions {
     /// number as [`udp`](Self::udp) does.
     ///
     /// Examples of servers that need `false` are Python's bare `socketserver.TCPServer`, Erlang's
-    /// `gen_tcp` with its defaults, and Java after `setReuseAddress(false)`. Such a server cannot
-    /// be restarted on a number while connections of that number are in TIME_WAIT, with or without
-    /// a reservation.
+    /// `gen_tcp` with its defaults, and Java after `setReuseAddress(false)`. On Unix such a server
+    /// cannot be restarted on a number while connections of that number are in TIME_WAIT, with or
+    /// without a reservation.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().reuse_addr(false).reserve()?;
@@ -223,8 +223,8 @@ impl ReserveOptions {
     /// them can be reserved, the call reserves any other allowed number. The call skips a preferred
     /// number that [`exclude`](Self::exclude) or `PORTLEASE_RANGE` rules out.
     ///
-    /// For ports at fixed distances, such as a block, a preferred number is the base number.
-    /// Here the range applies too: every port must be in it.
+    /// For ports at fixed distances, such as a block, a preferred number is the base number, and
+    /// every port must be in the range.
     ///
     /// ```
     /// // If the number is busy, the call reserves another one.
@@ -237,8 +237,9 @@ impl ReserveOptions {
     ///
     /// Without a [`wait`](Self::wait), the call retries a busy preferred number for up to 100 ms if
     /// no owner is visible. If a forked child that has not called exec holds the number, the call
-    /// retries for up to 2 s. All preferred numbers share this time. Exception: for ports at fixed
-    /// distances, the call does not retry a preferred base number.
+    /// retries for up to 2 s. Once 100 ms have passed since the first refusal, each further
+    /// preferred number gets one try. For ports at fixed distances, each preferred base number gets
+    /// one try.
     pub fn prefer(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.prefer.extend(ports);
         self
@@ -480,9 +481,10 @@ impl ReserveOptions {
     ///   [`wait`](Self::wait).
     /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for a port that requires a
     ///   privilege, or that a sandbox or a security policy forbids.
-    /// - [`Lease`](crate::ErrorKind::Lease) if `PORTLEASE_DIR` is no absolute path, or if the lock
-    ///   file of an exact port cannot be used. The same error results if the lock folder cannot be
-    ///   used and no claim (a bound socket of this crate) can keep the port.
+    /// - [`Lease`](crate::ErrorKind::Lease) if `PORTLEASE_DIR` is no absolute path or is a link
+    ///   that leads nowhere, or if the lock file of an exact port cannot be used. The same error
+    ///   results if the lock folder cannot be used and no claim (a bound socket of this crate) can
+    ///   keep the port.
     /// - [`Io`](crate::ErrorKind::Io) for other errors of the system, such as too many open files.
     ///
     /// # Races

@@ -26,9 +26,9 @@ pub(crate) use system::{Signal, prepare};
 
 impl Reservation {
     /// Starts `command`, and waits for at most `at_most` until the program, or a process that it
-    /// started, listens on [`addr`](Reservation::addr). `command` must pass the program either the
-    /// port number, in an argument or an environment variable, or a socket, with
-    /// [`pass_to`](Reservation::pass_to). The returned [`Server`] holds the reservation.
+    /// started, listens on [`addr`](Reservation::addr). `command` must pass the program the port
+    /// number (in an argument or an environment variable) or a socket (with
+    /// [`pass_to`](Reservation::pass_to)). The returned [`Server`] holds the reservation.
     ///
     /// [`wait_for`](Reservation::wait_for) says which listeners count.
     ///
@@ -161,7 +161,7 @@ impl Server {
     /// [`wait_until_free_for`](crate::wait_until_free_for). The reservation stays in force, and the
     /// call can be repeated. If the [`Command`] got sockets from
     /// [`pass_to`](Reservation::pass_to), this call times out: this `Server` keeps the `Command`
-    /// for the restart, and its sockets keep the port in use.
+    /// for the restart, and the sockets in the `Command` keep the port in use.
     pub fn restart(&mut self) -> Result<()> {
         self.running.end(Signal::Terminate)?;
         let kind = self.reservation.server_kind();

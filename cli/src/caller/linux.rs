@@ -165,8 +165,8 @@ impl Output {
 
     /// The stdout of the last program in the pipeline of this process. If the last program's stdout
     /// is neither a pipe nor a file, returns the pipe that the last program reads. Returns `None`
-    /// if the stdout of this process is neither a pipe nor a file. All programs of a pipeline have
-    /// the same parent.
+    /// if the stdout of this process is neither a pipe nor a file. `parent` is the parent of this
+    /// process, and so of each program in the pipeline.
     fn last_of_pipe(parent: u32) -> Option<Output> {
         let own = std::process::id();
         let mut output = Output::of("self", 1)?;

@@ -9,8 +9,8 @@ use crate::process_stat::ProcessStat;
 
 /// The nearest ancestor that probably outlives this call. Passes over wrappers that end with their
 /// command. Also passes over each `cmd /c` that does nothing after this call, such as one that
-/// `for /f` starts. If the search finds no other ancestor, the result is the last of these, with
-/// `is_brief` set.
+/// `for /f` starts. If the search passes over every ancestor that it finds, the result is the last
+/// one, with `is_brief` set.
 pub(crate) fn calling_process(_follow_output: bool) -> Result<Caller, Failure> {
     let parent = |process: &ProcessStat| match process.parent {
         0 => None,

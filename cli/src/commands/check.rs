@@ -81,7 +81,8 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
 
 /// Prints the answer for ports that all pass. First reports each port that is free only for servers
 /// that set SO_REUSEADDR. If there are more than [`HELP_PER_PORT`] such ports, prints only how many
-/// there are. If the only port is such a port, its report replaces the answer.
+/// there are. If only one port was checked and it gets such a report, the report replaces the
+/// answer.
 fn print_pass(
     console: &Console,
     findings: &[Finding],

@@ -181,8 +181,8 @@ fn beneficiary(lease: &Lease) -> String {
     }
 }
 
-/// The stable name of the lease. The library derives a number from the name, the first choice N. If
-/// the lease has another number, `(not N)` follows the name.
+/// The stable name of the lease. The library derives the first choice N, a port number, from the
+/// name. If the lease has another number, `(not N)` follows the name.
 fn name_of(lease: &Lease) -> String {
     match (lease.name(), lease.first_choice()) {
         (Some(name), Some(first)) if first != lease.port() => format!("{name} (not {first})"),

@@ -25,8 +25,9 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
     let caller = match (args.pid, args.hold_for) {
         (None, None) => {
             // Without an exact port, the process that reads the number from stdout needs the port.
-            // So `calling_process` passes over a process that only hands its stdout on to this one.
-            // With an exact port the number is known, and the output may be ignored.
+            // So `calling_process` passes over a process whose stdout is also the stdout of this
+            // call, because the caller of that process reads the number. With an exact port the
+            // number is known, and the output may be ignored.
             Some(calling_process(args.selection.port.is_none())?)
         }
         _ => None,

@@ -181,7 +181,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         let is_tcp = |named: &&NamedReservation| named.protocol == Protocol::Tcp;
         SilentPorts::watch(reservations.iter().filter(is_tcp).map(endpoint))
     });
-    // Reports a failure before the listeners and ports that are left, because it may explain them.
+    // The failure of the wait is reported first, because it may explain the listeners that the code
+    // below reports.
     let end = running
         .until_end(console, listening)
         .unwrap_or_else(|failure| {
@@ -213,11 +214,13 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
 }
 
 /// Releases the ports, and reports each release that fails. A release fails if a process still
-/// listens on the port, or if reading the socket table fails. Omits a report on listeners that
-/// `reported` has, by their inodes. Returns `true` if there was any other report.
+/// listens on the port, or if reading the socket table fails. Omits the report if the listeners
+/// were closed since, or if `reported` has the inodes of all of them. Returns `true` if any report
+/// was printed.
 ///
-/// `--leaks` finds only listeners of processes that descend from the command. The command may also
-/// have asked a running daemon to start a server, or the owner may be hidden.
+/// These reports can name listeners that `--leaks` does not find, because `--leaks` finds only
+/// listeners of processes that descend from the command. For example, the command may have asked a
+/// running daemon to start a server, or the owner of a listener may be hidden.
 fn release(
     console: &Console,
     reservations: Vec<NamedReservation>,
@@ -391,8 +394,9 @@ fn request(named: &NamedProbe, reservations: &[NamedReservation]) -> Result<Unan
     }
 }
 
-/// Starts a thread that waits until the command listens on all ports, and has answered the requests
-/// of `--http`. The thread sends the elapsed time or the error to the [`Supervisor`], and wakes it.
+/// Starts a thread that waits until the command listens on all `endpoints`, and has answered the
+/// requests of `--http`. The thread sends the elapsed time or the error to the [`Supervisor`], and
+/// wakes it.
 fn spawn_listen_wait(
     endpoints: Vec<Endpoint>,
     pid: u32,

@@ -38,7 +38,8 @@ struct Answer {
 struct PortRow {
     endpoint: String,
     free: Option<bool>,
-    /// The cause why only a server that sets SO_REUSEADDR can bind the port, as with `check`.
+    /// Why only a server that sets SO_REUSEADDR can bind the port. The output of `check` has the
+    /// same field.
     #[serde(skip_serializing_if = "Option::is_none")]
     needs_reuse_addr: Option<String>,
 }

@@ -129,8 +129,8 @@ fn unmet(
             asked: condition.asked(true),
             needs_reuse_addr: None,
         });
-        // If the process has ended, a new check could not read its start time, and would report its
-        // daemon as a stranger.
+        // If the process has ended, a new check could not read the start time of the process. The
+        // check would then report a daemon of the process as a stranger.
         if matches!(condition, Condition::HeldBy(_)) {
             return (findings, 0);
         }

@@ -5,6 +5,6 @@ use crate::failure::Failure;
 pub(crate) fn adopt() -> Result<(), Failure> {
     Err(Failure::new(
         "cannot scan for listeners that the command leaves behind: --leaks needs Linux, because \
-         portlease finds the command that started a daemon only there",
+         only there can portlease find the command that started a daemon",
     ))
 }

@@ -22,9 +22,9 @@ const BOLD: Style = Style::new().bold();
 const HELP: Style = AnsiColor::Green.on_default();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-/// Prints the output of a command. With `--color auto`, `anstream` removes colours from a stream
-/// that is not a terminal, unless CLICOLOR_FORCE is set. If NO_COLOR is set, it removes them from
-/// every stream.
+/// Prints the output of a command. With `--color auto`, `anstream` removes colours from every
+/// stream if NO_COLOR is set. Without NO_COLOR, it removes colours from a stream that is not a
+/// terminal, unless CLICOLOR_FORCE is set.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     json: bool,

@@ -200,7 +200,7 @@ pub(crate) fn name(pid: u32) -> String {
 }
 
 /// Returns `true` if the process has another namespace of this kind (`mnt` or `net`) than this
-/// process. If that cannot be read, the process counts as one in the same namespace.
+/// process. If its namespace cannot be read, the process counts as one in the same namespace.
 pub(crate) fn is_in_other_namespace(pid: u32, kind: &str) -> bool {
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
     namespace(&pid.to_string()).is_some_and(|other| namespace("self") != Some(other))

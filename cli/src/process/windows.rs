@@ -41,7 +41,7 @@ impl ProcessHandle {
     }
 
     /// Ends the process at once (`TerminateProcess`), because Windows has no SIGTERM. Returns
-    /// `false` if the process has ended.
+    /// `false` if the process had already ended.
     pub(crate) fn terminate(&self) -> io::Result<bool> {
         self.kill()
     }
@@ -57,7 +57,8 @@ impl ProcessHandle {
         Ok(!self.has_ended()?)
     }
 
-    /// Ends the process at once (`TerminateProcess`). Returns `false` if the process has ended.
+    /// Ends the process at once (`TerminateProcess`). Returns `false` if the process had already
+    /// ended.
     pub(crate) fn kill(&self) -> io::Result<bool> {
         if self.has_ended()? {
             return Ok(false);

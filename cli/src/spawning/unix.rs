@@ -12,7 +12,7 @@ use crate::spawning::with_program;
 const NO_EXEC_FORMAT: i32 = 8;
 
 /// If the kernel does not know the format of the program, returns a command that runs the program
-/// with /bin/sh. The program is usually a script without a `#!` line, which shells also run.
+/// with /bin/sh. The program is usually a script without a `#!` line. Shells run such a script too.
 pub(crate) fn instead(command: &Command, cause: &io::Error) -> Option<Command> {
     if cause.raw_os_error() != Some(NO_EXEC_FORMAT) {
         return None;

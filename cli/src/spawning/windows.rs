@@ -14,7 +14,7 @@ const BATCH: [&str; 2] = ["cmd", "bat"];
 
 /// If std found no `.exe` file, returns the command with a batch file as its program. The batch
 /// file has the name of the program and one of the extensions [`BATCH`]. A name without a folder is
-/// searched in PATH.
+/// searched in PATH. Returns `None` if there is no such batch file, or if `cause` is another error.
 pub(crate) fn instead(command: &Command, cause: &io::Error) -> Option<Command> {
     if cause.kind() != io::ErrorKind::NotFound {
         return None;

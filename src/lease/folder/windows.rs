@@ -134,8 +134,9 @@ impl Folder {
         std::fs::symlink_metadata(self.0.join(name)).is_ok_and(|file| file.is_file())
     }
 
-    /// Does nothing. On Unix a killed process can leave files with temporary names. On Windows no
-    /// file gets a temporary name, because a new file inherits its permissions.
+    /// Does nothing. On Unix a file usually has a temporary name until its permissions are set, and
+    /// a killed process can leave the file. On Windows a new file inherits its permissions, so it
+    /// has its final name at once.
     pub(crate) fn sweep_staged(&self) -> io::Result<()> {
         Ok(())
     }

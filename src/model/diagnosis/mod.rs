@@ -70,7 +70,8 @@ pub(crate) struct Facts {
     /// Listeners on the same number that are out of reach for clients of the endpoint's address.
     /// They are bound to another address or to another interface.
     pub(crate) elsewhere: Vec<Holder>,
-    /// Listeners of the expected process on other port numbers.
+    /// Listeners of the expected process, or of a process that it started, on port numbers that the
+    /// call does not name.
     pub(crate) instead: Vec<Holder>,
     /// The listener that the report names if no listener stayed open. It is the latest listener
     /// whose owner the wait found. If the wait found no owner, it is the first listener.

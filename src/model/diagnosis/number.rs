@@ -26,7 +26,8 @@ impl Number {
         self.withheld.iter().any(|range| range.contains(&self.port))
     }
 
-    /// Whether the kernel may choose the number for an outgoing connection.
+    /// Whether the kernel may choose the number for an outgoing connection. `false` if the range is
+    /// unknown.
     pub(super) fn is_assigned_by_the_kernel(&self) -> bool {
         let ephemeral = self.ephemeral.as_ref();
         ephemeral.is_some_and(|range| range.contains(&self.port)) && !self.is_withheld()

@@ -22,8 +22,8 @@ pub(super) struct PassedSocket {
     /// The descriptor number in the child.
     pub(super) fd: i32,
     /// Occupies the number `fd` in this process, so that `spawn` cannot open its own pipe there.
-    /// Through that pipe `spawn` learns of a failed exec, and the child would overwrite it with the
-    /// socket. `None` if the number was in use already.
+    /// The child would replace that pipe by the socket, and `spawn` would not learn of a failed
+    /// exec. `None` if the number was in use already.
     pub(super) _placeholder: Option<Arc<OwnedFd>>,
     /// The file that was open at `fd` in this process when the socket was added to the command.
     pub(super) replaced: Option<OpenFile>,

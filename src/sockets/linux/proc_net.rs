@@ -46,8 +46,8 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
     Ok(())
 }
 
-/// The error on a system without any socket table. Callers that look for a TCP listener then try a
-/// connection instead, because the kind is `Unsupported`.
+/// The error on a system without any socket table. Because the kind is `Unsupported`, a check or a
+/// wait for a TCP listener then tries a connection instead.
 fn without_table() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,

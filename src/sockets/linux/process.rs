@@ -45,8 +45,8 @@ impl Clock {
 
     /// Describes the process whose folder in `/proc` is `folder/process_path`. A zombie (a process
     /// that has ended and is not reaped) is described too. Returns `None` if the process was
-    /// reaped, or if its `stat` cannot be read. If descriptors or memory are lacking for that read,
-    /// it is an error. If a further file cannot be read, its facts are missing.
+    /// reaped, or if its `stat` cannot be read. Fails if descriptors or memory are lacking for that
+    /// read. If a further file cannot be read, its facts are missing.
     pub(super) fn describe(
         &self,
         pid: u32,
@@ -212,7 +212,7 @@ fn open_folder(pid: u32) -> rustix::io::Result<OwnedFd> {
     open(CWD, &format!("/proc/{pid}"))
 }
 
-/// Reads the `stat` of a process. Returns `None` if there is no such process, or if its `stat`
+/// Reads the `stat` of a process. Returns `None` if no process has this pid, or if its `stat`
 /// cannot be read. A lack of descriptors or memory is an error.
 fn try_stat(pid: u32) -> io::Result<Option<procfs::Stat>> {
     let text = if pid == std::process::id() {

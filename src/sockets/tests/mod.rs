@@ -97,8 +97,8 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     }
 }
 
-/// Waits until no socket on the port has an inode, which means that no process owns one. Then
-/// asserts that [`owners`] reports nothing as unseen, because it has no owner to search for. The
+/// Waits until no socket on the port has an inode. Sockets without an inode have no process, so
+/// [`owners`] has nothing to search for. Then asserts that `owners` reports nothing as unseen. The
 /// function polls, because another test can briefly use the number on another address.
 #[track_caller]
 fn expect_no_owner(port: u16) {

@@ -13,7 +13,7 @@ use crate::limits::{RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
 /// Whether the process is a keeper that obeys `release` of this user.
 pub(crate) fn can_release(pid: u32) -> bool {
-    // If the search or the connection fails, `release` fails too.
+    // If the search or the connection fails, `release` would fail too, so the result is `false`.
     let addresses = all_addresses().unwrap_or_default();
     let mut addresses = addresses.iter().filter(|address| address.keeper == pid);
     addresses.any(|address| matches!(connect(address, Instant::now()), Ok(Some(_))))

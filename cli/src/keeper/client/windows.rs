@@ -12,12 +12,12 @@ pub(crate) fn release_pipe(keeper: u32) -> String {
 
 /// Whether the process is a keeper that obeys `release` of this user.
 pub(crate) fn can_release(pid: u32) -> bool {
-    // If the connection fails, `release` fails too.
+    // If this connection fails, `release` cannot reach the keeper either.
     connect(pid).is_ok_and(|pipe| pipe.is_some())
 }
 
 /// Connects to the pipe of a keeper. Returns `None` if another process has created a pipe with this
-/// name, as it can before the keeper starts.
+/// name. Any process can do so before the keeper starts.
 pub(crate) fn connect(keeper: u32) -> io::Result<Option<PipeStream>> {
     let pipe = PipeStream::connect(&release_pipe(keeper), RELEASE_TIMEOUT)?;
     Ok((pipe.server()? == keeper).then_some(pipe))

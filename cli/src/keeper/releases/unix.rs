@@ -98,8 +98,8 @@ struct ReleaseClient {
 }
 
 impl ReleaseClient {
-    /// Returns `None` if the accept fails. Also returns `None` if the client's user is unknown, or
-    /// is neither root nor the keeper's user. Such a client gets no answer.
+    /// Returns `None` if the accept fails. Also returns `None`, and closes the connection without
+    /// an answer, if the client's user is unknown, or is neither root nor the keeper's user.
     fn accept(listener: &UnixListener) -> io::Result<Option<ReleaseClient>> {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,

@@ -87,8 +87,9 @@ fn makers_of_one_folder_at_the_same_time_all_get_the_folder_that_keeps_the_name(
     assert_eq!(left, 50, "a folder with a temporary name is left");
 }
 
-/// Two threads sweep: they remove the lock file while it is unlocked, and unlocked temporary files.
-/// Meanwhile a third thread creates the lock file again and again, already locked.
+/// Two threads sweep: they remove unlocked temporary files, and the lock file whenever it is
+/// unlocked. Meanwhile a third thread creates the lock file again and again, each time already
+/// locked.
 #[test]
 fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
     const FILES: usize = 50;

@@ -26,9 +26,9 @@ impl Scan<'_> {
             let stat = statat(self.proc, &path, AtFlags::empty());
             stat.is_ok_and(|stat| stat.st_size == 0)
         };
-        // If the folder has the size 0, it is empty, and the scan does not open it. The scan checks
-        // the size only after a process without descriptors: such a process is usually a kernel
-        // thread, and most kernel threads are neighbors in `/proc`.
+        // With `has_counts`, a folder of size 0 is empty, and the scan does not open it. The scan
+        // checks the size only after a process without descriptors: such a process is usually a
+        // kernel thread, and most kernel threads are neighbors in `/proc`.
         let follows_empty = std::mem::replace(&mut state.last_was_empty, false);
         if self.has_counts && follows_empty && has_size_0() {
             state.add_empty(pid);
