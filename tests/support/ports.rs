@@ -4,9 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::sync::Mutex;
 
-use portlease::{Guarantee, ReserveOptions};
-
-use super::DEADLINE;
+use portlease::{Guarantee, ReserveOptions, ServerKind, check_port_free_for};
 
 /// Whether a TCP reservation may have this guarantee. On Linux a claim keeps the port. Elsewhere
 /// the guarantee is `Cooperative`, or `BestEffort` where the ephemeral range cannot be read, as
@@ -37,11 +35,13 @@ pub(crate) fn non_ephemeral_ports(count: usize) -> Vec<u16> {
             continue;
         };
         drop(block);
-        // A child that another test has just forked shares the claims until it calls exec.
-        for port in ports.clone() {
-            portlease::wait_until_free(port, DEADLINE).unwrap();
+        // An earlier test process may have left connections on a number. They refuse a server
+        // without SO_REUSEADDR. A child that another test has just forked shares the claims until
+        // it calls exec, so the check retries.
+        let is_free = |port| check_port_free_for(port, ServerKind::Plain).is_ok();
+        if ports.clone().all(is_free) {
+            return ports.collect();
         }
-        return ports.collect();
     }
 }
 
