@@ -180,22 +180,35 @@ impl Expected {
 /// (pid 1, unless the calling process has that pid) or a subreaper (`PR_SET_CHILD_SUBREAPER` of
 /// prctl(2)), such as `systemd --user`. A process without a known parent counts as adopted.
 ///
-/// The kernel does not show which processes are subreapers. A parent that is an ancestor of the
-/// calling process, in another session, counts as a subreaper. If the parent is the calling
+/// The kernel does not show which other processes are subreapers. A parent that is an ancestor of
+/// the calling process, in another session, counts as a subreaper. If the parent is the calling
 /// process, or an ancestor in the same session such as a test runner, it may have started `process`
-/// itself. Such a parent counts as the adopter only if [`has_lost_leader`] is `true`, as for a
-/// daemon that forked twice.
+/// itself. Such a parent counts as the adopter in two cases:
+///
+/// - [`has_lost_leader`] is `true`, as for a daemon that forked twice.
+/// - `process` leads its own session, as a daemon that forked once does, and the parent is known as
+///   a subreaper. The parent is then the calling process, or `portlease run --leaks` ([`ADOPTER`]),
+///   which starts only one command.
 fn is_orphan(process: &Process) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
     let session = |pid| sockets::group(pid).map(|of| of.session);
+    let is_known_subreaper = |pid: u32| match pid == own {
+        true => sockets::adopts_orphans(),
+        false => std::env::var(ADOPTER).is_ok_and(|adopter| adopter == pid.to_string()),
+    };
     process.parent.is_none_or(|parent| {
         parent == INIT && own != INIT
             || is_descendant(own, parent)
                 && (parent != own && session(parent) != session(own)
-                    || has_lost_leader(process.pid, parent))
+                    || has_lost_leader(process.pid, parent)
+                    || session(process.pid) == Some(process.pid) && is_known_subreaper(parent))
     })
 }
+
+/// The environment variable with the pid of `portlease run --leaks`. The command under `run` gets
+/// this variable.
+const ADOPTER: &str = "PORTLEASE_ADOPTER";
 
 /// Whether the process is in another process group or session than `parent`, and the leader of that
 /// group or session has ended.

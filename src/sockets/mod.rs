@@ -173,6 +173,15 @@ pub(crate) fn group(pid: u32) -> Option<Group> {
     system::group(pid)
 }
 
+/// Whether the calling process is a subreaper (`PR_SET_CHILD_SUBREAPER` of prctl(2)): it adopts the
+/// descendants whose own parents have ended. Always `false` on systems other than Linux.
+pub(crate) fn adopts_orphans() -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::adopts_orphans();
+    #[cfg(not(target_os = "linux"))]
+    return false;
+}
+
 /// The name of the systemd service and the id of the container that a process runs in. Systems
 /// other than Linux always return `None` for both.
 pub(crate) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {

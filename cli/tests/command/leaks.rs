@@ -11,15 +11,16 @@ use crate::support::{Folder, capability, need};
 
 /// A command that starts a server as a daemon, and ends when the server listens. The daemon is a
 /// grandchild of the command in another session. If `run` did not adopt the daemon, pid 1 would.
+/// With `once`, the daemon is a child that leads its session, and the command ends at once.
 const DAEMON: &str = "\
 import os, socket, sys, time
 kind = socket.SOCK_DGRAM if 'udp' in sys.argv else socket.SOCK_STREAM
 up, code = os.environ['UP'], int(os.environ.get('CODE', '0'))
 if os.fork():
-    while not os.path.exists(up): time.sleep(0.001)
+    while 'once' not in sys.argv and not os.path.exists(up): time.sleep(0.001)
     sys.exit(code)
 os.setsid()
-if os.fork(): os._exit(0)
+if 'once' not in sys.argv and os.fork(): os._exit(0)
 s = socket.socket(type=kind)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind(('' if 'wide' in sys.argv else '127.0.0.1', int(os.environ['PORT'])))
@@ -253,6 +254,24 @@ fn a_command_that_leaves_nothing_is_not_reported() {
     let output = finish(&mut command).code(0);
     assert_eq!(output.err, "");
     assert!(std::path::Path::new(&format!("/proc/{}", other.pid)).exists());
+}
+
+/// `run --leaks` adopts the daemon, also for a `run` that the command starts.
+#[test]
+fn an_adopted_daemon_is_a_server_of_the_command() {
+    need!(installed("python3"), capability::native());
+    let wait = ["--wait-listening=10s", "--port", "PORT"];
+    let nested = [env!("CARGO_BIN_EXE_portlease"), "run"];
+    let outer = ["--leaks=report", "--"];
+    for options in [
+        ["--leaks=report"].iter().chain(&wait).copied().collect(),
+        [&outer[..], &nested[..], &wait[..]].concat(),
+    ] {
+        let options: Vec<&str> = options;
+        let left = leave(&options, &["once"], 0);
+        let leak = format!("the command has left a listener on 127.0.0.1:{}", left.port);
+        assert!(left.ran.err.contains(&leak), "{:#?}", left.ran);
+    }
 }
 
 #[test]

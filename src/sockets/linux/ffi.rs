@@ -1,8 +1,9 @@
-//! Opens and polls pidfds (descriptors that stand for processes), and sends signal 0. rustix has
-//! these calls only with its features `process` and `event`, which this crate does not enable.
+//! Opens and polls pidfds (descriptors that stand for processes), sends signal 0, and asks whether
+//! this process is a subreaper. rustix has these calls only with its features `process` and
+//! `event`, which this crate does not enable.
 #![expect(
     unsafe_code,
-    reason = "pidfd_open(2), poll(2) and kill(2) have no safe form in std"
+    reason = "pidfd_open(2), poll(2), kill(2) and prctl(2) have no safe form in std"
 )]
 
 use std::io;
@@ -44,4 +45,13 @@ pub(super) fn exists(pid: u32) -> bool {
     // SAFETY: kill(2) takes a pid and a signal, both by value. Signal 0 is not delivered.
     let sent = unsafe { libc::kill(pid, 0) };
     sent == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+/// Returns `true` if the calling process adopts the descendants whose own parents have ended.
+pub(in super::super) fn adopts_orphans() -> bool {
+    let mut is_subreaper: libc::c_int = 0;
+    // SAFETY: PR_GET_CHILD_SUBREAPER writes one `int` to the address, which is that of a local
+    // variable.
+    let asked = unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut is_subreaper) };
+    asked == 0 && is_subreaper != 0
 }

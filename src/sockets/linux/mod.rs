@@ -19,6 +19,7 @@ mod proc_net;
 mod process;
 mod scan;
 
+pub(super) use ffi::adopts_orphans;
 pub(super) use proc_net::{abstract_socket, tcp_at_most};
 #[cfg(not(feature = "tokio"))]
 pub(super) use process::has_event_loop;
