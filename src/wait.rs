@@ -86,8 +86,8 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// an ancestor of it in the same session, the rule is stricter, because a child of the subreaper
 /// may also be one that it started itself. The child then counts as a daemon only if the leader of
 /// its process group or session is `pid` or has ended, as after a double fork. A child that leads
-/// its own session counts too if the calling process is the subreaper, or if `portlease run --leaks`
-/// is (its command has the pid in the variable `PORTLEASE_ADOPTER`).
+/// its own session counts too if the subreaper is the calling process or `portlease run --leaks`.
+/// That command sets the variable `PORTLEASE_ADOPTER` to its pid.
 ///
 /// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, because `pid` may
 /// have left a daemon that listens a moment later. If still no listener counts, the wait fails.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 
 use crate::inspect::diagnose;
+use crate::inspect::whose::is_unrelated;
 use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::endpoint::Protocol;
@@ -16,7 +17,7 @@ use crate::ownership::{Asker, is_descendant};
 use crate::reservation::Reservation;
 use crate::residual;
 use crate::retry::{ResidualOwner, RetryBudget};
-use crate::sockets::{self, ScanDepth};
+use crate::sockets::{self, Row, ScanDepth};
 
 /// Runs a closure and asserts that it leaves no TCP listener behind. A listener counts if it is new
 /// and belongs to this process or to a descendant, such as a forked child that never calls exec.
@@ -137,7 +138,8 @@ impl Reservation {
     /// # Errors
     ///
     /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
-    ///   the server, if something still listens on the port. The call first retries for 100 ms
+    ///   the server, if something still listens on the port. The report says if the server is of an
+    ///   unrelated process, which this process did not start. The call first retries for 100 ms
     ///   while no owner is visible, and for 2 s while only forked children that have not called
     ///   exec have the listener.
     /// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
@@ -161,11 +163,23 @@ impl Reservation {
                     break;
                 }
                 // A listener that was closed a moment ago can still be open in a forked child.
-                if !budget.pause(|| residual::owner_of_sockets(listeners)) {
-                    return Err(diagnose::report_to(asker, port, Verdict::Leaked).into());
+                if !budget.pause(|| residual::owner_of_sockets(listeners.clone())) {
+                    let verdict = leak_or_unrelated(listeners);
+                    return Err(diagnose::report_to(asker, port, verdict).into());
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// The verdict on the listeners that are left on the port of an ended reservation.
+fn leak_or_unrelated(listeners: Vec<Row>) -> Verdict {
+    let owned = sockets::owners(listeners, ScanDepth::Complete);
+    let listeners = owned.map(|owned| owned.holders).unwrap_or_default();
+    if !listeners.is_empty() && listeners.iter().all(is_unrelated) {
+        Verdict::UnrelatedListener
+    } else {
+        Verdict::Leaked
     }
 }

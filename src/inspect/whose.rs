@@ -14,7 +14,7 @@ use crate::model::lease_info::Lease;
 use crate::model::port::Port;
 use crate::model::process::{Process, Relation};
 use crate::model::state::State;
-use crate::ownership::is_descendant;
+use crate::ownership::{is_descendant, lineage};
 use crate::retry::{OWNERS_EVERY, TICKS_OF_PIPELINE};
 use crate::sockets::{self, Group, Inode, OwnedRows, PortTables, Row, ScanDepth};
 
@@ -145,7 +145,8 @@ impl Expected {
             && self.group.map(|of| of.group) == sockets::group(process.pid).map(|of| of.group)
             && starts
                 .is_some_and(|(one, other)| one.get().abs_diff(other.get()) <= TICKS_OF_PIPELINE);
-        let may_be_daemon = self.started.is_none() && process.pid > pid && is_orphan(process);
+        let may_be_daemon =
+            self.started.is_none() && process.pid > pid && is_orphan(process.pid, process.parent);
         is_ancestor || is_part_of_pipeline || may_be_daemon
     }
 
@@ -172,24 +173,50 @@ impl Expected {
         let is_shared = group.zip(self.group).is_some_and(|(of, expected)| {
             of.group == expected.group || of.session == expected.session
         });
-        is_led || is_orphan(process) && (is_shared || self.ended_well)
+        is_led || is_orphan(process.pid, process.parent) && (is_shared || self.ended_well)
     }
 }
 
-/// Whether another process adopted `process` after its first parent had ended. The adopter is init
-/// (pid 1, unless the calling process has that pid) or a subreaper (`PR_SET_CHILD_SUBREAPER` of
-/// prctl(2)), such as `systemd --user`. A process without a known parent counts as adopted.
+/// Whether every owner of the socket is visible, and the calling process started none of them.
+/// `false` if an owner may be a daemon that the calling process left: another process has adopted
+/// the owner, or an ancestor of it, and the adopted process is not older than the calling process.
+pub(crate) fn is_unrelated(socket: &Holder) -> bool {
+    let own = std::process::id();
+    let started = |pid| sockets::started(pid).ok().flatten();
+    let own_start = started(own);
+    let is_older = |pid| own_start.is_some_and(|own| started(pid).is_some_and(|of| of < own));
+    let is_unrelated = |process: &Process| {
+        for pid in lineage(process.pid) {
+            if pid == own {
+                return false;
+            }
+            if is_older(pid) || is_descendant(own, pid) {
+                return true;
+            }
+            if is_orphan(pid, sockets::parent(pid)) {
+                return false;
+            }
+        }
+        false
+    };
+    !socket.hidden && !socket.processes.is_empty() && socket.processes.iter().all(is_unrelated)
+}
+
+/// Whether `parent`, the present parent of the process `pid`, adopted it after its first parent had
+/// ended. A process without a known parent counts as adopted. The adopter is init (pid 1, unless
+/// the calling process has that pid) or a subreaper (`PR_SET_CHILD_SUBREAPER` of prctl(2)), such as
+/// `systemd --user`.
 ///
 /// The kernel does not show which other processes are subreapers. A parent that is an ancestor of
 /// the calling process, in another session, counts as a subreaper. If the parent is the calling
-/// process, or an ancestor in the same session such as a test runner, it may have started `process`
+/// process, or an ancestor in the same session such as a test runner, it may have started `pid`
 /// itself. Such a parent counts as the adopter in two cases:
 ///
 /// - [`has_lost_leader`] is `true`, as for a daemon that forked twice.
-/// - `process` leads its own session, as a daemon that forked once does, and the parent is known as
+/// - `pid` leads its own session, as a daemon that forked once does, and the parent is known as
 ///   a subreaper. The parent is then the calling process, or `portlease run --leaks` ([`ADOPTER`]),
 ///   which starts only one command.
-fn is_orphan(process: &Process) -> bool {
+fn is_orphan(pid: u32, parent: Option<u32>) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
     let session = |pid| sockets::group(pid).map(|of| of.session);
@@ -197,12 +224,12 @@ fn is_orphan(process: &Process) -> bool {
         true => sockets::adopts_orphans(),
         false => std::env::var(ADOPTER).is_ok_and(|adopter| adopter == pid.to_string()),
     };
-    process.parent.is_none_or(|parent| {
+    parent.is_none_or(|parent| {
         parent == INIT && own != INIT
             || is_descendant(own, parent)
                 && (parent != own && session(parent) != session(own)
-                    || has_lost_leader(process.pid, parent)
-                    || session(process.pid) == Some(process.pid) && is_known_subreaper(parent))
+                    || has_lost_leader(pid, parent)
+                    || session(pid) == Some(pid) && is_known_subreaper(parent))
     })
 }
 

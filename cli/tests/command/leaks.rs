@@ -224,7 +224,7 @@ fn a_listener_that_the_command_did_not_start_itself_is_reported() {
         let expected = format!("(pid {}) listens on ", std::process::id());
         let line = output.err.lines().next().unwrap_or_default();
         assert!(
-            line.contains(" was left listening: ") && line.contains(&expected),
+            line.contains(" has a listener of an unrelated process: ") && line.contains(&expected),
             "{output:#?}"
         );
         drop(server.join().unwrap());

@@ -350,7 +350,8 @@ impl Diagnosis {
             Verdict::InUse(_)
             | Verdict::NotHeldBy(_)
             | Verdict::SharedWithStranger(_)
-            | Verdict::Leaked => ErrorKind::InUse,
+            | Verdict::Leaked
+            | Verdict::UnrelatedListener => ErrorKind::InUse,
             Verdict::Privileged | Verdict::Forbidden => ErrorKind::PermissionDenied,
             Verdict::NoSuchAddress | Verdict::NoSuchInterface(_) => ErrorKind::AddressNotAvailable,
             Verdict::Invalid(_) => ErrorKind::InvalidPort,

@@ -97,10 +97,13 @@ impl Report {
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
                 // If the caller expects a process to listen, the reservation is usually the
-                // caller's own. To say who reserved the port would explain nothing.
+                // caller's own. To say who reserved the port would explain nothing, and neither
+                // would the connections of an earlier server.
                 let is_only_reserved = self.facts.expected.is_some()
                     && !self.leases().is_empty()
-                    && self.sockets_besides_claims().next().is_none();
+                    && self
+                        .sockets_besides_claims()
+                        .all(|socket| socket.remote.is_some());
                 self.listeners_headline().unwrap_or_else(|| {
                     if is_only_reserved {
                         "nothing listens on it".to_owned()
@@ -110,7 +113,9 @@ impl Report {
                 })
             }
             Verdict::Unsteady(_) => self.last_listener(),
-            Verdict::InUse(Cause::Holder) | Verdict::Leaked => holders_headline(),
+            Verdict::InUse(Cause::Holder) | Verdict::Leaked | Verdict::UnrelatedListener => {
+                holders_headline()
+            }
             Verdict::Privileged => {
                 "binding this port requires a privilege this user lacks".to_owned()
             }
@@ -221,6 +226,9 @@ impl Report {
                 format!("{operand} is not held by the expected process: {cause}")
             }
             Verdict::Leaked => format!("{operand} was left listening: {cause}"),
+            Verdict::UnrelatedListener => {
+                format!("{operand} has a listener of an unrelated process: {cause}")
+            }
             Verdict::Privileged
             | Verdict::Forbidden
             | Verdict::NoSuchAddress

@@ -24,6 +24,9 @@ pub(crate) enum Verdict {
     SharedWithStranger(u32),
     /// A socket still listens after the test, the checked code or the reservation has ended.
     Leaked,
+    /// A socket still listens after the reservation has ended. All of its owners are visible, and
+    /// the calling process started none of them.
+    UnrelatedListener,
     /// Binding the port requires a privilege that this user lacks.
     Privileged,
     /// A sandbox or a security policy forbids the bind. The number requires no privilege.

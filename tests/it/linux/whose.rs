@@ -10,6 +10,7 @@ use portlease::{ErrorKind, ProcessState, Reservation, reserve_port};
 use crate::support::helper::Launch;
 use crate::support::program::python;
 use crate::support::reserver::Reserver;
+use crate::support::socket::leave_time_wait;
 use crate::support::{DEADLINE, Folder, capability, eventually, need, own_locks};
 
 /// A timeout within which a process that started before the wait would begin to listen.
@@ -490,6 +491,17 @@ pub(crate) fn adopt_a_daemon() {
     let error = p.wait_for(&mut child, DEADLINE).unwrap_err();
     let own = format!("(pid {})", server.id());
     assert!(error.to_string().contains(&own), "{error}");
+}
+
+/// A report on the expected process says nothing about the reservation, which is the caller's own.
+#[test]
+fn connections_of_an_earlier_server_are_no_cause_of_a_missing_listener() {
+    let p = reserve_port();
+    leave_time_wait(&p.listen().unwrap());
+    let mut child = Server::of(Command::new("sleep").arg("60").spawn().unwrap());
+    let error = p.wait_for(&mut child.0, SHORT).unwrap_err();
+    let diagnosis = error.diagnosis().unwrap();
+    assert_eq!(diagnosis.cause(), "nothing listens on it", "{error}");
 }
 
 /// The kernel gives each client to the listener with the more specific address.
