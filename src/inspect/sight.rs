@@ -45,8 +45,9 @@ pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompletenes
 
 /// Corrects which TCP connections count as outgoing. A connection without a listener may have been
 /// accepted by a listener that was closed since. So such a connection counts as outgoing only if a
-/// socket of this machine listens at its other end, or if its local port is ephemeral and the
-/// peer's port is not. A connection in SYN_SENT is always outgoing.
+/// socket of this machine listens at its other end, if its local port is ephemeral and the peer's
+/// port is not, or if the socket is connected to itself. A connection in SYN_SENT is always
+/// outgoing.
 ///
 /// Also notes which unconnected sockets of the other protocols may belong to clients.
 pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
@@ -69,7 +70,7 @@ pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) 
         } else if is_doubtful(holder) {
             holder.client = holder.remote.is_some_and(|remote| {
                 let is_chosen = is_assigned(local.port()) && !is_assigned(remote.port());
-                is_chosen || is_served(local, remote)
+                local == remote || is_chosen || is_served(local, remote)
             });
         }
     }

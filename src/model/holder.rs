@@ -56,8 +56,9 @@ pub struct Holder {
     ///
     /// - A TCP connection in SYN_SENT.
     /// - A TCP connection that a process owns, if no listener on this port could have accepted it.
-    ///   One of two conditions must also hold: a socket of this machine listens at the other end,
-    ///   or the local number is ephemeral and the peer's number is not.
+    ///   One of three conditions must also hold: a socket of this machine listens at the other end,
+    ///   the local number is ephemeral and the peer's number is not, or the socket is connected to
+    ///   itself.
     /// - A connected UDP socket, if no UDP socket without a peer serves its local address and port.
     pub client: bool,
     /// The network interface that the socket is bound to (SO_BINDTODEVICE of socket(7)). Only

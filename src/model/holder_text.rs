@@ -47,6 +47,9 @@ impl Holder {
             (State::Connected, _) => {
                 format!("{owner} has a UDP socket connected {}", self.to_peer())
             }
+            _ if self.remote == Some(self.local) => {
+                format!("{owner} is a client that is connected to itself")
+            }
             _ if self.client => format!("outgoing connection of {owner} {}", self.to_peer()),
             (State::Unknown(number), _) => {
                 format!("{owner} has a socket on {local}, in the unknown state {number}")

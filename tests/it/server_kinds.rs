@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use portlease::{ErrorKind, Guarantee, Protocol, Reservation, ReserveOptions};
+use portlease::{
+    ErrorKind, Guarantee, Protocol, Remedy, Reservation, ReserveOptions, ServerKind, reserve_port,
+};
 
 use crate::support::ports::{is_tcp_guarantee, non_ephemeral_port};
 use crate::support::reserver::Reserver;
@@ -145,6 +147,21 @@ fn a_plain_server_can_bind_a_port_reserved_for_one() {
         let claimed = portlease::reserve_port();
         socket::bind(V4, claimed.port(), Reuse::Neither).unwrap_err();
     }
+}
+
+/// The remedy of the failed check, followed, lets the check succeed.
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "only Linux has claims")]
+fn a_check_for_a_plain_server_says_how_to_reserve_for_one() {
+    let plain = |p: &Reservation| portlease::check_port_free_for(p, ServerKind::Plain);
+    let report = plain(&reserve_port()).unwrap_err();
+    assert_eq!(
+        report.remedies(),
+        [Remedy::ReserveForPlainServer],
+        "{report}"
+    );
+    let p = ReserveOptions::new().reuse_addr(false).reserve().unwrap();
+    plain(&p).unwrap();
 }
 
 #[test]

@@ -55,7 +55,15 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
             let mut remedies = for_cause(report, *cause, endpoint);
             let free = report.facts.free_address;
             remedies.extend(free.map(|addr| Remedy::ListenOnFreeAddress { addr }));
-            remedies.push(Remedy::ReserveAnotherPort { endpoint });
+            // Only the caller's own claim is in the way, and only of a server without the reuse
+            // options. Another port that is reserved in the same way would not help that server.
+            let is_own_claim = *cause == Cause::Holder
+                && report.has_claim()
+                && report.sockets_besides_claims().next().is_none();
+            remedies.push(match is_own_claim {
+                true => Remedy::ReserveForPlainServer,
+                false => Remedy::ReserveAnotherPort { endpoint },
+            });
             remedies
         }
         (

@@ -160,6 +160,24 @@ sysctl -w net.ipv4.ip_local_reserved_ports={port}, or reserve another port with 
     );
 }
 
+/// A client that retries can get the number of its missing server as its own.
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "process names are read from /proc")]
+fn a_client_that_is_connected_to_itself_is_recognized() {
+    need!(capability::native());
+    let addr = SocketAddr::from(([127, 0, 0, 1], non_ephemeral_port()));
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    client.bind(&addr.into()).unwrap();
+    client.connect(&addr.into()).unwrap();
+    let Names { comm, pid, .. } = names();
+    let text = portlease::check_port_free(addr).unwrap_err().to_string();
+    let expected = format!(
+        "port {addr}/tcp is in use: {comm} (pid {pid}) is a client that is connected to itself\n"
+    );
+    assert!(text.starts_with(&expected), "{text}");
+    assert!(text.contains("  outgoing "), "{text}");
+}
+
 #[test]
 #[cfg_attr(
     not(target_os = "linux"),
