@@ -38,7 +38,8 @@ impl ProcessHandle {
 /// links.
 pub(crate) fn works_below(process: &Process, folder: &Path) -> Option<bool> {
     let directory = process.working_directory.as_ref()?;
-    if system::is_in_other_namespace(process.pid, "mnt") {
+    // If the namespace cannot be read, the process counts as one in the same namespace.
+    if system::is_in_other_namespace(process.pid, "mnt").unwrap_or(false) {
         return None;
     }
     let is_below = directory.starts_with(folder)
@@ -47,9 +48,21 @@ pub(crate) fn works_below(process: &Process, folder: &Path) -> Option<bool> {
     Some(is_below)
 }
 
-/// Returns `false` if the network namespace of the process cannot be read.
-pub(crate) fn is_in_other_network(pid: u32) -> bool {
-    system::is_in_other_namespace(pid, "net")
+/// Returns why the listeners of the process may not be visible here: it is in another network
+/// namespace, or this user may not read its network namespace.
+pub(crate) fn unseen_network(pid: u32) -> Option<String> {
+    match system::is_in_other_namespace(pid, "net") {
+        Some(true) => Some(format!(
+            "pid {pid} is in another network namespace, whose listeners are not visible here; \
+             nsenter --net=/proc/{pid}/ns/net enters it (rootless: nsenter --target {pid} --user \
+             --preserve-credentials --net)"
+        )),
+        Some(false) => None,
+        None => Some(format!(
+            "the network namespace of pid {pid} cannot be read, so its listeners may not be \
+             visible here; retry as root"
+        )),
+    }
 }
 
 /// The folder of `--under` without symbolic links. The kernel reports working directories without

@@ -575,7 +575,7 @@ impl fmt::Display for Remedy {
             Remedy::InspectInNetworkNamespace { pid } => write!(
                 f,
                 "retry in the network namespace of pid {pid}: nsenter --net=/proc/{pid}/ns/net \
-                 enters it"
+                 enters it (rootless: nsenter --target {pid} --user --preserve-credentials --net)"
             ),
             Remedy::FindKernelSocket => f.write_str(
                 "run `ip -d link` (VXLAN), `wg show` (WireGuard) or `rpcinfo -p` (NFS) to find the \

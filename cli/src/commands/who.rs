@@ -17,7 +17,7 @@ use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
 use crate::ports::{PortList, client_endpoints};
-use crate::process::{is_in_other_network, real_folder, works_below};
+use crate::process::{real_folder, unseen_network, works_below};
 use crate::text::{escape, shell_words};
 
 /// The answer about one port.
@@ -209,10 +209,10 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     let listeners = portlease::listeners()?;
     let (mut complete, mut unseen) = (listeners.is_complete(), listeners.unseen());
     let has_hidden = listeners.iter().any(|socket| socket.hidden);
-    let elsewhere = args.pid.filter(|pid| is_in_other_network(*pid));
-    if let Some(pid) = elsewhere {
+    let unseen_network = args.pid.and_then(unseen_network);
+    if let Some(reason) = &unseen_network {
         complete = false;
-        unseen.push(in_other_network(pid));
+        unseen.push(reason.clone());
     }
     let is_shown = |socket: &Holder| !is_restricted || socket.processes.iter().any(is_wanted);
     let all: Vec<Holder> = listeners.into_iter().filter(is_shown).collect();
@@ -226,8 +226,8 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                 .map(|holder| HolderRow::new(holder, args.command_line))
                 .collect(),
         })?;
-    } else if let Some(pid) = elsewhere.filter(|_| all.is_empty()) {
-        console.note(in_other_network(pid));
+    } else if let Some(reason) = unseen_network.as_ref().filter(|_| all.is_empty()) {
+        console.note(reason);
     } else if all.is_empty() {
         console.note(match (is_restricted, has_hidden) {
             (false, _) => "no socket listens",
@@ -255,21 +255,14 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     Ok(
         match (
             all.is_empty(),
-            is_restricted && has_hidden || elsewhere.is_some(),
+            is_restricted && has_hidden || unseen_network.is_some(),
         ) {
             (false, _) => exit::YES,
             (true, false) => exit::NO,
-            // A hidden owner may be one of the processes that the options select. The listeners of
-            // another network namespace cannot be seen from here.
+            // A hidden owner may be one of the processes that the options select, and a listener in
+            // another network namespace is not visible here.
             (true, true) => exit::INCOMPLETE,
         },
-    )
-}
-
-fn in_other_network(pid: u32) -> String {
-    format!(
-        "pid {pid} is in another network namespace, whose listeners are not visible here; \
-         nsenter --net=/proc/{pid}/ns/net enters it"
     )
 }
 

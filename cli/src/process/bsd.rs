@@ -111,7 +111,7 @@ pub(crate) fn name(pid: u32) -> String {
     ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
 }
 
-/// Always `false`: these systems have no mount or network namespaces.
-pub(crate) fn is_in_other_namespace(_pid: u32, _kind: &str) -> bool {
-    false
+/// Always `Some(false)`: these systems have no mount or network namespaces.
+pub(crate) fn is_in_other_namespace(_pid: u32, _kind: &str) -> Option<bool> {
+    Some(false)
 }

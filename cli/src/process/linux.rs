@@ -199,9 +199,14 @@ pub(crate) fn name(pid: u32) -> String {
     }
 }
 
-/// Returns `true` if the process has another namespace of this kind (`mnt` or `net`) than this
-/// process. If its namespace cannot be read, the process counts as one in the same namespace.
-pub(crate) fn is_in_other_namespace(pid: u32, kind: &str) -> bool {
-    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
-    namespace(&pid.to_string()).is_some_and(|other| namespace("self") != Some(other))
+/// Whether the process has another namespace of this kind (`mnt` or `net`) than this process.
+/// `None` if this user may not read the namespace of the process. A process that has ended counts
+/// as one in the same namespace, and so does every process without `/proc`.
+pub(crate) fn is_in_other_namespace(pid: u32, kind: &str) -> Option<bool> {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}"));
+    match namespace(&pid.to_string()) {
+        Ok(other) => Some(namespace("self").ok() != Some(other)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(_) => Some(false),
+    }
 }

@@ -77,7 +77,7 @@ pub(crate) fn name(pid: u32) -> String {
     ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
 }
 
-/// Always `false`: Windows has no mount or network namespaces.
-pub(crate) fn is_in_other_namespace(_pid: u32, _kind: &str) -> bool {
-    false
+/// Always `Some(false)`: Windows has no mount or network namespaces.
+pub(crate) fn is_in_other_namespace(_pid: u32, _kind: &str) -> Option<bool> {
+    Some(false)
 }

@@ -8,9 +8,9 @@ use std::process::Command;
 use portlease::reserve_port;
 use serde_json::{Value, json};
 
-#[cfg(target_os = "linux")]
-use crate::program::Running;
 use crate::program::{BINARY, finish, plain, portlease, ran, silent};
+#[cfg(target_os = "linux")]
+use crate::program::{Running, for_everybody};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// The JSON of a listener of this process on 127.0.0.1.
@@ -379,4 +379,26 @@ fn a_process_in_another_network_namespace_is_named_as_such() {
     let sleep = Running::start(&mut sleep);
     let output = ran(&["who", "--pid", &sleep.pid().to_string()]);
     assert!(!output.err.contains("namespace"), "{output:#?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_whose_network_namespace_cannot_be_read_may_listen() {
+    need!(capability::nobody());
+    let mut sleep = Command::new("sleep");
+    plain(sleep.arg("600"));
+    let sleep = Running::start(&mut sleep);
+    let pid = sleep.pid().to_string();
+    let (binary, _copy) = for_everybody();
+    let mut nobody = Command::new("setpriv");
+    nobody
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(binary);
+    plain(nobody.args(["who", "--json", "--pid", &pid]));
+    let answer = finish(&mut nobody).code(3).json();
+    let unseen = answer["unseen"].as_array().unwrap();
+    let text = format!("the network namespace of pid {pid} cannot be read");
+    let is_named = |reason: &Value| reason.as_str().unwrap().starts_with(&text);
+    assert!(unseen.iter().any(is_named), "{answer}");
+    assert_eq!(answer["complete"], json!(false), "{answer}");
 }

@@ -120,7 +120,7 @@ fn an_expected_process_in_another_network_namespace_is_reported() {
             format!("pid {pid} is in another network namespace, whose ports are not visible here");
         let help = format!(
             "retry in the network namespace of pid {pid}: nsenter --net=/proc/{pid}/ns/net enters \
-             it"
+             it (rootless: nsenter --target {pid} --user --preserve-credentials --net)"
         );
         let is_said = report.cause() == cause && report.help() == Some(help);
         if is_said {
