@@ -297,6 +297,14 @@ pub enum Remedy {
         /// The id of the expected process.
         instead_of: u32,
     },
+    /// Accept a listener of any process, because the listener belongs to a container, or to the
+    /// program that publishes the port of a container. The process that started the container, such
+    /// as `docker run`, does not listen itself.
+    #[non_exhaustive]
+    ExpectAnyListener {
+        /// The id of the expected process.
+        instead_of: u32,
+    },
     /// Read the output of the server, which closed its socket or opened it late.
     ReadServerOutput,
     /// Stop each server before its test ends.
@@ -610,6 +618,11 @@ impl fmt::Display for Remedy {
                 f,
                 "name pid {pid} instead of pid {instead_of}, if pid {pid} is your server"
             ),
+            Remedy::ExpectAnyListener { instead_of } => write!(
+                f,
+                "accept a listener of any process instead of pid {instead_of}, if the container is \
+                 your server"
+            ),
             Remedy::ReadServerOutput => f.write_str(
                 "read the output of the server, which closed its socket or opened it late",
             ),
@@ -833,7 +846,8 @@ mod tests {
                 pid,
                 instead_of: pid,
             },
-            Remedy::ExpectProcess { .. } => Remedy::ReadServerOutput,
+            Remedy::ExpectProcess { .. } => Remedy::ExpectAnyListener { instead_of: pid },
+            Remedy::ExpectAnyListener { .. } => Remedy::ReadServerOutput,
             Remedy::ReadServerOutput => Remedy::StopServersBeforeTestEnds,
             Remedy::StopServersBeforeTestEnds => Remedy::RunAsRoot,
             Remedy::RunAsRoot => Remedy::LowerUnprivilegedPortStart { port },
@@ -855,7 +869,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 48);
+        assert_eq!(remedies.len(), 49);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

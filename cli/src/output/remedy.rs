@@ -198,6 +198,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::ReserveInSysctl { .. } => ("reserve_in_sysctl", None, None),
         Remedy::CheckCommand { pid, .. } => ("check_command", Some(*pid), None),
         Remedy::ExpectProcess { pid, .. } => ("expect_process", Some(*pid), None),
+        Remedy::ExpectAnyListener { .. } => ("expect_any_listener", None, None),
         Remedy::ReadServerOutput => ("read_server_output", None, None),
         Remedy::RunAsRoot => ("run_as_root", None, None),
         Remedy::LowerUnprivilegedPortStart { .. } => ("lower_unprivileged_port_start", None, None),

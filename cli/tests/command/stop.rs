@@ -304,6 +304,19 @@ fn a_proxy_and_a_socket_unit_are_named_with_what_to_do_instead() {
         );
         assert!(output.out.starts_with(&headline), "{output:#?}");
         assert!(output.out.contains(help), "{output:#?}");
+        // The process that starts a container does not listen itself.
+        let mut client = Command::new("sleep");
+        plain(client.arg("600"));
+        let client = Running::start(&mut client);
+        let pid = client.pid().to_string();
+        let timeout = ["--timeout", "100ms", "--pid", &pid, &p.to_string()];
+        let waited = ran(&[&["wait", "--listening"], &timeout[..]].concat()).code(1);
+        let accept = format!("help: accept a listener of any process instead of pid {pid}, if ");
+        assert_eq!(
+            waited.out.contains(&accept),
+            name != "systemd",
+            "{waited:#?}"
+        );
         let answer = ran(&["stop", "--json", "--dry-run", &p.to_string()])
             .code(1)
             .json();

@@ -143,7 +143,20 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         // A process that has ended shows no relation to the listener, which may be a stranger's.
         let has_ended = report.facts.expected == Some(None);
         if remedies.is_empty() || has_ended {
-            remedies.extend(for_holder(stranger, endpoint.port));
+            let for_stranger = for_holder(stranger, endpoint.port);
+            let is_of_container = |remedy: &Remedy| {
+                matches!(
+                    remedy,
+                    Remedy::StopPublishingContainer { .. } | Remedy::StopContainer { .. }
+                )
+            };
+            if let (Some(Some(pid)), true) = (
+                report.facts.expected,
+                for_stranger.iter().any(is_of_container),
+            ) {
+                remedies.push(Remedy::ExpectAnyListener { instead_of: pid });
+            }
+            remedies.extend(for_stranger);
         }
         remedies.push(Remedy::ReserveAnotherPort { endpoint });
         return remedies;
