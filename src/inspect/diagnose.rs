@@ -25,6 +25,7 @@ use crate::model::holder::Holder;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
 use crate::model::port::Port;
+use crate::model::process::Process;
 use crate::model::server_kind::ServerKind;
 use crate::model::state::State;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
@@ -362,7 +363,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
         };
         let lacks_address = lacks_listener(&verdict) && lacks_address(port);
         let reserved_by = match verdict {
-            Verdict::InUse(Cause::Named) => inheritance::of_name(port),
+            Verdict::InUse(Cause::Named) => unrecorded_reserver(port, &holders),
             _ => Vec::new(),
         };
         let is_tcp = port.protocol == Protocol::Tcp;
@@ -411,25 +412,50 @@ fn cause_of(port: Port, holders: &Holders) -> Cause {
         return Cause::Gone;
     }
     let keeps_port = |holder: &&Holder| matches!(holder.state, State::Listen | State::Bound);
-    let mut sockets = holders.iter().filter(keeps_port).peekable();
-    let is_unrecorded = holders.leases().is_empty()
+    let sockets: Vec<&Holder> = holders.iter().filter(keeps_port).collect();
+    let may_be_unrecorded = holders.leases().is_empty()
         && port.protocol == Protocol::Tcp
-        && sockets.peek().is_some()
-        && residual::is_named(port);
-    if !is_unrecorded {
+        && !sockets.is_empty()
+        && sockets.iter().all(|holder| holder.state == State::Bound);
+    if !may_be_unrecorded {
+        return Cause::Holder;
+    }
+    if sockets.iter().all(|holder| is_of_command(holder)) {
+        return Cause::Named;
+    }
+    if !residual::is_named(port) {
         return Cause::Holder;
     }
     let owners = inheritance::of_name(port);
-    let is_of_owner = |holder: &Holder| {
+    let is_of_owner = |holder: &&Holder| {
         let mut pids = holder.processes.iter().map(|process| process.pid);
-        holder.state == State::Bound
-            && holder.hidden == owners.is_empty()
+        holder.hidden == owners.is_empty()
             && pids.all(|pid| owners.iter().any(|owner| owner.pid == pid))
     };
-    match sockets.all(is_of_owner) {
+    match sockets.iter().all(is_of_owner) {
         true => Cause::Named,
         false => Cause::Holder,
     }
+}
+
+/// Whether all owners of the bound socket run the command `portlease`. The command leaves a TCP
+/// socket without a listener only to reserve its port.
+fn is_of_command(holder: &Holder) -> bool {
+    let is_command = |process: &Process| process.name == "portlease";
+    !holder.processes.is_empty() && holder.processes.iter().all(is_command)
+}
+
+/// The processes that hold a reservation without a record: those with the port's abstract Unix
+/// socket name or, for an automatic TCP port, which has no such name, the owners of its sockets.
+fn unrecorded_reserver(port: Port, holders: &Holders) -> Vec<Process> {
+    let named = inheritance::of_name(port);
+    if !named.is_empty() {
+        return named;
+    }
+    let of_command = holders.iter().filter(|holder| is_of_command(holder));
+    of_command
+        .flat_map(|holder| holder.processes.clone())
+        .collect()
 }
 
 /// Tries to bind in each of the [`BIND_MODES`], on the loopback and wildcard addresses of IPv4 and

@@ -594,3 +594,50 @@ fn a_port_that_is_free_only_with_reuse_addr_is_reported_as_such() {
     assert_eq!(rows["ports"][0]["needs_reuse_addr"], json!(cause));
     assert_eq!(rows["ports"][1].get("needs_reuse_addr"), None);
 }
+
+/// An automatic port has no abstract name, so only its process shows that it is reserved.
+#[test]
+fn a_reservation_in_another_lock_folder_is_no_process_to_stop() {
+    need!(capability::native(), capability::bound_sockets());
+    let (folder, other) = (Folder::new(), Folder::new());
+    // The ancestor of the check reserved the port.
+    let script = "PORTLEASE_DIR=\"$OTHER\" \"$0\" check $PORT; echo $? $PPID $PORT";
+    let mut command = portlease(&[
+        "run",
+        "--",
+        "sh",
+        "-c",
+        script,
+        env!("CARGO_BIN_EXE_portlease"),
+    ]);
+    command
+        .env("PORTLEASE_DIR", folder.locks())
+        .env("OTHER", other.locks());
+    let output = finish(&mut command).code(0).out;
+    let last: Vec<&str> = output.lines().last().unwrap().split(' ').collect();
+    let [code, pid, port] = last[..] else {
+        panic!("{output}");
+    };
+    assert_eq!(code, "1", "{output}");
+    let cause = format!("port {port}/tcp is in use: reserved by portlease (pid {pid}): its lock ");
+    assert!(output.starts_with(&cause), "{output}");
+    let help =
+        format!("help: use the port, which pid {pid}, an ancestor of this process, has already");
+    assert!(output.contains(&help), "{output}");
+    // Another process reserved the port.
+    let mut sleep = Command::new("sleep");
+    plain(sleep.arg("600"));
+    let sleep = Running::start(&mut sleep);
+    let mut reserve = portlease(&["reserve", "--pid", &sleep.pid().to_string()]);
+    let port = finish(reserve.env("PORTLEASE_DIR", folder.locks())).code(0);
+    let mut check = portlease(&["check", port.out.trim_end()]);
+    let output = finish(check.env("PORTLEASE_DIR", other.locks())).code(1);
+    assert!(
+        output.out.contains("reserved by portlease (pid "),
+        "{output:#?}"
+    );
+    assert!(
+        output.out.contains("help: wait for the port with"),
+        "{output:#?}"
+    );
+}

@@ -253,9 +253,18 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
 }
 
 /// The remedy if no visible process has inherited the reservation, or if nothing shows how to stop
-/// that process safely: use the port if the reservation is the caller's own, and otherwise queue
-/// for the port.
+/// that process safely: use the port if the reservation is the caller's own or that of an ancestor,
+/// and otherwise queue for the port.
 fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
+    // The reservation has no record here, but its process is an ancestor of the calling process.
+    let is_ancestor = |process: &&Process| process.relation == Some(Relation::Ancestor);
+    if let Some(process) = report.facts.reserved_by.iter().find(is_ancestor) {
+        return Remedy::UseOwnReservation {
+            endpoint,
+            pid: Some(process.pid),
+            on_behalf_of: None,
+        };
+    }
     if !report.facts.is_reserved_for_asker {
         return Remedy::Queue { endpoint };
     }

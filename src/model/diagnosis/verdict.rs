@@ -72,9 +72,10 @@ pub(crate) enum Cause {
     /// keeps servers from binding, except the claim (this crate's bound socket) of the lease and
     /// connections in TIME_WAIT.
     Reserved,
-    /// A reservation has the abstract Unix socket name of the port, but this process sees no locked
-    /// lock file of the reservation. For example, a container uses another lock folder, or a forked
-    /// child still has the name after its parent released the port.
+    /// A reservation has the abstract Unix socket name of the port, or the command `portlease` has
+    /// bound the port, but this process sees no locked lock file of the reservation. For example, a
+    /// container uses another lock folder, or a forked child still has the name after its parent
+    /// released the port.
     Named,
     /// Only connections in TIME_WAIT keep servers from binding, even a server that sets
     /// SO_REUSEADDR. Usually a client, or a server without SO_REUSEADDR, left the connections.
