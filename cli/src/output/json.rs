@@ -205,8 +205,10 @@ pub(crate) fn command_of(lease: &Lease) -> Option<&str> {
 }
 
 /// The time in RFC 3339. Returns `None` for a time after the year 9999, which a forged lock file
-/// can contain.
+/// can contain, and for a time before 1970. A process can have started before 1970 by the clock of
+/// a machine that has not been set yet.
 fn utc(time: SystemTime) -> Option<String> {
+    time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     let mut text = String::new();
     write!(text, "{}", humantime::format_rfc3339_seconds(time)).ok()?;
     Some(text)
@@ -299,5 +301,6 @@ mod tests {
         // On Windows, a `SystemTime` cannot be that late.
         assert!(cfg!(windows) || at(u64::MAX / 4).is_some());
         assert_eq!(at(u64::MAX / 4).and_then(utc), None);
+        assert_eq!(utc(UNIX_EPOCH - Duration::from_secs(1)), None);
     }
 }
