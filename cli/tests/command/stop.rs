@@ -317,6 +317,8 @@ fn a_proxy_and_a_socket_unit_are_named_with_what_to_do_instead() {
             name != "systemd",
             "{waited:#?}"
         );
+        // The help, followed.
+        ran(&["wait", "--listening", &p.to_string()]).code(0);
         let answer = ran(&["stop", "--json", "--dry-run", &p.to_string()])
             .code(1)
             .json();
