@@ -56,8 +56,8 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
         if !console.is_json() {
             console.report(match leases.first() {
                 Some(lease) => format!(
-                    "port {endpoint} was not reserved with `portlease reserve` by this user: \
-                     {lease}"
+                    "port {endpoint} was not reserved with `portlease reserve` by this user, or a \
+                     port server holds it: {lease}"
                 ),
                 None => format!("port {endpoint} is not reserved"),
             })?;

@@ -15,7 +15,8 @@ use crate::reserve_options::check_choice;
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
     version: u8,
-    keeper: u32,
+    /// `null` if a port server holds all ports.
+    keeper: Option<u32>,
     /// `null` if the ports are held only for the time of `--for`, and not for a process.
     pid: Option<u32>,
     ports: &'a [ReservedRow],
@@ -80,11 +81,12 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         format!("{time} have passed")
     });
     let until: Vec<String> = ends.into_iter().chain(passed).collect();
-    console.detail(format_args!(
-        "a keeper process (pid {}) holds the ports until {}",
-        keeper.pid,
-        until.join(", or ")
-    ));
+    let holder = match keeper.pid {
+        Some(pid) => format!("a keeper process (pid {pid})"),
+        None => "the port server of PORTSERVER_ADDRESS".to_owned(),
+    };
+    let until = until.join(", or ");
+    console.detail(format_args!("{holder} holds the ports until {until}"));
     if let Some(caller) = caller {
         note_brief(console, &caller);
     }

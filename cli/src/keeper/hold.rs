@@ -37,7 +37,11 @@ pub(crate) fn run_keeper() -> Result<u8, Failure> {
             return Ok(failure.code());
         }
     };
-    send(&mut answers, &Answer::Holds(holding.rows())).map_err(cannot)?;
+    let answer = Answer::Holds {
+        rows: holding.rows(),
+        stays: !holding.is_over(),
+    };
+    send(&mut answers, &answer).map_err(cannot)?;
     if printed.recv().is_err() {
         return Ok(exit::FAILED);
     }

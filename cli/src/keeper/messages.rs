@@ -25,7 +25,12 @@ pub(crate) struct Request {
 /// The keeper sends this answer to `reserve`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    Holds(Vec<ReservedRow>),
+    Holds {
+        rows: Vec<ReservedRow>,
+        /// `false` if a port server holds all ports for the process that needs them. The keeper
+        /// then ends at once.
+        stays: bool,
+    },
     Failed(String),
 }
 

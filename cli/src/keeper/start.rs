@@ -14,7 +14,8 @@ use crate::process::{ProcessHandle, watch_failure};
 /// [`confirm`](KeeperHandle::confirm).
 #[derive(Debug)]
 pub(crate) struct KeeperHandle {
-    pub(crate) pid: u32,
+    /// `None` if the keeper ends at once, because a port server holds all ports.
+    pub(crate) pid: Option<u32>,
     pub(crate) rows: Vec<ReservedRow>,
     link: KeeperLink,
     /// A handle of the process that the ports are held for. While the handle is open, Windows gives
@@ -43,8 +44,8 @@ pub(crate) fn start_keeper(
     let mut line = String::new();
     link.reader.read_line(&mut line).map_err(cannot)?;
     match serde_json::from_str(&line) {
-        Ok(Answer::Holds(rows)) => Ok(KeeperHandle {
-            pid: link.pid,
+        Ok(Answer::Holds { rows, stays }) => Ok(KeeperHandle {
+            pid: stays.then_some(link.pid),
             rows,
             link,
             _process: process,
@@ -88,7 +89,7 @@ impl KeeperHandle {
             Failure::system(
                 format_args!(
                     "confirm the reservation to pid {}, the process that holds the ports",
-                    self.pid
+                    self.link.pid
                 ),
                 &e,
             )

@@ -239,7 +239,8 @@ fn a_reservation_without_a_keeper_is_not_released() {
         .code(1)
         .out;
     assert!(
-        output.contains("was not reserved with `portlease reserve` by this user: ")
+        output
+            .contains("was not reserved with `portlease reserve` by this user, or a port server ")
             && output.contains("is reserved by test "),
         "{output}"
     );

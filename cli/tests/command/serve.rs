@@ -249,6 +249,26 @@ fn automatic_picks_come_from_the_server_of_the_environment() {
     finish(portlease(&args).env("PORTSERVER_ADDRESS", &unserved)).code(0);
 }
 
+/// The server holds the number until the process of the request ends, so no keeper is named.
+#[test]
+fn reserve_names_the_server_that_holds_the_port() {
+    let (folder, address) = (Folder::new(), name("names"));
+    let _server = serve(&address, &folder);
+    let reserve = |option| {
+        let mut command = portlease(&["reserve", option, "--pid", &std::process::id().to_string()]);
+        command.env("PORTLEASE_DIR", folder.locks());
+        finish(command.env("PORTSERVER_ADDRESS", &address)).code(0)
+    };
+    assert_eq!(reserve("--json").json()["keeper"], json!(null));
+    let output = reserve("--verbose");
+    let holder = "portlease: the port server of PORTSERVER_ADDRESS holds the ports until pid ";
+    assert!(output.err.starts_with(holder), "{output:#?}");
+    let port = output.out.trim_end();
+    let release = finish(portlease(&["release", port]).env("PORTLEASE_DIR", folder.locks()));
+    let release = release.code(1).out;
+    assert!(release.contains("or a port server holds it: "), "{release}");
+}
+
 #[test]
 fn ports_of_portpickers_own_server_are_claimed_and_leased() {
     let script = portserver();
