@@ -317,7 +317,7 @@ pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 /// The shortest time limit for a connection. The standard library refuses a limit of zero.
 pub(crate) const SHORTEST_CONNECT: Duration = Duration::from_millis(1);
 
-/// Blocks the thread between two polls of a wait.
+/// Blocks the thread between two polls or two retries.
 pub(crate) fn block_for(pause: Duration) {
     std::thread::sleep(pause);
 }

@@ -155,9 +155,9 @@ impl Retries {
         }
     }
 
-    /// Pauses after an attempt of the level `level` that took `took` and failed. Returns the level
-    /// of the next attempt, or the refusal if a repetition cannot help. Once the time is up, at
-    /// most one more attempt follows.
+    /// Pauses after a failed attempt, and returns the level of the next attempt. `level` and `took`
+    /// are the level and the duration of the failed attempt. Returns the refusal if a retry cannot
+    /// help, or if the time is up. When the time is up, one last attempt may still follow.
     fn pause(
         &mut self,
         error: AttemptError,

@@ -37,9 +37,9 @@ use crate::sockets::{self, Row, ScanDepth};
 ///
 /// # Panics
 ///
-/// If listeners are left, or if the socket table or the owners of new listeners cannot be read. The
-/// message names each listener that is left. Before the panic, the call retries as
-/// [`check_no_leaked_listeners`] does, for about 2 s at most.
+/// If listeners are left, if the socket table cannot be read, or if there are new listeners but no
+/// process can be inspected, as without `/proc`. The message names each listener that is left.
+/// Before the panic, the call retries as [`check_no_leaked_listeners`] does, for about 2 s at most.
 #[track_caller]
 pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
     match check_no_leaked_listeners(run) {

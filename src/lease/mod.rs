@@ -148,8 +148,9 @@ fn lease(port: Port, peeked: Peek) -> Option<Lease> {
 }
 
 /// The live leases of this scope (on Linux the network namespace), sorted by port. The call also
-/// removes the lock files of ended leases, if it can. Instead of an empty list, it returns an error
-/// if a lock folder cannot be read or the scope is unknown.
+/// removes the lock files of ended leases, if it can. If no lease was found, and a lock folder
+/// cannot be read or the scope is unknown, an empty list could be wrong. The call then returns an
+/// error.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     let leases = match LockFolder::existing()? {
         Some(folder) => live_in(&folder)?,

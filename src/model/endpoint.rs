@@ -333,7 +333,9 @@ impl BadText {
                 _ => None,
             };
             let implied = || {
-                let port = of_scheme.filter(|_| !host.is_empty())?;
+                // An IPv6 address in brackets has colons of its own.
+                let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+                let port = of_scheme.filter(|_| !host.is_empty() && !has_port)?;
                 endpoint(&format!("{host}:{port}")).or_else(|| endpoint(port))
             };
             if let Some(part) = endpoint(host).or(port).or_else(implied) {
@@ -549,6 +551,7 @@ mod tests {
             ("::1:5000", "in brackets, as in [::1]:5000"),
             ("http://localhost/", "expected its port, localhost:80"),
             ("https://example.org", "expected its port, 443"),
+            ("http://localhost:60315-60320/", "does not name a port"),
             ("redis://localhost/", "does not name a port"),
             (
                 "127.0.0.1:5000:80/udp",

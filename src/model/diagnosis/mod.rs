@@ -73,8 +73,9 @@ pub(crate) struct Facts {
     /// Listeners of the expected process, or of a process that it started, on port numbers that the
     /// call does not name.
     pub(crate) instead: Vec<Holder>,
-    /// The listener that the report names if no listener stayed open. It is the latest listener
-    /// whose owner the wait found. If the wait found no owner, it is the first listener.
+    /// For [`Verdict::Unsteady`]: the listener that the report names if nothing listens now. It is
+    /// the latest listener whose owner the wait found. If the wait found no owner, it is the first
+    /// listener that the wait could read.
     pub(crate) last_listener: Option<Holder>,
     /// A server on the same number, but of the other protocol (UDP for TCP, TCP for UDP). The
     /// caller may have asked for the wrong protocol. `None` if a server of the endpoint's protocol
