@@ -1,6 +1,6 @@
 //! `localhost`: the two loopback addresses 127.0.0.1 and ::1. An [`Endpoint`](crate::Endpoint) has
-//! room for one address only. So `::ffff:127.0.0.1` in an endpoint means `localhost`. If a text, a
-//! `SocketAddr` or an `IpAddr` has that address, the endpoint stores 127.0.0.1 instead.
+//! room for one address only, so it stores `localhost` as `::ffff:127.0.0.1`. A caller who passes
+//! `::ffff:127.0.0.1` does not mean `localhost`: the endpoint then stores 127.0.0.1.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -90,8 +90,10 @@ impl Ancestor {
             return false;
         };
         // With the option -c, the first operand is the script itself. One word can have several
-        // options, as in `sh -ec`.
-        let is_text = |option: &String| !option.starts_with("--") && option.ends_with('c');
+        // options, as in `sh -ec` and `sh -ce`.
+        let is_text = |option: &String| {
+            option.starts_with('-') && !option.starts_with("--") && option.contains('c')
+        };
         if arguments[..script].iter().any(is_text) {
             has_loop(&arguments[script])
         } else {
@@ -233,6 +235,7 @@ mod tests {
             ("sh", "sh -c while", true),
             ("sh", "sh -c true", false),
             ("sh", "sh -ec while", true),
+            ("sh", "sh -ce while", true),
             ("bash", "bash -eo pipefail -c while", true),
             ("busybox", "busybox sh -c while", true),
             // The shell would read a file with the name `while`. This file does not exist.

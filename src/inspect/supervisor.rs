@@ -14,7 +14,8 @@ enum Stop {
     /// This command, followed by the folder of the service. The folder is the working directory of
     /// the supervisor.
     Folder(&'static str),
-    /// The command `CONTROL stop NAME`. The command `CONTROL LIST` shows the names and the pids.
+    /// The command `CONTROL stop NAME`. The two fields are CONTROL, the control program of the
+    /// supervisor, and LIST, its subcommand that shows the names and the pids.
     Named(&'static str, &'static str),
     /// `rc-service NAME stop`. The name is the first argument of the supervisor.
     RcService,

@@ -112,7 +112,8 @@ mod tests {
             .iter()
             .flat_map(|text| entries(text).map(|entry| entry.port).collect::<Vec<_>>())
             .collect();
-        // The first calls search the text, and the later calls use the parsed file.
+        // `is_common` searches the text in its first calls, and uses the parsed file afterwards.
+        // This loop makes enough calls for both.
         for port in (1..2000).rev() {
             let expected = COMMON.contains(&port) || listed.contains(port);
             assert_eq!(is_common(port), expected, "{port}");

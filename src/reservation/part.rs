@@ -56,9 +56,10 @@ impl ProtocolReservation {
         }
     }
 
-    /// The guarantee that holds now. It is lower than at the time of the reservation if a changed
-    /// setting of the system lets the kernel assign this number or claimed numbers, or if the
-    /// settings cannot be read.
+    /// The guarantee that holds now. It is lower than at the time of the reservation if a setting
+    /// of the system has changed so that the kernel may assign this number: in spite of the claim
+    /// or, without a claim, because the number is ephemeral now. It is also lower if the settings
+    /// cannot be read.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
             Guarantee::Kernel if matches!(assigns_no_claimed_port(), Ok(Ok(()))) => {

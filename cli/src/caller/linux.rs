@@ -126,7 +126,7 @@ impl ProcessImage {
         let has_text = arguments
             .by_ref()
             .take_while(|argument| argument.starts_with(['-', '+']))
-            .any(|option| !option.starts_with("--") && option.ends_with('c'));
+            .any(|option| !option.starts_with("--") && option.contains('c'));
         let Some(text) = arguments.next().filter(|_| has_text && self.is_shell()) else {
             return false;
         };
