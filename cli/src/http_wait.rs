@@ -1,7 +1,9 @@
 //! Waits until servers answer an HTTP request.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use portlease::{
@@ -12,11 +14,14 @@ use crate::condition::Condition;
 use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::http_probe::{HttpProbe, Problem};
-use crate::limits::{HTTP_ATTEMPT_LIMIT, HTTP_RETRY_DELAY, PROGRESS_INTERVAL, remaining, sleep};
+use crate::limits::{
+    CONNECTION_THREADS, HTTP_ATTEMPT_LIMIT, HTTP_RETRY_DELAY, PROGRESS_INTERVAL, remaining, sleep,
+};
 use crate::output::console::{Console, progress_line};
 use crate::output::report;
 use crate::ports::client_endpoints;
 use crate::process::{ProcessHandle, watch_failure};
+use crate::survey::in_threads;
 use crate::text::escape;
 
 /// A request that no server has answered as expected yet.
@@ -58,6 +63,41 @@ impl Unanswered {
             problem: "the timeout left no time for a request".to_owned(),
             is_sent: false,
         })
+    }
+
+    /// Sends the request once, and waits for the answer for at most `left`. Returns whether the
+    /// answer is the expected one. If not, notes the problem. `is_over` returns whether the time
+    /// limit of the wait has passed.
+    fn attempt(
+        &mut self,
+        process: Option<&(u32, Option<ProcessHandle>)>,
+        left: Duration,
+        is_over: impl Fn() -> bool,
+    ) -> bool {
+        if left.is_zero() {
+            return false;
+        }
+        let left = left.min(HTTP_ATTEMPT_LIMIT);
+        let target = match process {
+            // A process that has ended may have left a daemon, whose answer counts.
+            Some((pid, Some(process))) if process.has_ended().is_ok_and(|ended| !ended) => {
+                endpoint_of(*pid, self.endpoint)
+                    .map_err(|strangers| Problem::of_stranger(*pid, &strangers))
+            }
+            _ => Ok(self.endpoint),
+        };
+        let answer = target.and_then(|target| self.probe.ask(self.endpoint, target, left));
+        let Err(problem) = answer else {
+            return true;
+        };
+        // If the limit of the wait left too little time for this attempt, keep the problem of an
+        // earlier attempt.
+        let is_cut_short = problem.is_silence() && left < HTTP_ATTEMPT_LIMIT && is_over();
+        if !(self.is_sent && is_cut_short) {
+            self.problem = problem.text;
+            self.is_sent = true;
+        }
+        false
     }
 
     pub(crate) fn headline(&self) -> String {
@@ -207,10 +247,22 @@ pub(crate) enum HttpOutcome {
     ProcessEnded(Vec<Unanswered>),
 }
 
+/// A request in the queue of [`until_answered`].
+struct Queued {
+    /// The position of the request among all requests.
+    index: usize,
+    request: Unanswered,
+    /// When to send the request at the earliest.
+    due: Instant,
+}
+
 /// Repeats each request until it gets one expected answer. Stops when `limit` has passed since
 /// `started`, or when the process `pid` has ended.
+///
+/// Threads take the requests from a queue and put those that failed back. So a server that does not
+/// answer delays no request to another server, unless there are more requests than threads.
 pub(crate) fn until_answered(
-    mut requests: Vec<Unanswered>,
+    requests: Vec<Unanswered>,
     started: Instant,
     limit: Duration,
     pid: Option<u32>,
@@ -222,53 +274,69 @@ pub(crate) fn until_answered(
         )),
         None => None,
     };
-    loop {
-        requests.retain_mut(|request| {
-            let left = remaining(limit, started).min(HTTP_ATTEMPT_LIMIT);
-            let target = match &process {
-                // A process that has ended may have left a daemon, whose answer counts.
-                Some((pid, Some(process))) if process.has_ended().is_ok_and(|ended| !ended) => {
-                    endpoint_of(*pid, request.endpoint)
-                        .map_err(|strangers| Problem::of_stranger(*pid, &strangers))
-                }
-                _ => Ok(request.endpoint),
+    let threads = requests.len().min(CONNECTION_THREADS);
+    let requests = requests.into_iter().enumerate();
+    let queue: Mutex<VecDeque<Queued>> = Mutex::new(
+        requests
+            .map(|(index, request)| Queued {
+                index,
+                request,
+                due: started,
+            })
+            .collect(),
+    );
+    let queue = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    // Returns the requests that failed until the end, and for each whether the process has ended.
+    let work = || -> Result<Vec<(Queued, bool)>, Failure> {
+        let mut failed = Vec::new();
+        loop {
+            let (next, waiting) = {
+                let mut queue = queue();
+                (queue.pop_front(), queue.len() + 1)
             };
-            let problem =
-                target.and_then(|target| request.probe.ask(request.endpoint, target, left));
-            let problem = problem.err();
-            let is_failed = problem.is_some();
-            // If the limit left too little time for this attempt, keep the problem of an earlier
-            // attempt.
-            let is_cut_short = |problem: &Problem| {
-                left.is_zero()
-                    || request.is_sent && problem.is_silence() && left < HTTP_ATTEMPT_LIMIT
+            // If the queue is empty, each of the other requests has a thread that repeats it.
+            let Some(mut next) = next else {
+                return Ok(failed);
             };
-            if let Some(problem) = problem.filter(|problem| !is_cut_short(problem)) {
-                request.problem = problem.text;
-                request.is_sent = true;
+            let left = remaining(limit, started);
+            sleep(next.due.saturating_duration_since(Instant::now()).min(left));
+            // Each thread has this number of requests to send, and the last one needs time too.
+            let turns = u32::try_from(waiting.div_ceil(threads)).unwrap_or(u32::MAX);
+            let left = remaining(limit, started) / turns;
+            if next.request.attempt(process.as_ref(), left, || {
+                remaining(limit, started).is_zero()
+            }) {
+                continue;
             }
-            is_failed
-        });
-        if requests.is_empty() {
-            return Ok(HttpOutcome::Answered);
+            // This check comes after the request, because an answer counts even if the process has
+            // ended.
+            let has_ended = match &process {
+                Some((pid, Some(process))) => {
+                    process.has_ended().map_err(|e| watch_failure(*pid, &e))?
+                }
+                Some((_, None)) => true,
+                None => false,
+            };
+            if has_ended || started.elapsed() >= limit {
+                failed.push((next, has_ended));
+            } else {
+                next.due = Instant::now() + HTTP_RETRY_DELAY;
+                queue().push_back(next);
+            }
         }
-        // This check comes after the requests, because an answer counts even if the process has
-        // ended.
-        let ended = match &process {
-            Some((pid, Some(process))) => process
-                .ended_within(Duration::ZERO)
-                .map_err(|e| watch_failure(*pid, &e))?,
-            Some((_, None)) => true,
-            None => false,
-        };
-        if ended {
-            return Ok(HttpOutcome::ProcessEnded(requests));
-        }
-        if started.elapsed() >= limit {
-            return Ok(HttpOutcome::TimedOut(requests));
-        }
-        sleep(HTTP_RETRY_DELAY.min(remaining(limit, started)));
+    };
+    let mut failed = Vec::new();
+    for part in in_threads(&vec![(); threads], 1, |_| work()) {
+        failed.extend(part?);
     }
+    failed.sort_by_key(|(queued, _)| queued.index);
+    let has_ended = failed.iter().any(|(_, has_ended)| *has_ended);
+    let failed: Vec<_> = failed.into_iter().map(|(of, _)| of.request).collect();
+    Ok(match failed.is_empty() {
+        true => HttpOutcome::Answered,
+        false if has_ended => HttpOutcome::ProcessEnded(failed),
+        false => HttpOutcome::TimedOut(failed),
+    })
 }
 
 /// The endpoint on which the process, or one that it started, listens. If `endpoint` has no address

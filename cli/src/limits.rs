@@ -97,8 +97,12 @@ pub(crate) const HTTP_ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 /// request to ::1 too.
 pub(crate) const HTTP_FALLBACK_DELAY: Duration = Duration::from_millis(250);
 
-/// How long a wait for HTTP pauses before it repeats the requests.
+/// How long a wait for HTTP pauses before it repeats a request that failed.
 pub(crate) const HTTP_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// The maximum number of threads that send HTTP requests at the same time. A request for a port
+/// without an address opens two sockets, and macOS allows a process 256 descriptors by default.
+pub(crate) const CONNECTION_THREADS: usize = 64;
 
 /// How many bytes of an HTTP answer are read to find its status.
 pub(crate) const HTTP_HEAD_BYTES: usize = 64 * 1024;

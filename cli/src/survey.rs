@@ -151,12 +151,31 @@ pub(crate) fn in_parallel<T: Send>(
     if endpoints.len() <= length {
         return vec![work(endpoints)];
     }
+    in_threads(endpoints, length, work)
+}
+
+/// Calls `work` for parts of `length` items, each in a thread. If a thread cannot start, calls
+/// `work` for its part in the calling thread. Returns the results in the order of the items.
+pub(crate) fn in_threads<I: Sync, T: Send>(
+    items: &[I],
+    length: usize,
+    work: impl Fn(&[I]) -> T + Sync,
+) -> Vec<T> {
+    let work = &work;
     std::thread::scope(|scope| {
-        let parts = endpoints.chunks(length);
-        let threads: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, T>| {
-            let result = thread.join();
-            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let start = |part| {
+            let thread = std::thread::Builder::new();
+            let thread = thread.spawn_scoped(scope, move || work(part));
+            thread.map_err(|_| work(part))
+        };
+        // Starts every thread before the first one is joined.
+        let threads: Vec<_> = items.chunks(length).map(start).collect();
+        let join = |thread: Result<std::thread::ScopedJoinHandle<'_, T>, T>| match thread {
+            Ok(thread) => {
+                let result = thread.join();
+                result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+            Err(done) => done,
         };
         threads.into_iter().map(join).collect()
     })

@@ -11,7 +11,7 @@ use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::program::{Running, finish, for_everybody, plain, portlease, ran, silent};
+use crate::program::{Ran, Running, finish, for_everybody, plain, portlease, ran, silent};
 use crate::support::capability::unshare_flags;
 use crate::support::program::installed;
 use crate::support::{DEADLINE, Folder, capability, need};
@@ -143,6 +143,24 @@ fn a_silent_server_on_one_loopback_does_not_hide_the_other() {
     let _requests = answering(listener, &[OK]);
     let args = ["wait", "--http", "/", "--timeout", "10m", &p.to_string()];
     ran(&args).code(0);
+}
+
+/// The first server accepts the request and never answers. The second one answers the second
+/// request as expected.
+#[test]
+fn a_silent_port_delays_no_request_to_another_port() {
+    let (silent, other) = (reserve_port(), reserve_port());
+    let _silent = silent.listen().unwrap();
+    let _requests = answering(other.listen().unwrap(), &[UNAVAILABLE, OK]);
+    let ports = format!("{silent},{other}");
+    // On a slow machine the second server needs more time.
+    let limits = ["1s", "8s", "64s"].iter();
+    let mut outputs =
+        limits.map(|limit| ran(&["wait", "--http", "/", "--timeout", limit, &ports]).code(1));
+    let is_answered = |output: &Ran| !output.out.contains(&format!("port {other}/tcp"));
+    let output = outputs.find(is_answered).unwrap();
+    let start = format!("port {silent}/tcp does not answer GET / as expected: 127.0.0.1:{silent}");
+    assert!(output.out.starts_with(&start), "{output:#?}");
 }
 
 #[test]
