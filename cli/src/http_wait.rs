@@ -19,7 +19,7 @@ use crate::limits::{
 };
 use crate::output::console::{Console, progress_line};
 use crate::output::report;
-use crate::ports::client_endpoints;
+use crate::ports::{client_endpoints, port_summary};
 use crate::process::{ProcessHandle, watch_failure};
 use crate::survey::in_threads;
 use crate::text::escape;
@@ -122,13 +122,27 @@ pub(crate) enum Obstacle {
 }
 
 impl Obstacle {
-    /// Finds out why a request to the endpoint failed. `pid` is the process whose answer the wait
-    /// expected, if it still runs. Returns `None` if the sockets do not show the reason.
-    pub(crate) fn find(endpoint: Endpoint, pid: Option<u32>) -> Option<Obstacle> {
-        let finding = Finding::new(endpoint, Condition::Listening, true);
-        if finding.problem.is_some() {
-            return Some(Obstacle::NoListener(Box::new(finding)));
-        }
+    /// Finds out why these requests failed, each in a thread. `pid` is the process whose answer the
+    /// wait expected, if it still runs. An entry is `None` if the sockets do not show the reason.
+    pub(crate) fn find_each(requests: &[Unanswered], pid: Option<u32>) -> Vec<Option<Obstacle>> {
+        let endpoints: Vec<Endpoint> = requests.iter().map(|request| request.endpoint).collect();
+        let findings = Finding::all(&endpoints, Condition::Listening, true);
+        let find = |part: &[(&Unanswered, &Finding)]| {
+            let mut part = part.iter();
+            let (request, _) = part.find(|(_, finding)| finding.problem.is_none())?;
+            Obstacle::of_listener(request.endpoint, pid)
+        };
+        let pairs: Vec<_> = requests.iter().zip(&findings).collect();
+        let found = in_threads(&pairs, 1, find);
+        let obstacle = |(finding, found): (Finding, Option<Obstacle>)| match finding.problem {
+            Some(_) => Some(Obstacle::NoListener(Box::new(finding))),
+            None => found,
+        };
+        findings.into_iter().zip(found).map(obstacle).collect()
+    }
+
+    /// Finds out why a request to a port with a listener failed.
+    fn of_listener(endpoint: Endpoint, pid: Option<u32>) -> Option<Obstacle> {
         // If the endpoint has no address or is `localhost`, the requests go only to 127.0.0.1 and
         // ::1. So a server that listens on neither receives no request.
         let tried = client_endpoints(endpoint);
@@ -377,19 +391,18 @@ fn has_hidden_listener(diagnosis: &Diagnosis) -> bool {
     listeners(diagnosis).any(|holder| holder.hidden)
 }
 
-/// Calls [`until_answered`] in a thread, and shows the progress until it returns.
+/// Calls [`until_answered`] in a thread, and shows the progress until it returns. All requests
+/// have the same `probe`.
 pub(crate) fn wait_for_answers(
     console: &Console,
+    probe: &HttpProbe,
     requests: Vec<Unanswered>,
     started: Instant,
     limit: Duration,
     pid: Option<u32>,
 ) -> Result<HttpOutcome, Failure> {
-    let list: Vec<String> = requests
-        .iter()
-        .map(|request| format!("{} on {}", request.probe, request.endpoint))
-        .collect();
-    let list = list.join(", ");
+    let endpoints: Vec<Endpoint> = requests.iter().map(|request| request.endpoint).collect();
+    let list = format!("{probe} on {}", port_summary(&endpoints));
     let (sender, receiver) = channel();
     // The send cannot fail, because the receiver exists until the outcome arrives.
     let wait = move || sender.send(until_answered(requests, started, limit, pid));

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use portlease::{Endpoint, Protocol, ToEndpoint};
 
+use crate::limits::PORTS_IN_SUMMARY;
+
 /// Why an argument is not a port. clap prints the text.
 #[derive(Debug)]
 pub(crate) struct InvalidPort(String);
@@ -91,6 +93,19 @@ pub(crate) fn client_endpoints(endpoint: Endpoint) -> Vec<Endpoint> {
     match endpoint.ip {
         Some(ip) if !endpoint.is_localhost() => vec![on(ip)],
         _ => loopbacks.map(on).to_vec(),
+    }
+}
+
+/// A short list of the ports, such as `80/tcp, 81/tcp, 82/tcp, 83/tcp and 6 more`.
+pub(crate) fn port_summary(endpoints: &[Endpoint]) -> String {
+    let listed: Vec<String> = endpoints
+        .iter()
+        .take(PORTS_IN_SUMMARY)
+        .map(ToString::to_string)
+        .collect();
+    match endpoints.len().saturating_sub(PORTS_IN_SUMMARY) {
+        0 => listed.join(", "),
+        more => format!("{} and {more} more", listed.join(", ")),
     }
 }
 

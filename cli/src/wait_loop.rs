@@ -10,8 +10,9 @@ use portlease::{Diagnosis, Endpoint, ErrorKind, wait_until_all_listening};
 
 use crate::condition::Condition;
 use crate::failure::Failure;
-use crate::limits::{LISTEN_REPORT, PORTS_IN_SUMMARY, PROGRESS_INTERVAL, STEADY_REPORT, remaining};
+use crate::limits::{LISTEN_REPORT, PROGRESS_INTERVAL, STEADY_REPORT, remaining};
 use crate::output::console::{Console, progress_line};
+use crate::ports::port_summary;
 use crate::process::{ProcessHandle, watch_failure};
 use crate::survey::{self, Unmet};
 
@@ -359,17 +360,4 @@ fn check_first(
         all_met = holds_now(&able, condition)?;
     }
     Ok(FirstCheck { able, all_met })
-}
-
-/// A short list of the ports, such as `80/tcp, 81/tcp, 82/tcp, 83/tcp and 6 more`.
-fn port_summary(endpoints: &[Endpoint]) -> String {
-    let listed: Vec<String> = endpoints
-        .iter()
-        .take(PORTS_IN_SUMMARY)
-        .map(ToString::to_string)
-        .collect();
-    match endpoints.len().saturating_sub(PORTS_IN_SUMMARY) {
-        0 => listed.join(", "),
-        more => format!("{} and {more} more", listed.join(", ")),
-    }
 }

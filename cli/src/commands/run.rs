@@ -446,10 +446,8 @@ fn answer(
     let problems: Vec<String> = left.iter().map(Unanswered::headline).collect();
     let mut lines = vec![problems.join("; ")];
     if is_running {
-        let obstacles = left
-            .iter()
-            .filter_map(|of| Obstacle::find(of.endpoint, Some(pid)));
-        lines.extend(obstacles.map(|obstacle| obstacle.text()));
+        let obstacles = Obstacle::find_each(&left, Some(pid));
+        lines.extend(obstacles.iter().flatten().map(Obstacle::text));
     }
     Err(Failure::new(lines.join("\n")))
 }

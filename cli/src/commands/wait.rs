@@ -1,5 +1,6 @@
 //! `portlease wait`: waits until servers listen on ports, or until ports are free.
 
+use std::iter;
 use std::time::Instant;
 
 use portlease::{Diagnosis, Endpoint};
@@ -168,7 +169,8 @@ struct HttpAnswer {
 struct UnansweredRow {
     endpoint: String,
     problem: String,
-    /// Why no server answered, as far as the sockets show it.
+    /// Why no server answered, as far as the sockets show it. Only the first [`WAIT_REPORTS`] rows
+    /// have a cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,7 +188,7 @@ fn wait_for_http(
         .iter()
         .map(|endpoint| Unanswered::new(*endpoint, probe));
     let requests = requests.collect::<Result<Vec<_>, _>>()?;
-    let outcome = wait_for_answers(console, requests, started, args.timeout, args.pid)?;
+    let outcome = wait_for_answers(console, probe, requests, started, args.timeout, args.pid)?;
     let (word, code, unanswered) = match outcome {
         HttpOutcome::Answered => ("met", exit::YES, Vec::new()),
         HttpOutcome::TimedOut(left) => ("timed_out", exit::NO, left),
@@ -195,33 +197,40 @@ fn wait_for_http(
     // After the process has ended, an answer of a daemon that it left counts. So the search for an
     // obstacle then expects no particular process to listen.
     let expected = args.pid.filter(|_| code == exit::NO);
+    let reported = &unanswered[..unanswered.len().min(WAIT_REPORTS)];
+    let obstacles = Obstacle::find_each(reported, expected);
     if console.is_json() {
-        let row = |request: &Unanswered| {
-            let obstacle = Obstacle::find(request.endpoint, expected);
-            UnansweredRow {
-                endpoint: request.endpoint.to_string(),
-                problem: request.problem.clone(),
-                cause: obstacle.as_ref().and_then(Obstacle::cause),
-                help: obstacle.as_ref().and_then(Obstacle::help),
-            }
+        let found = obstacles.iter().map(Option::as_ref);
+        let found = found.chain(iter::repeat(None));
+        let row = |(request, obstacle): (&Unanswered, Option<&Obstacle>)| UnansweredRow {
+            endpoint: request.endpoint.to_string(),
+            problem: request.problem.clone(),
+            cause: obstacle.and_then(Obstacle::cause),
+            help: obstacle.and_then(Obstacle::help),
         };
         console.print_json(&HttpAnswer {
             version: JSON_VERSION,
             ports: endpoints.iter().map(ToString::to_string).collect(),
             outcome: word,
-            http: unanswered.iter().map(row).collect(),
+            http: unanswered.iter().zip(found).map(row).collect(),
         })?;
         return Ok(code);
     }
-    for request in &unanswered {
+    for (request, obstacle) in reported.iter().zip(&obstacles) {
         console.report(request.headline())?;
-        match Obstacle::find(request.endpoint, expected) {
+        match obstacle {
             Some(Obstacle::NoListener(finding)) => {
-                console.finding(&finding, Condition::Listening)?;
+                console.finding(finding, Condition::Listening)?;
             }
             Some(halted) => console.report(halted.text())?,
             None => {}
         }
+    }
+    let left = unanswered.len() - reported.len();
+    if left > 0 {
+        console.answer(format_args!(
+            "and {left} more: to see every port, add --json"
+        ))?;
     }
     if let (exit::PROCESS_ENDED, Some(pid)) = (code, args.pid) {
         console.note(format_args!("stopped waiting: pid {pid} ended"));

@@ -163,6 +163,39 @@ fn a_silent_port_delays_no_request_to_another_port() {
     assert!(output.out.starts_with(&start), "{output:#?}");
 }
 
+/// Runs the script in a new network namespace. There, connections to the ports 9000 to 9100 get no
+/// answer.
+fn filtered(script: &str) -> Ran {
+    let script = format!(
+        "ip link set lo up && nft add table inet t && \
+         nft 'add chain inet t in {{ type filter hook input priority 0; }}' && \
+         nft add rule inet t in tcp dport 9000-9100 drop || exit 99\n{script}"
+    );
+    let mut command = Command::new("unshare");
+    command
+        .args(unshare_flags())
+        .args(["-n", "sh", "-c", &script]);
+    plain(&mut command);
+    finish(&mut command)
+}
+
+/// If the requests were sent one after another, this wait would take 12 seconds.
+#[test]
+fn many_silent_ports_do_not_extend_the_wait() {
+    need!(capability::network_namespace(), capability::nft());
+    let started = Instant::now();
+    let wait = filtered("exec \"$BIN\" wait --http / --timeout 2s 9000-9100").code(1);
+    assert!(started.elapsed() < Duration::from_secs(8), "{wait:#?}");
+    let first =
+        "port 9000/tcp does not answer GET / as expected: 127.0.0.1:9000: no answer in time\n";
+    assert!(wait.out.starts_with(first), "{wait:#?}");
+    let last = "\nand 91 more: to see every port, add --json\n";
+    assert!(wait.out.ends_with(last), "{wait:#?}");
+    let note = "portlease: waiting up to 2s for GET / on 9000/tcp, 9001/tcp, 9002/tcp, 9003/tcp and \
+                97 more\n";
+    assert_eq!(wait.err, note);
+}
+
 #[test]
 fn the_last_problem_of_each_port_is_reported() {
     let (wrong, none) = (reserve_port(), silent());
