@@ -36,8 +36,12 @@ pub(crate) const PORTS_IN_SUMMARY: usize = 4;
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// The timeout of `who --probe`. A host that accepts or refuses the connection usually answers
-/// sooner. If a firewall drops the packets, no answer comes.
+/// sooner. If a firewall drops the packets, no answer comes. If a thread of [`CONNECTION_THREADS`]
+/// makes several connections, they share this time, and each has at least [`SHORTEST_PROBE`].
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The shortest timeout of one connection of `who --probe`.
+pub(crate) const SHORTEST_PROBE: Duration = Duration::from_millis(100);
 
 /// How long `run` and `wait` wait for the library's report on a process that ended before it
 /// listened. The library takes up to 0.5 s of this time, because a daemon that the process started
@@ -100,8 +104,9 @@ pub(crate) const HTTP_FALLBACK_DELAY: Duration = Duration::from_millis(250);
 /// How long a wait for HTTP pauses before it repeats a request that failed.
 pub(crate) const HTTP_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The maximum number of threads that send HTTP requests at the same time. A request for a port
-/// without an address opens two sockets, and macOS allows a process 256 descriptors by default.
+/// The maximum number of threads that send HTTP requests, or make the connections of `who --probe`,
+/// at the same time. A request for a port without an address opens two sockets, and macOS allows a
+/// process 256 descriptors by default.
 pub(crate) const CONNECTION_THREADS: usize = 64;
 
 /// How many bytes of an HTTP answer are read to find its status.

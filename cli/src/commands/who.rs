@@ -1,6 +1,7 @@
 //! `portlease who`: shows the sockets and reservations on ports, or every listener.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use portlease::{
     Endpoint, Holder, Holders, Process, Protocol, Reachability, State, probe, who_holds,
@@ -11,13 +12,14 @@ use serde::Serialize;
 use crate::args::WhoArgs;
 use crate::exit;
 use crate::failure::Failure;
-use crate::limits::PROBE_TIMEOUT;
+use crate::limits::{CONNECTION_THREADS, PROBE_TIMEOUT, SHORTEST_PROBE};
 use crate::output::console::Console;
 use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
 use crate::ports::{PortList, client_endpoints};
 use crate::process::{real_folder, unseen_network, works_below};
+use crate::survey::in_threads;
 use crate::text::{escape, shell_words};
 
 /// The answer about one port.
@@ -73,31 +75,51 @@ fn takes_connections(endpoint: Endpoint) -> bool {
     endpoint.protocol.is_none_or(|of| of == Protocol::Tcp)
 }
 
-/// Connects to the address of the endpoint. If the endpoint has no address or is `localhost`,
-/// connects to 127.0.0.1 and ::1. Returns nothing for a UDP port.
-fn probes(endpoint: Endpoint) -> Vec<Probe> {
-    if !takes_connections(endpoint) {
-        return Vec::new();
-    }
-    let requested = endpoint.ip.filter(|_| !endpoint.is_localhost());
-    let probe = |endpoint: Endpoint| {
-        let reachability = probe(endpoint, PROBE_TIMEOUT);
-        // A machine without IPv6 has no ::1, so ::1 gets no result there, unless the user named it.
-        let is_missing = requested.is_none()
-            && endpoint.ip.is_some_and(|ip| ip.is_ipv6())
-            && reachability == Reachability::Failed(ErrorKind::AddrNotAvailable);
-        (!is_missing).then(|| Probe {
-            address: Endpoint {
-                protocol: None,
-                ..endpoint
-            }
-            .to_string(),
-            result: reachability_name(reachability),
-            description: describe_reachability(reachability),
+/// Connects to the addresses of all the endpoints at the same time. Returns the results for each
+/// endpoint. A UDP port has no results, and without `--probe` no port has any.
+fn probes(endpoints: &[Endpoint], args: &WhoArgs) -> Vec<Vec<Probe>> {
+    let addresses: Vec<(usize, Endpoint)> = endpoints
+        .iter()
+        .enumerate()
+        .filter(|(_, endpoint)| args.probe && takes_connections(**endpoint))
+        .flat_map(|(at, endpoint)| {
+            client_endpoints(*endpoint)
+                .into_iter()
+                .map(move |of| (at, of))
         })
+        .collect();
+    let turns = addresses.len().div_ceil(CONNECTION_THREADS).max(1);
+    let timeout = PROBE_TIMEOUT / u32::try_from(turns).unwrap_or(u32::MAX);
+    let timeout = timeout.max(SHORTEST_PROBE);
+    let of_part = |part: &[(usize, Endpoint)]| -> Vec<(usize, Option<Probe>)> {
+        let part = part.iter();
+        part.map(|(at, address)| (*at, probe_address(endpoints[*at], *address, timeout)))
+            .collect()
     };
-    let endpoints = client_endpoints(endpoint).into_iter();
-    endpoints.filter_map(probe).collect()
+    let mut probes: Vec<Vec<Probe>> = endpoints.iter().map(|_| Vec::new()).collect();
+    for (at, probe) in in_threads(&addresses, turns, of_part).into_iter().flatten() {
+        probes[at].extend(probe);
+    }
+    probes
+}
+
+/// Connects to `address`, an address of a client of the endpoint. A machine without IPv6 has no
+/// ::1. There, ::1 gets no result, unless the user named it.
+fn probe_address(endpoint: Endpoint, address: Endpoint, timeout: Duration) -> Option<Probe> {
+    let is_named = endpoint.ip.is_some() && !endpoint.is_localhost();
+    let reachability = probe(address, timeout);
+    let is_missing = !is_named
+        && address.ip.is_some_and(|ip| ip.is_ipv6())
+        && reachability == Reachability::Failed(ErrorKind::AddrNotAvailable);
+    (!is_missing).then(|| Probe {
+        address: Endpoint {
+            protocol: None,
+            ..address
+        }
+        .to_string(),
+        result: reachability_name(reachability),
+        description: describe_reachability(reachability),
+    })
 }
 
 pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
@@ -106,7 +128,8 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         [] => listeners(console, args),
         [endpoint] => {
             let holders = who_holds(endpoint)?;
-            let answer = answer(endpoint, &holders, args);
+            let probes = probes(&endpoints, args).pop().unwrap_or_default();
+            let answer = answer(endpoint, &holders, probes, args);
             if console.is_json() {
                 console.print_json(&OneAnswer {
                     version: JSON_VERSION,
@@ -120,8 +143,9 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         _ => {
             let all = who_holds_each(&endpoints)?;
             let verdicts: Vec<u8> = all.iter().map(verdict).collect();
-            let answers = endpoints.iter().zip(&all);
-            let answers = answers.map(|(endpoint, holders)| answer(*endpoint, holders, args));
+            let answers = endpoints.iter().zip(&all).zip(probes(&endpoints, args));
+            let answers = answers
+                .map(|((endpoint, holders), probes)| answer(*endpoint, holders, probes, args));
             if console.is_json() {
                 console.print_json(&ManyAnswers {
                     version: JSON_VERSION,
@@ -148,12 +172,7 @@ fn verdict(holders: &Holders) -> u8 {
     }
 }
 
-fn answer(endpoint: Endpoint, holders: &Holders, args: &WhoArgs) -> Answer {
-    let probes = if args.probe {
-        probes(endpoint)
-    } else {
-        Vec::new()
-    };
+fn answer(endpoint: Endpoint, holders: &Holders, probes: Vec<Probe>, args: &WhoArgs) -> Answer {
     Answer {
         port: holders.port(),
         complete: holders.is_complete(),
@@ -365,9 +384,9 @@ mod tests {
         };
         let before = who_holds(endpoint).unwrap();
         let _server = p.listen().unwrap();
-        let probes = probes(endpoint);
+        let probe = probe_address(endpoint, client_endpoints(endpoint)[0], PROBE_TIMEOUT);
         assert_eq!(
-            redirection(endpoint, &before, &probes[0]),
+            redirection(endpoint, &before, &probe.unwrap()),
             " by a server that has just begun to listen"
         );
     }

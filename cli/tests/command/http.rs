@@ -11,7 +11,9 @@ use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::program::{Ran, Running, finish, for_everybody, plain, portlease, ran, silent};
+use crate::program::{
+    Ran, Running, filtered, finish, for_everybody, plain, portlease, ran, silent,
+};
 use crate::support::capability::unshare_flags;
 use crate::support::program::installed;
 use crate::support::{DEADLINE, Folder, capability, need};
@@ -161,22 +163,6 @@ fn a_silent_port_delays_no_request_to_another_port() {
     let output = outputs.find(is_answered).unwrap();
     let start = format!("port {silent}/tcp does not answer GET / as expected: 127.0.0.1:{silent}");
     assert!(output.out.starts_with(&start), "{output:#?}");
-}
-
-/// Runs the script in a new network namespace. There, connections to the ports 9000 to 9100 get no
-/// answer.
-fn filtered(script: &str) -> Ran {
-    let script = format!(
-        "ip link set lo up && nft add table inet t && \
-         nft 'add chain inet t in {{ type filter hook input priority 0; }}' && \
-         nft add rule inet t in tcp dport 9000-9100 drop || exit 99\n{script}"
-    );
-    let mut command = Command::new("unshare");
-    command
-        .args(unshare_flags())
-        .args(["-n", "sh", "-c", &script]);
-    plain(&mut command);
-    finish(&mut command)
 }
 
 /// If the requests were sent one after another, this wait would take 12 seconds.

@@ -18,6 +18,8 @@ use portlease::{Reservation, ReserveOptions};
 use rustix::process::Signal;
 use serde_json::Value;
 
+#[cfg(target_os = "linux")]
+use crate::support::capability::unshare_flags;
 use crate::support::{DEADLINE, Folder, eventually};
 
 /// The binary under test.
@@ -69,6 +71,23 @@ pub(crate) fn plain(command: &mut Command) {
         .env_remove("PORT")
         .env("BIN", BINARY)
         .stdin(Stdio::null());
+}
+
+/// Runs the script in a new network namespace. There, connections to the ports 9000 to 9100 get no
+/// answer.
+#[cfg(target_os = "linux")]
+pub(crate) fn filtered(script: &str) -> Ran {
+    let script = format!(
+        "ip link set lo up && nft add table inet t && \
+         nft 'add chain inet t in {{ type filter hook input priority 0; }}' && \
+         nft add rule inet t in tcp dport 9000-9100 drop || exit 99\n{script}"
+    );
+    let mut command = Command::new("unshare");
+    command
+        .args(unshare_flags())
+        .args(["-n", "sh", "-c", &script]);
+    plain(&mut command);
+    finish(&mut command)
 }
 
 /// The exit status and the output of a process.

@@ -4,13 +4,15 @@
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::process::Command;
+#[cfg(target_os = "linux")]
+use std::time::{Duration, Instant};
 
 use portlease::reserve_port;
 use serde_json::{Value, json};
 
 use crate::program::{BINARY, finish, plain, portlease, ran, silent};
 #[cfg(target_os = "linux")]
-use crate::program::{Running, for_everybody};
+use crate::program::{Running, filtered, for_everybody};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// The JSON of a listener of this process on 127.0.0.1.
@@ -350,6 +352,20 @@ fn a_probe_skips_udp_ports() {
         text.ends_with("  a client     not probed: a probe makes a TCP connection\n"),
         "{text}"
     );
+}
+
+/// If the probes were made one after another, they would take two minutes.
+#[cfg(target_os = "linux")]
+#[test]
+fn many_silent_ports_are_probed_at_the_same_time() {
+    need!(capability::network_namespace(), capability::nft());
+    let started = Instant::now();
+    let output = filtered("exec \"$BIN\" who --probe 9000-9030").code(1);
+    assert!(started.elapsed() < Duration::from_secs(20), "{output:#?}");
+    let silent = "\n  a client     of 127.0.0.1:90";
+    assert_eq!(output.out.matches(silent).count(), 31, "{output:#?}");
+    let last = "\n  a client     of 127.0.0.1:9030 gets no answer\n";
+    assert!(output.out.contains(last), "{output:#?}");
 }
 
 /// The listeners of that process cannot be seen from here, so the answer is not "no".
