@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use httparse::Response;
-use portlease::{Diagnosis, Endpoint, Holder};
+use portlease::{Diagnosis, Endpoint};
 use socket2::SockRef;
 
 use crate::limits::{HTTP_FALLBACK_DELAY, HTTP_HEAD_BYTES};
@@ -236,20 +236,22 @@ impl Problem {
         self.kind == ProblemKind::Silence
     }
 
-    /// The process `pid` does not listen where the request would go, or another process listens
-    /// there too. `strangers` has a report on each address to which the request would go.
+    /// Neither the process `pid` nor one that it started listens where the request would go, or
+    /// another process listens there too. `strangers` has a report on each address to which the
+    /// request would go.
     pub(crate) fn of_stranger(pid: u32, strangers: &[Diagnosis]) -> Problem {
-        let of_pid = |holder: &Holder| holder.processes.iter().any(|process| process.pid == pid);
-        let mut holders = strangers
-            .iter()
-            .flat_map(|of| of.holders().into_iter().flatten());
-        let is_shared = holders.any(|holder| holder.is_server() && of_pid(holder));
-        let endpoints = strangers.iter().filter_map(Diagnosis::endpoint);
-        let endpoints: Vec<String> = endpoints.map(|endpoint| endpoint.to_string()).collect();
-        let addresses = endpoints.join(" or ");
-        let text = match is_shared {
-            true => format!("pid {pid} is not the only process that listens on {addresses}"),
-            false => format!("pid {pid} does not listen on {addresses}"),
+        let list = |endpoints: Vec<Endpoint>| {
+            let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+            endpoints.join(" or ")
+        };
+        let shared = strangers.iter().filter(|of| of.is_shared_with_stranger());
+        let shared: Vec<Endpoint> = shared.filter_map(Diagnosis::endpoint).collect();
+        let text = if shared.is_empty() {
+            let all = strangers.iter().filter_map(Diagnosis::endpoint).collect();
+            format!("pid {pid} does not listen on {}", list(all))
+        } else {
+            let shared = list(shared);
+            format!("another process shares {shared} with pid {pid} or one that it started")
         };
         Problem::new(ProblemKind::NoConnection, Ipv4Addr::LOCALHOST.into(), text)
     }

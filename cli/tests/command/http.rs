@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 
 use crate::program::{
     Ran, Running, filtered, finish, for_everybody, plain, portlease, ran, silent,
@@ -305,6 +306,43 @@ fn with_a_pid_the_answer_of_another_process_does_not_count() {
     );
     // The control: without the pid, the answer counts.
     ran(&wait).code(0);
+}
+
+/// The parent has closed the socket on which its child listens. This process listens there too.
+#[test]
+fn a_port_that_a_stranger_shares_with_a_child_is_reported_as_shared() {
+    need!(installed("python3"), capability::native());
+    let listen = "import os, socket, sys\n\
+        s = socket.socket()\n\
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n\
+        s.bind(('127.0.0.1', int(sys.argv[1])))\n\
+        s.listen()\n\
+        if os.fork(): s.close()\n\
+        sys.stdin.read()";
+    let p = reserve_port();
+    let mut python = Command::new("python3");
+    python.args(["-c", listen, &p.to_string()]);
+    let mut parent = python.stdin(Stdio::piped()).spawn().unwrap();
+    let stranger = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    stranger.set_reuse_port(true).unwrap();
+    stranger.bind(&p.addr().into()).unwrap();
+    stranger.listen(1).unwrap();
+    let (pid, port) = (parent.id().to_string(), p.to_string());
+    p.wait_for(&mut parent, DEADLINE).unwrap();
+    let wait = ["wait", "--http", "/", "--json", "--pid", &pid, &port];
+    let expected =
+        format!("another process shares 127.0.0.1:{p}/tcp with pid {pid} or one that it started");
+    // The parent may not have closed its socket yet, which changes no answer. On a slow machine the
+    // search for the listener may leave no time for a request.
+    let mut answers = ["1s", "8s", "64s"].iter().map(|limit| {
+        ran(&[&wait[..], &["--timeout", limit]].concat())
+            .code(1)
+            .json()
+    });
+    assert!(answers.any(|answer| answer["http"][0]["problem"] == json!(expected)));
+    // The child reads the same stdin, so this ends both.
+    drop(parent.stdin.take());
+    parent.wait().unwrap();
 }
 
 /// Of this process, the user nobody sees neither the listener nor the descriptors.

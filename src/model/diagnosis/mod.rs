@@ -225,6 +225,19 @@ impl Diagnosis {
         !matches!(self.0.facts.verdict, Verdict::CannotTell { .. })
     }
 
+    /// Whether the expected process, or one that it started, listens on the port, but an unrelated
+    /// process also listens there, on an overlapping address. Only a check for a process can find
+    /// that, such as [`check_port_held_by`](crate::check_port_held_by).
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let silent = portlease::check_port_held_by(&p, std::process::id()).unwrap_err();
+    /// assert!(!silent.is_shared_with_stranger()); // nothing listens
+    /// ```
+    pub fn is_shared_with_stranger(&self) -> bool {
+        matches!(self.0.facts.verdict, Verdict::SharedWithStranger(_))
+    }
+
     /// The sockets that match the number, the protocol and the address of the
     /// [`endpoint`](Diagnosis::endpoint), with their processes. Sockets that could not be read are
     /// missing. `None` if the report has no endpoint.
