@@ -231,6 +231,11 @@ impl Problem {
         }
     }
 
+    /// Whether the server answered, but not as expected.
+    pub(crate) fn is_answer(&self) -> bool {
+        self.kind == ProblemKind::Answer
+    }
+
     /// Whether no answer arrived in time.
     pub(crate) fn is_silence(&self) -> bool {
         self.kind == ProblemKind::Silence

@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use portlease::{
-    Diagnosis, Endpoint, Holder, ProcessState, Protocol, Remedy, check_port_held_by, who_holds,
+    Diagnosis, Endpoint, Holder, Process, ProcessState, Protocol, Remedy, check_port_held_by,
+    who_holds,
 };
 
 use crate::condition::Condition;
@@ -35,6 +36,8 @@ pub(crate) struct Unanswered {
     /// `false` until an attempt has failed. Until then, `problem` is the initial text of
     /// [`new`](Self::new).
     is_sent: bool,
+    /// Whether the last attempt got an answer, though not the expected one.
+    has_answer: bool,
 }
 
 impl Unanswered {
@@ -62,6 +65,7 @@ impl Unanswered {
             probe: probe.clone(),
             problem: "the timeout left no time for a request".to_owned(),
             is_sent: false,
+            has_answer: false,
         })
     }
 
@@ -94,6 +98,7 @@ impl Unanswered {
         // earlier attempt.
         let is_cut_short = problem.is_silence() && left < HTTP_ATTEMPT_LIMIT && is_over();
         if !(self.is_sent && is_cut_short) {
+            self.has_answer = problem.is_answer();
             self.problem = problem.text;
             self.is_sent = true;
         }
@@ -116,8 +121,7 @@ impl Unanswered {
 pub(crate) enum Obstacle {
     /// No server listens where the request was sent, or a process other than the expected one does.
     NoListener(Box<Finding>),
-    /// The processes of a listener do not run: all are suspended, all are stopped by a debugger, or
-    /// all are frozen.
+    /// A process of a listener does not run: it is suspended, stopped by a debugger or frozen.
     Halted { cause: String, help: String },
 }
 
@@ -130,7 +134,7 @@ impl Obstacle {
         let find = |part: &[(&Unanswered, &Finding)]| {
             let mut part = part.iter();
             let (request, _) = part.find(|(_, finding)| finding.problem.is_none())?;
-            Obstacle::of_listener(request.endpoint, pid)
+            Obstacle::of_listener(request, pid)
         };
         let pairs: Vec<_> = requests.iter().zip(&findings).collect();
         let found = in_threads(&pairs, 1, find);
@@ -142,7 +146,8 @@ impl Obstacle {
     }
 
     /// Finds out why a request to a port with a listener failed.
-    fn of_listener(endpoint: Endpoint, pid: Option<u32>) -> Option<Obstacle> {
+    fn of_listener(request: &Unanswered, pid: Option<u32>) -> Option<Obstacle> {
+        let endpoint = request.endpoint;
         // If the endpoint has no address or is `localhost`, the requests go only to 127.0.0.1 and
         // ::1. So a server that listens on neither receives no request.
         let tried = client_endpoints(endpoint);
@@ -159,7 +164,7 @@ impl Obstacle {
             let finding = Finding::new(served.endpoint()?, Condition::HeldBy(pid), true);
             return Some(Obstacle::NoListener(Box::new(finding)));
         }
-        halted(endpoint)
+        halted(request)
     }
 
     pub(crate) fn cause(&self) -> Option<String> {
@@ -195,30 +200,27 @@ impl Obstacle {
     }
 }
 
-/// Returns [`Obstacle::Halted`] if the visible processes of a listener are all halted in the same
-/// way, even if another listener serves: the kernel may give some of the connections to the halted
-/// one.
-fn halted(endpoint: Endpoint) -> Option<Obstacle> {
+/// Returns [`Obstacle::Halted`] if the visible processes of a listener are all halted, even if
+/// another listener serves: the kernel may give some of the connections to the halted one. If no
+/// listener is halted as a whole, and no server has answered, one halted process of a listener is
+/// enough.
+fn halted(request: &Unanswered) -> Option<Obstacle> {
+    let endpoint = request.endpoint;
     let holders = who_holds(endpoint).ok()?;
-    let states = |holder: &Holder| {
-        let mut states: Vec<_> = holder
-            .processes
-            .iter()
-            .map(|process| process.state)
-            .collect();
-        states.dedup();
-        states
-    };
-    let is_halted = |holder: &&Holder| {
+    let is_halted = |process: &Process| {
         use ProcessState::{Frozen, Suspended, Traced};
-        holder.is_server() && matches!(states(holder)[..], [Suspended | Traced | Frozen])
+        matches!(process.state, Suspended | Traced | Frozen)
     };
-    let listeners = || holders.iter().filter(is_halted);
-    let first = listeners().next()?.processes.first()?;
-    let processes = listeners().flat_map(|holder| &holder.processes);
-    let processes: Vec<_> = processes
-        .filter(|process| process.state == first.state)
-        .collect();
+    let servers = holders.iter().filter(|holder| holder.is_server());
+    let servers = servers.filter(|holder| holder.processes.iter().any(is_halted));
+    let (whole, shared): (Vec<&Holder>, Vec<&Holder>) =
+        servers.partition(|holder| holder.processes.iter().all(is_halted));
+    let is_shared = whole.is_empty() && !request.has_answer;
+    let listeners = if is_shared { shared } else { whole };
+    let processes = listeners.iter().flat_map(|holder| &holder.processes);
+    let mut processes: Vec<&Process> = processes.filter(|process| is_halted(process)).collect();
+    let first = *processes.first()?;
+    processes.retain(|process| process.state == first.state);
     let (state, help) = match first.state {
         ProcessState::Suspended => {
             let mut pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
@@ -236,20 +238,21 @@ fn halted(endpoint: Endpoint) -> Option<Obstacle> {
             format!("resume pid {} in its debugger", first.pid),
         ),
         ProcessState::Frozen => {
-            let mut remedies = listeners().flat_map(Holder::remedies);
+            let mut remedies = listeners.iter().flat_map(|listener| listener.remedies());
             let thaw = remedies.find(|remedy| matches!(remedy, Remedy::Thaw { .. }))?;
             ("frozen", thaw.to_string())
         }
         _ => return None,
     };
-    Some(Obstacle::Halted {
-        cause: format!(
-            "{} (pid {}), which listens on port {endpoint}, is {state}",
-            escape(&first.name),
-            first.pid
+    let name = format!("{} (pid {})", escape(&first.name), first.pid);
+    let cause = match is_shared {
+        false => format!("{name}, which listens on port {endpoint}, is {state}"),
+        true => format!(
+            "{name}, which shares the listener on port {endpoint}, is {state}: the kernel may give \
+             it the connection"
         ),
-        help,
-    })
+    };
+    Some(Obstacle::Halted { cause, help })
 }
 
 /// How a wait for answers ended.

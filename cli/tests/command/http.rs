@@ -1,6 +1,6 @@
 //! `portlease wait --http`.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -343,6 +343,37 @@ fn a_port_that_a_stranger_shares_with_a_child_is_reported_as_shared() {
     // The child reads the same stdin, so this ends both.
     drop(parent.stdin.take());
     parent.wait().unwrap();
+}
+
+/// The suspended child shares the listener of its parent, which runs and never accepts.
+#[test]
+fn a_suspended_process_that_shares_the_listener_is_named() {
+    need!(installed("python3"), capability::native());
+    let listen = "import os, signal, socket, sys\n\
+        s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+        child = os.fork()\n\
+        if not child: os.kill(os.getpid(), signal.SIGSTOP)\n\
+        os.waitpid(child, os.WUNTRACED)\n\
+        print(child, flush=True)\n\
+        sys.stdin.read()\n\
+        os.kill(child, signal.SIGKILL)";
+    let p = reserve_port();
+    let mut python = Command::new("python3");
+    python.args(["-c", listen, &p.to_string()]);
+    python.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut parent = python.spawn().unwrap();
+    let mut child = String::new();
+    let mut lines = BufReader::new(parent.stdout.take().unwrap());
+    lines.read_line(&mut child).unwrap();
+    let child = child.trim_end();
+    let output = ran(&["wait", "--http", "/", "--timeout", "100ms", &p.to_string()]).code(1);
+    drop(parent.stdin.take());
+    parent.wait().unwrap();
+    let cause = format!(
+        "(pid {child}), which shares the listener on port {p}/tcp, is suspended: the kernel may \
+         give it the connection\nhelp: resume pid {child} with kill -CONT {child}\n"
+    );
+    assert!(output.out.ends_with(&cause), "{output:#?}");
 }
 
 /// Of this process, the user nobody sees neither the listener nor the descriptors.
