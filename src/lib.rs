@@ -263,7 +263,7 @@ pub use check::{
     check_port_held_by, check_port_listening, check_ports_free, is_port_free,
 };
 pub use inspect::diagnose::diagnose;
-pub use inspect::probe::{Reachability, probe};
+pub use inspect::probe::{Blocker, Reachability, probe, probe_listener};
 pub use inspect::who::{listeners, who_holds, who_holds_each};
 pub use model::diagnosis::Diagnosis;
 pub use model::endpoint::{Endpoint, ParseEndpointError, Protocol};

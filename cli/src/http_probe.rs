@@ -176,22 +176,21 @@ impl HttpProbe {
         ends: Instant,
     ) -> Result<(), Problem> {
         let ip = address.ip();
-        let answer = request(address, host, &self.path, ends);
-        let status = match answer {
-            Ok(Some(status)) => status,
-            Ok(None) => {
-                let text = format!("{shown} did not answer in HTTP");
-                return Err(Problem::new(ProblemKind::Answer, ip, text));
-            }
-            Err(cause) => {
-                let (kind, cause) = match cause.kind() {
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                        (ProblemKind::Silence, "no answer in time".to_owned())
-                    }
-                    _ => (ProblemKind::NoConnection, escape(&os_message(&cause))),
-                };
-                return Err(Problem::new(kind, ip, format!("{shown}: {cause}")));
-            }
+        let failed = |cause: io::Error, silence: ProblemKind| {
+            let (kind, cause) = match cause.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                    (silence, "no answer in time".to_owned())
+                }
+                _ => (ProblemKind::NoConnection, escape(&os_message(&cause))),
+            };
+            Problem::new(kind, ip, format!("{shown}: {cause}"))
+        };
+        let stream = connect(address, ends).map_err(|e| failed(e, ProblemKind::SilentConnect))?;
+        let answer = request(stream, host, &self.path, ends);
+        let answer = answer.map_err(|e| failed(e, ProblemKind::Silence))?;
+        let Some(status) = answer else {
+            let text = format!("{shown} did not answer in HTTP");
+            return Err(Problem::new(ProblemKind::Answer, ip, text));
         };
         let (is_expected, expected) = match self.status {
             Some(expected) => (status == expected, expected.to_string()),
@@ -208,7 +207,7 @@ impl HttpProbe {
 /// Why an address has not answered as expected.
 #[derive(Debug)]
 pub(crate) struct Problem {
-    kind: ProblemKind,
+    pub(crate) kind: ProblemKind,
     address: IpAddr,
     pub(crate) text: String,
 }
@@ -216,9 +215,13 @@ pub(crate) struct Problem {
 /// The kinds of problems. If two addresses fail, the problem whose kind comes first in this list is
 /// reported, because it says more about the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum ProblemKind {
+pub(crate) enum ProblemKind {
+    /// The server answered, but not as expected.
     Answer,
+    /// A connection was made, but no answer arrived in time.
     Silence,
+    /// The connect itself got no answer in time.
+    SilentConnect,
     NoConnection,
 }
 
@@ -231,14 +234,9 @@ impl Problem {
         }
     }
 
-    /// Whether the server answered, but not as expected.
-    pub(crate) fn is_answer(&self) -> bool {
-        self.kind == ProblemKind::Answer
-    }
-
     /// Whether no answer arrived in time.
     pub(crate) fn is_silence(&self) -> bool {
-        self.kind == ProblemKind::Silence
+        matches!(self.kind, ProblemKind::Silence | ProblemKind::SilentConnect)
     }
 
     /// Neither the process `pid` nor one that it started listens where the request would go, or
@@ -267,10 +265,8 @@ impl Problem {
     }
 }
 
-/// Sends the request, and returns the status of the answer. Returns `None` if the answer is not
-/// HTTP, ends early, or has no status in its first [`HTTP_HEAD_BYTES`].
-fn request(address: SocketAddr, host: &str, path: &str, ends: Instant) -> io::Result<Option<u16>> {
-    let mut stream = TcpStream::connect_timeout(&address, left(ends)?)?;
+fn connect(address: SocketAddr, ends: Instant) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, left(ends)?)?;
     // If the requested port is ephemeral and no socket has it, the kernel can choose this port as
     // the source port of the connection. TCP then connects the socket to itself. With a linger time
     // of 0, the close sends a reset, which leaves no TIME_WAIT.
@@ -279,6 +275,17 @@ fn request(address: SocketAddr, host: &str, path: &str, ends: Instant) -> io::Re
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         return Err(ErrorKind::ConnectionRefused.into());
     }
+    Ok(stream)
+}
+
+/// Sends the request, and returns the status of the answer. Returns `None` if the answer is not
+/// HTTP, ends early, or has no status in its first [`HTTP_HEAD_BYTES`].
+fn request(
+    mut stream: TcpStream,
+    host: &str,
+    path: &str,
+    ends: Instant,
+) -> io::Result<Option<u16>> {
     stream.set_write_timeout(Some(left(ends)?))?;
     let version = env!("CARGO_PKG_VERSION");
     let head = format!(

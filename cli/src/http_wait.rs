@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 
 use portlease::{
     Diagnosis, Endpoint, Holder, Process, ProcessState, Protocol, Remedy, check_port_held_by,
-    who_holds,
+    probe_listener, who_holds,
 };
 
 use crate::condition::Condition;
 use crate::failure::Failure;
 use crate::finding::Finding;
-use crate::http_probe::{HttpProbe, Problem};
+use crate::http_probe::{HttpProbe, Problem, ProblemKind};
 use crate::limits::{
-    CONNECTION_THREADS, HTTP_ATTEMPT_LIMIT, HTTP_RETRY_DELAY, PROGRESS_INTERVAL, remaining, sleep,
+    CONNECTION_THREADS, HTTP_ATTEMPT_LIMIT, HTTP_RETRY_DELAY, PROGRESS_INTERVAL, WAIT_REPORT_TIME,
+    remaining, sleep,
 };
 use crate::output::console::{Console, progress_line};
 use crate::output::report;
@@ -33,11 +34,9 @@ pub(crate) struct Unanswered {
     /// Why the last attempt failed. Exception: an attempt that the timeout of the wait cut short
     /// does not replace an earlier problem.
     pub(crate) problem: String,
-    /// `false` until an attempt has failed. Until then, `problem` is the initial text of
-    /// [`new`](Self::new).
-    is_sent: bool,
-    /// Whether the last attempt got an answer, though not the expected one.
-    has_answer: bool,
+    /// The kind of the `problem`. `None` until an attempt has failed. Until then, `problem` is the
+    /// initial text of [`new`](Self::new).
+    kind: Option<ProblemKind>,
 }
 
 impl Unanswered {
@@ -64,8 +63,7 @@ impl Unanswered {
             endpoint,
             probe: probe.clone(),
             problem: "the timeout left no time for a request".to_owned(),
-            is_sent: false,
-            has_answer: false,
+            kind: None,
         })
     }
 
@@ -97,10 +95,9 @@ impl Unanswered {
         // If the limit of the wait left too little time for this attempt, keep the problem of an
         // earlier attempt.
         let is_cut_short = problem.is_silence() && left < HTTP_ATTEMPT_LIMIT && is_over();
-        if !(self.is_sent && is_cut_short) {
-            self.has_answer = problem.is_answer();
+        if self.kind.is_none() || !is_cut_short {
+            self.kind = Some(problem.kind);
             self.problem = problem.text;
-            self.is_sent = true;
         }
         false
     }
@@ -121,8 +118,9 @@ impl Unanswered {
 pub(crate) enum Obstacle {
     /// No server listens where the request was sent, or a process other than the expected one does.
     NoListener(Box<Finding>),
-    /// A process of a listener does not run: it is suspended, stopped by a debugger or frozen.
-    Halted { cause: String, help: String },
+    /// A server listens, but a process of it does not run, or something keeps the connections from
+    /// it.
+    Listener { cause: String, help: Option<String> },
 }
 
 impl Obstacle {
@@ -158,19 +156,33 @@ impl Obstacle {
                 return first.map(|finding| Obstacle::NoListener(Box::new(finding)));
             }
         }
-        let stranger = pid.and_then(|pid| Some((pid, endpoint_of(pid, endpoint).err()?)));
-        if let Some((pid, strangers)) = stranger {
-            let served = strangers.into_iter().find(has_listener)?;
-            let finding = Finding::new(served.endpoint()?, Condition::HeldBy(pid), true);
-            return Some(Obstacle::NoListener(Box::new(finding)));
+        // The addresses to which the requests went. A stranger's address gets no connection.
+        let target = match pid.map(|pid| (pid, endpoint_of(pid, endpoint))) {
+            Some((pid, Err(strangers))) => {
+                let served = strangers.into_iter().find(has_listener)?;
+                let finding = Finding::new(served.endpoint()?, Condition::HeldBy(pid), true);
+                return Some(Obstacle::NoListener(Box::new(finding)));
+            }
+            Some((_, Ok(target))) => target,
+            None => endpoint,
+        };
+        // A server that has accepted a request gets no further connection.
+        let is_unconnected = matches!(
+            request.kind,
+            Some(ProblemKind::SilentConnect | ProblemKind::NoConnection)
+        );
+        let blocked = is_unconnected.then(|| blocked(target)).flatten();
+        match &blocked {
+            Some(Obstacle::Listener { help: Some(_), .. }) => blocked,
+            // A suspended process explains why its queue is full.
+            _ => halted(request).or(blocked),
         }
-        halted(request)
     }
 
     pub(crate) fn cause(&self) -> Option<String> {
         match self {
             Obstacle::NoListener(finding) => finding.problem.as_ref().map(Diagnosis::cause),
-            Obstacle::Halted { cause, .. } => Some(cause.clone()),
+            Obstacle::Listener { cause, .. } => Some(cause.clone()),
         }
     }
 
@@ -180,7 +192,7 @@ impl Obstacle {
                 let problem = finding.problem.as_ref();
                 problem.and_then(|problem| report::help(problem, finding.asked))
             }
-            Obstacle::Halted { help, .. } => Some(help.clone()),
+            Obstacle::Listener { help, .. } => help.clone(),
         }
     }
 
@@ -193,14 +205,31 @@ impl Obstacle {
                 .map_or_else(String::new, |problem| {
                     report::headline_and_help(problem, finding.asked)
                 }),
-            Obstacle::Halted { cause, help } => {
-                report::with_help(cause.clone(), Some(help.clone()))
-            }
+            Obstacle::Listener { cause, help } => report::with_help(cause.clone(), help.clone()),
         }
     }
 }
 
-/// Returns [`Obstacle::Halted`] if the visible processes of a listener are all halted, even if
+/// Returns [`Obstacle::Listener`] if something keeps connections from a listener, such as a packet
+/// filter. Connects once to each address of a client.
+fn blocked(target: Endpoint) -> Option<Obstacle> {
+    let find = |endpoint: Endpoint| {
+        let (_, blocker) = probe_listener(endpoint, WAIT_REPORT_TIME);
+        Some((endpoint, blocker?))
+    };
+    let mut found = client_endpoints(target).into_iter();
+    let (endpoint, blocker) = found.find_map(find)?;
+    let shown = Endpoint {
+        protocol: None,
+        ..endpoint
+    };
+    Some(Obstacle::Listener {
+        cause: format!("a socket listens on {shown}, but {blocker}"),
+        help: blocker.remedy().as_ref().map(ToString::to_string),
+    })
+}
+
+/// Returns [`Obstacle::Listener`] if the visible processes of a listener are all halted, even if
 /// another listener serves: the kernel may give some of the connections to the halted one. If no
 /// listener is halted as a whole, and no server has answered, one halted process of a listener is
 /// enough.
@@ -215,7 +244,7 @@ fn halted(request: &Unanswered) -> Option<Obstacle> {
     let servers = servers.filter(|holder| holder.processes.iter().any(is_halted));
     let (whole, shared): (Vec<&Holder>, Vec<&Holder>) =
         servers.partition(|holder| holder.processes.iter().all(is_halted));
-    let is_shared = whole.is_empty() && !request.has_answer;
+    let is_shared = whole.is_empty() && request.kind != Some(ProblemKind::Answer);
     let listeners = if is_shared { shared } else { whole };
     let processes = listeners.iter().flat_map(|holder| &holder.processes);
     let mut processes: Vec<&Process> = processes.filter(|process| is_halted(process)).collect();
@@ -252,7 +281,8 @@ fn halted(request: &Unanswered) -> Option<Obstacle> {
              it the connection"
         ),
     };
-    Some(Obstacle::Halted { cause, help })
+    let help = Some(help);
+    Some(Obstacle::Listener { cause, help })
 }
 
 /// How a wait for answers ended.

@@ -32,7 +32,7 @@ pub(crate) const PORTS_IN_SUMMARY: usize = 4;
 /// How long a failed `wait` searches for ports to report. Exception: the search goes on if at most
 /// [`PORTS_PER_THREAD`] ports are left, or if it has found no port yet. After a wait,
 /// `Finding::all` retries its check for up to this time, and then calls `after_wait` for up to this
-/// time.
+/// time. A failed `wait --http` connects once more to each address, for up to this time.
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// The timeout of `who --probe`. A host that accepts or refuses the connection usually answers

@@ -1,5 +1,6 @@
-//! [`probe`] connects to a port and reports what a client would meet.
+//! [`probe`] and [`probe_listener`] connect to a port and report what a client would meet.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -10,9 +11,10 @@ use crate::link_local;
 use crate::localhost::{self, LOCALHOST};
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
+use crate::model::remedy::Remedy;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
 use crate::retry::{CONNECT_LIMIT, SHORTEST_CONNECT};
-use crate::sockets::{self, Row};
+use crate::sockets::{self, Inode, Row};
 
 /// What a client meets at an address.
 ///
@@ -37,6 +39,43 @@ pub enum Reachability {
     NoAnswer,
     /// The connection could not be tried, or it failed in another way.
     Failed(io::ErrorKind),
+}
+
+/// What probably keeps clients from a socket that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Blocker {
+    /// A connection is refused, although a socket listens.
+    PacketFilterRejects,
+    /// A connection gets no answer, although a socket listens and has room for connections.
+    PacketFilterDrops,
+    /// The server does not accept its connections, and no further connection fits into its queue.
+    QueueFull,
+}
+
+impl Blocker {
+    /// What to do about it. `None` if no remedy is known.
+    pub fn remedy(self) -> Option<Remedy> {
+        match self {
+            Blocker::PacketFilterRejects | Blocker::PacketFilterDrops => {
+                Some(Remedy::ListPacketFilter)
+            }
+            Blocker::QueueFull => None,
+        }
+    }
+}
+
+/// Prints the cause, such as `a packet filter probably rejects the connections`.
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Blocker::PacketFilterRejects => "a packet filter probably rejects the connections",
+            Blocker::PacketFilterDrops => "a packet filter probably drops the connections",
+            Blocker::QueueFull => {
+                "the queue of connections that the server has not accepted is full"
+            }
+        })
+    }
 }
 
 /// Reports what a client would meet. The call makes **one TCP connection**, which a listening
@@ -70,6 +109,70 @@ pub fn probe(addr: impl ToEndpoint, at_most: Duration) -> Reachability {
         return Reachability::Failed(io::ErrorKind::Unsupported);
     }
     connect(port, at_most)
+}
+
+/// Like [`probe`], but if no connection was made although a socket listens at the address, also
+/// reports what probably prevents it. The socket table must show the same listeners before and
+/// after the attempt.
+///
+/// The second value is always `None` without sock_diag(7) of Linux, and if the call tries several
+/// addresses, as for `localhost`.
+///
+/// ```
+/// use portlease::{Reachability, probe_listener, reserve_port};
+/// use std::time::Duration;
+///
+/// let p = reserve_port();
+/// let silent = (Reachability::Refuses, None); // nothing listens
+/// assert_eq!(probe_listener(&p, Duration::from_secs(5)), silent);
+/// ```
+pub fn probe_listener(addr: impl ToEndpoint, at_most: Duration) -> (Reachability, Option<Blocker>) {
+    let Some(port) = port_of(&addr)
+        .ok()
+        .filter(|of| of.protocol == Protocol::Tcp)
+    else {
+        return (probe(addr, at_most), None);
+    };
+    let before = queues(port);
+    let met = connect(port, at_most);
+    let filter = match met {
+        // A filter that rejects with an ICMP error "administratively prohibited" causes the error
+        // "host unreachable".
+        Reachability::Refuses | Reachability::Failed(io::ErrorKind::HostUnreachable) => {
+            Blocker::PacketFilterRejects
+        }
+        Reachability::NoAnswer => Blocker::PacketFilterDrops,
+        Reachability::Accepts | Reachability::Failed(_) => return (met, None),
+    };
+    let queues =
+        before.filter(|before| !before.is_empty() && queues(port).as_ref() == Some(before));
+    let blocker = queues.and_then(|queues| {
+        let full = queues.iter().filter(|(_, is_full)| *is_full).count();
+        match full {
+            0 => Some(filter),
+            // The kernel answers no connection for which the queue has no room.
+            _ if met == Reachability::NoAnswer => Some(Blocker::QueueFull),
+            _ => None,
+        }
+    });
+    (met, blocker)
+}
+
+/// The inode of each listener that may get the connections to the port, and whether its queue is
+/// full. `None` if the system does not report the queues, or if the port has several addresses.
+fn queues(port: Port) -> Option<Vec<(Inode, bool)>> {
+    let ip = port.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    if link_local::socket_addrs(ip, port.scope_id, port.number).len() != 1 {
+        return None;
+    }
+    let mut rows = sockets::listening(port.number, port.protocol).ok()?;
+    rows.retain(|row| row.is_reachable_at(Some(ip), port.scope_id));
+    let closest = rows.iter().map(|row| row.closeness(ip)).max();
+    rows.retain(|row| Some(row.closeness(ip)) == closest);
+    let queue = |row: &Row| Some((row.inode?, row.is_queue_full?));
+    let mut queues = rows.iter().map(queue).collect::<Option<Vec<_>>>()?;
+    queues.sort_unstable();
+    Some(queues)
 }
 
 pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
@@ -149,6 +252,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
 
     /// The test calls `redirected` while a server listens. The server represents one that began to
@@ -167,5 +272,32 @@ mod tests {
         let accepts_once = thread::spawn(move || once.accept().unwrap());
         assert_eq!(redirected(port), None);
         accepts_once.join().unwrap();
+    }
+
+    #[test]
+    fn a_full_queue_is_no_packet_filter() {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        listener.bind(&any.into()).unwrap();
+        // The queue has room for one connection.
+        listener.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap().as_socket().unwrap();
+        let port = Port {
+            ip: Some(addr.ip()),
+            ..Port::new(addr.port(), Protocol::Tcp)
+        };
+        if queues(port).is_none() {
+            return; // The kernel or a sandbox has no sock_diag(7).
+        }
+        let _client = TcpStream::connect(addr).unwrap();
+        // The kernel may still deliver the last packet of the handshake.
+        while !queues(port).unwrap()[0].1 {
+            thread::yield_now();
+        }
+        let blocked = (Reachability::NoAnswer, Some(Blocker::QueueFull));
+        assert_eq!(probe_listener(addr, CONNECT_LIMIT), blocked);
+        drop(listener);
+        let refused = (Reachability::Refuses, None);
+        assert_eq!(probe_listener(addr, CONNECT_LIMIT), refused);
     }
 }

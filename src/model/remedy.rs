@@ -251,7 +251,8 @@ pub enum Remedy {
     WaitForKernel,
     /// Retry with permission to inspect the processes of other users.
     InspectWithPermission,
-    /// List the rules of the packet filter. One of them redirects the connections of the port.
+    /// List the rules of the packet filter. One of them redirects, rejects or drops the connections
+    /// of the port.
     ListPacketFilter,
     /// Mount the file system proc on `/proc`, so that processes are visible.
     MountProc,
@@ -562,8 +563,7 @@ impl fmt::Display for Remedy {
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),
             Remedy::ListPacketFilter => f.write_str(
-                "list the rules of the packet filter with `nft list ruleset` or `iptables -t nat \
-                 -L`",
+                "list the rules of the packet filter with `nft list ruleset` or `iptables-save`",
             ),
             Remedy::Resume { pid, traced: false } => {
                 write!(f, "resume pid {pid} with kill -CONT {pid}")

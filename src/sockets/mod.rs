@@ -128,6 +128,7 @@ pub(crate) fn by_inode(inode: Inode, port: Port) -> Row {
         dual_stack: false,
         client: false,
         interface: None,
+        is_queue_full: None,
     }
 }
 

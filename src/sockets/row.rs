@@ -42,6 +42,9 @@ pub(crate) struct Row {
     /// such an interface, and if the system does not report it. Also `None` if the scope id of
     /// `local` names an interface.
     pub(crate) interface: Option<NonZeroU32>,
+    /// Whether a listener's queue of connections that its process has not accepted is full. `None`
+    /// for any other socket, and without sock_diag(7) of Linux.
+    pub(crate) is_queue_full: Option<bool>,
 }
 
 /// How far to search for the processes that own the sockets.

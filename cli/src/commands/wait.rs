@@ -222,7 +222,7 @@ fn wait_for_http(
             Some(Obstacle::NoListener(finding)) => {
                 console.finding(finding, Condition::Listening)?;
             }
-            Some(halted) => console.report(halted.text())?,
+            Some(obstacle) => console.report(obstacle.text())?,
             None => {}
         }
     }

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use portlease::{
-    Endpoint, Holder, Holders, Process, Protocol, Reachability, State, probe, who_holds,
-    who_holds_each,
+    Blocker, Endpoint, Holder, Holders, Process, Protocol, Reachability, State, probe_listener,
+    who_holds, who_holds_each,
 };
 use serde::Serialize;
 
@@ -66,6 +66,11 @@ struct Answer {
 struct Probe {
     address: String,
     result: &'static str,
+    /// What probably keeps the connection from a socket that listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
     #[serde(skip)]
     description: String,
 }
@@ -107,7 +112,7 @@ fn probes(endpoints: &[Endpoint], args: &WhoArgs) -> Vec<Vec<Probe>> {
 /// ::1. There, ::1 gets no result, unless the user named it.
 fn probe_address(endpoint: Endpoint, address: Endpoint, timeout: Duration) -> Option<Probe> {
     let is_named = endpoint.ip.is_some() && !endpoint.is_localhost();
-    let reachability = probe(address, timeout);
+    let (reachability, blocker) = probe_listener(address, timeout);
     let is_missing = !is_named
         && address.ip.is_some_and(|ip| ip.is_ipv6())
         && reachability == Reachability::Failed(ErrorKind::AddrNotAvailable);
@@ -118,6 +123,11 @@ fn probe_address(endpoint: Endpoint, address: Endpoint, timeout: Duration) -> Op
         }
         .to_string(),
         result: reachability_name(reachability),
+        cause: blocker.as_ref().map(ToString::to_string),
+        help: blocker
+            .and_then(Blocker::remedy)
+            .as_ref()
+            .map(ToString::to_string),
         description: describe_reachability(reachability),
     })
 }
@@ -209,8 +219,15 @@ fn text(answer: &Answer, endpoint: Endpoint, holders: &Holders, args: &WhoArgs) 
             "a client",
             probe.address,
             probe.description,
-            redirection(endpoint, holders, probe)
+            match &probe.cause {
+                Some(cause) => format!(", although a socket listens: {cause}"),
+                None => redirection(endpoint, holders, probe).to_owned(),
+            }
         );
+    }
+    // Only one remedy exists, so every probe with a remedy has the same.
+    if let Some(help) = answer.probes.iter().find_map(|probe| probe.help.as_ref()) {
+        text += &format!("\nhelp: {help}");
     }
     text
 }

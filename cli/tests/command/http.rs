@@ -166,6 +166,58 @@ fn a_silent_port_delays_no_request_to_another_port() {
     assert!(output.out.starts_with(&start), "{output:#?}");
 }
 
+/// `run` listens on all three ports.
+#[test]
+fn a_packet_filter_that_keeps_connections_from_a_listener_is_named() {
+    need!(capability::network_namespace(), capability::nft());
+    let run = |command: &str| {
+        let options = "--listen A=4000 --listen B=4001 --listen C=4002";
+        filtered(&format!(
+            "exec \"$BIN\" run {options} -- \"$BIN\" {command}"
+        ))
+    };
+    let help = "list the rules of the packet filter with `nft list ruleset` or `iptables-save`";
+    let output = run("wait --http / --timeout 300ms 4000-4001,127.0.0.1:4002").code(1);
+    let expected: Vec<String> = [
+        ("", 4000, "no answer in time", "drops"),
+        ("", 4001, "connection refused", "rejects"),
+        ("127.0.0.1:", 4002, "connection refused", "rejects"),
+    ]
+    .iter()
+    .map(|(address, port, problem, verb)| {
+        format!(
+            "port {address}{port}/tcp does not answer GET / as expected: \
+             127.0.0.1:{port}: {problem}\n\
+             a socket listens on 127.0.0.1:{port}, but a packet filter probably {verb} the \
+             connections\nhelp: {help}\n"
+        )
+    })
+    .collect();
+    assert_eq!(output.out, expected.concat());
+    let answer = run("wait --http / --timeout 300ms --json 4001")
+        .code(1)
+        .json();
+    assert_eq!(answer["http"][0]["help"], json!(help), "{answer:#}");
+
+    let output = run("who --probe 4000").code(0);
+    let expected = "of 127.0.0.1:4000 gets no answer, although a socket listens: a packet filter \
+                    probably drops the connections\n";
+    let help_line = format!("\nhelp: {help}\n");
+    assert!(output.out.contains(expected), "{output:#?}");
+    assert!(output.out.ends_with(&help_line), "{output:#?}");
+    let answer = run("who --probe --json 4001").code(0).json();
+    let expected = json!({
+        "address": "127.0.0.1:4001", "result": "refuses", "help": help,
+        "cause": "a packet filter probably rejects the connections",
+    });
+    assert_eq!(answer["probes"][0], expected);
+    // The control: nothing listens on the port.
+    let answer = filtered("exec \"$BIN\" who --probe --json 4001")
+        .code(1)
+        .json();
+    assert_eq!(answer["probes"][0]["cause"], json!(null), "{answer:#}");
+}
+
 /// If the requests were sent one after another, this wait would take 12 seconds.
 #[test]
 fn many_silent_ports_do_not_extend_the_wait() {
@@ -178,8 +230,8 @@ fn many_silent_ports_do_not_extend_the_wait() {
     assert!(wait.out.starts_with(first), "{wait:#?}");
     let last = "\nand 91 more: to see every port, add --json\n";
     assert!(wait.out.ends_with(last), "{wait:#?}");
-    let note = "portlease: waiting up to 2s for GET / on 9000/tcp, 9001/tcp, 9002/tcp, 9003/tcp and \
-                97 more\n";
+    let note = "portlease: waiting up to 2s for GET / on 9000/tcp, 9001/tcp, 9002/tcp, 9003/tcp \
+                and 97 more\n";
     assert_eq!(wait.err, note);
 }
 

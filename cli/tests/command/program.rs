@@ -73,19 +73,24 @@ pub(crate) fn plain(command: &mut Command) {
         .stdin(Stdio::null());
 }
 
-/// Runs the script in a new network namespace. There, connections to the ports 9000 to 9100 get no
-/// answer.
+/// Runs the script in a new network namespace. There, a packet filter drops the connections to the
+/// ports 4000 and 9000 to 9100, and rejects those to the ports 4001 and 4002.
 #[cfg(target_os = "linux")]
 pub(crate) fn filtered(script: &str) -> Ran {
     let script = format!(
         "ip link set lo up && nft add table inet t && \
          nft 'add chain inet t in {{ type filter hook input priority 0; }}' && \
-         nft add rule inet t in tcp dport 9000-9100 drop || exit 99\n{script}"
+         nft add rule inet t in tcp dport 9000-9100 drop && \
+         nft add rule inet t in tcp dport 4000 drop && \
+         nft add rule inet t in tcp dport 4001 reject with tcp reset && \
+         nft add rule inet t in tcp dport 4002 reject || exit 99\n{script}"
     );
+    let folder = Folder::new();
     let mut command = Command::new("unshare");
     command
         .args(unshare_flags())
-        .args(["-n", "sh", "-c", &script]);
+        .args(["-n", "sh", "-c", &script])
+        .env("PORTLEASE_DIR", folder.locks());
     plain(&mut command);
     finish(&mut command)
 }

@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 use super::super::Row;
 use crate::link_local;
 use crate::model::endpoint::Protocol;
+use crate::model::state::State;
 
 /// The byte order of the machine that wrote a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,11 +260,18 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         u16::from_be_bytes(bytes_at(answer, 6)?),
         interface,
     )?;
+    let state = super::linux_state::state(protocol, state);
+    // For a listener, the two queues of the message are the number of connections that wait for
+    // accept(2), and the limit of listen(2). The kernel queues one connection more than the limit.
+    let (waiting, limit) = (
+        order.u32(bytes_at(answer, 56)?),
+        order.u32(bytes_at(answer, 60)?),
+    );
     Some(Row {
         protocol,
         local,
         remote: (remote.port() != 0 || !remote.ip().is_unspecified()).then_some(remote),
-        state: super::linux_state::state(protocol, state),
+        state,
         // For a socket that no process owns, the kernel usually reports the uid 0, which then does
         // not stand for root.
         uid: if inode.is_none() {
@@ -276,6 +284,7 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
         client: false,
         // The scope id of a link-local address already names the interface.
         interface: NonZeroU32::new(interface).filter(|_| !is_scoped(&local)),
+        is_queue_full: (state == State::Listen).then_some(waiting > limit),
     })
 }
 
@@ -320,7 +329,6 @@ fn v6only(mut attributes: &[u8], order: Order) -> Option<bool> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::state::State;
 
     // These answers were captured on Linux 6.18, x86-64, in a new network namespace. The requests
     // were for port 33955.

@@ -18,6 +18,10 @@ fn the_fallback_reports_the_same_rows_as_sock_diag() {
         row::label_clients(&mut fallback.rows);
         let mut expected = sockets(port, Some(protocol)).unwrap();
         expected.rows.sort_by_key(|row| row.inode);
+        // The files do not show the length of a queue.
+        for row in &mut expected.rows {
+            row.is_queue_full = None;
+        }
         fallback.rows.sort_by_key(|row| row.inode);
         assert_eq!(fallback.rows, expected.rows);
         assert!(!fallback.rows.is_empty());
