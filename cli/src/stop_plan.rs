@@ -11,7 +11,24 @@ use crate::process::works_below;
 use crate::text::escape;
 
 /// The process id of the first process of a system or a container.
-pub(crate) const INIT: u32 = 1;
+const INIT: u32 = 1;
+
+/// Names of programs that, as pid 1, start no server again. They adopt orphans, run one command and
+/// end with it, or only keep a container running. systemd and launchd restart services, but the
+/// library recognizes the services of systemd, and `stop` does not end them.
+const PLAIN_INITS: [&str; 11] = [
+    "systemd",
+    "init",
+    "launchd",
+    "tini",
+    "dumb-init",
+    "docker-init",
+    "catatonit",
+    "pause",
+    "sleep",
+    "tail",
+    "cat",
+];
 
 /// The processes that listen on some ports, divided by whether `stop` may end them.
 #[derive(Debug, Default)]
@@ -143,10 +160,10 @@ impl StopPlan {
         }
         if let Remedy::StopProcessOfScript { shell, name, .. } = &remedy {
             self.notes.push(format!(
-                "if {} (pid {shell}), whose script has a loop, starts {} again, stop pid {shell} \
-                 too",
+                "if {} (pid {shell}), whose script has a loop, starts {} again, {} too",
                 escape(name),
-                escape(&process.name)
+                escape(&process.name),
+                stop_restarter(*shell)
             ));
         }
         match handles.take(pid)? {
@@ -185,6 +202,28 @@ impl StopPlan {
     }
 }
 
+/// Whether `stop` watches if this parent of a stopped server starts the server again. `own` is this
+/// process and its ancestors. Ancestors, such as the shell that runs this command, do not count.
+/// Exception: every process of a container can descend from pid 1, such as its entry script. So pid
+/// 1 counts unless it is the parent of this process or runs one of [`PLAIN_INITS`].
+pub(crate) fn may_restart(pid: u32, own: &[u32]) -> bool {
+    match pid {
+        INIT => {
+            own.get(1) != Some(&INIT) && !PLAIN_INITS.contains(&crate::process::name(pid).as_str())
+        }
+        pid => !own.contains(&pid),
+    }
+}
+
+/// What to do about a process that starts a server again. Pid 1 cannot be stopped from inside of
+/// its container: the kernel drops signals that it does not handle.
+fn stop_restarter(pid: u32) -> String {
+    match pid {
+        INIT => "stop the container from outside of it".to_owned(),
+        pid => format!("stop pid {pid}"),
+    }
+}
+
 /// The refusals of the servers that a process in `parents` has started. `parents` are the parents
 /// of the processes that were stopped.
 pub(crate) fn restarts(servers: &[Holder], parents: &[u32]) -> Vec<Refusal> {
@@ -204,9 +243,10 @@ fn restart(holder: &Holder, process: &Process, parents: &[u32]) -> Option<Refusa
         listens: address(holder),
         cause: format!("{name} (pid {parent}) has started it again"),
         remedies: Vec::new(),
-        help: Some(format!(
-            "stop pid {parent}, and then run this command again"
-        )),
+        help: Some(match stop_restarter(parent) {
+            stop if parent == INIT => stop,
+            stop => format!("{stop}, and then run this command again"),
+        }),
     })
 }
 

@@ -346,6 +346,10 @@ pub enum Remedy {
     },
 }
 
+/// The first process of a system or a container. No text advises to stop it: the kernel drops the
+/// signals that it does not handle, and its end ends the system or container.
+const INIT: u32 = 1;
+
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -451,6 +455,17 @@ impl fmt::Display for Remedy {
             }
             Remedy::StopWatcherFirst {
                 pid,
+                watcher: INIT,
+                name,
+                ..
+            } => write!(
+                f,
+                "stop the container from outside of it, because its pid 1, {}, may start pid {pid} \
+                 again",
+                printable(name)
+            ),
+            Remedy::StopWatcherFirst {
+                pid,
                 watcher,
                 name,
                 sigkill,
@@ -460,6 +475,18 @@ impl fmt::Display for Remedy {
                  it still runs",
                 printable(name),
                 end(*pid, *sigkill)
+            ),
+            Remedy::StopProcessOfScript {
+                pid,
+                shell: INIT,
+                name,
+                sigkill,
+            } => write!(
+                f,
+                "{}; if {} (pid 1), whose script has a loop, starts it again, stop the container \
+                 from outside of it",
+                end(*pid, *sigkill),
+                printable(name)
             ),
             Remedy::StopProcessOfScript {
                 pid,
@@ -944,9 +971,9 @@ mod tests {
             may_remain,
             sigkill,
         };
-        let script = |sigkill| Remedy::StopProcessOfScript {
+        let script = |shell, sigkill| Remedy::StopProcessOfScript {
             pid: 7,
-            shell: 6,
+            shell,
             name: "sh".to_owned(),
             sigkill,
         };
@@ -967,9 +994,26 @@ mod tests {
                 "stop the program for which runsv (pid 7) listens: `sv down /web`".to_owned(),
             ),
             (
-                script(true),
+                script(6, true),
                 "end pid 7 with kill -KILL 7; if sh (pid 6), whose script has a loop, starts it \
                  again, stop pid 6 and then the new process"
+                    .to_owned(),
+            ),
+            (
+                script(1, false),
+                "stop pid 7; if sh (pid 1), whose script has a loop, starts it again, stop the \
+                 container from outside of it"
+                    .to_owned(),
+            ),
+            (
+                Remedy::StopWatcherFirst {
+                    pid: 7,
+                    watcher: 1,
+                    name: "nodemon".to_owned(),
+                    sigkill: false,
+                },
+                "stop the container from outside of it, because its pid 1, nodemon, may start pid \
+                 7 again"
                     .to_owned(),
             ),
         ] {

@@ -20,7 +20,7 @@ use crate::output::report::{needs_reuse_addr, with_help};
 use crate::ports::PortList;
 use crate::process::{ProcessHandle, real_folder};
 use crate::process_stat::ProcessStat;
-use crate::stop_plan::{INIT, Refusal, StopPlan, restarts, servers};
+use crate::stop_plan::{Refusal, StopPlan, may_restart, restarts, servers};
 use crate::text::{escape, os_message};
 
 /// The condition that `stop` checks for each port after it has ended the servers.
@@ -72,8 +72,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut handles = Handles::open(&servers(&endpoints)?)?;
     let mut stopped: Vec<StoppedRow> = Vec::new();
     let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
-    // The parents of the stopped servers. A parent that still runs may start its server again.
-    // Ancestors of this process, such as the shell that runs this command, do not count.
+    let own: Vec<u32> = ProcessStat::lineage().map(|stat| stat.pid).collect();
+    // The parents of the stopped servers that may start their servers again.
     let mut parents: Vec<u32> = Vec::new();
     // The workers of a server may still listen after the server has ended, so one round is not
     // enough. The loop ends, because each round uses up handles, and all handles were opened before
@@ -103,7 +103,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
             break;
         }
         for (target, ending) in end_all(targets, args.timeout) {
-            parents.extend(target.process.parent);
+            parents.extend(target.process.parent.filter(|pid| may_restart(*pid, &own)));
             match &ending {
                 Ending::Terminated | Ending::Killed | Ending::Ended => {
                     stopped.push(stopped_row(&target, ending.name()));
@@ -118,8 +118,6 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
             }
         }
     }
-    let own: Vec<u32> = ProcessStat::lineage().map(|stat| stat.pid).collect();
-    parents.retain(|pid| *pid != INIT && !own.contains(pid));
     let all_stopped = !stopped.is_empty() && not_stopped.is_empty() && !args.dry_run;
     if all_stopped {
         let restarted = watch_for_restarts(&endpoints, &parents)?;

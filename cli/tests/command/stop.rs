@@ -386,6 +386,39 @@ fn a_parent_that_has_started_the_server_again_is_named() {
     assert_eq!(parent.finish().shell_code(), 143);
 }
 
+/// The same for pid 1 of a container. The server is stopped from inside of the container.
+#[test]
+fn pid_1_that_has_started_the_server_again_is_not_to_be_stopped_from_inside() {
+    need!(
+        capability::pid_namespace(),
+        installed("python3"),
+        capability::native()
+    );
+    let p = silent();
+    let port = p.port();
+    drop(p);
+    let folder = Folder::new();
+    let commands = "until test -s up; do sleep 0.01; done; \
+                    \"$BIN\" stop $SERVE > out; echo > done";
+    let script = "sh -c \"$COMMANDS\" & while true; do python3 -c \"$SERVER\"; done";
+    let mut command = Command::new("unshare");
+    command
+        .args(capability::unshare_flags())
+        .args(["-pf", "--kill-child", "--mount-proc", "sh", "-c", script])
+        .env("COMMANDS", commands)
+        .env("SERVER", SERVER)
+        .env("SERVE", port.to_string())
+        .env("UP", "up")
+        .current_dir(folder.path());
+    plain(&mut command);
+    let _container = Running::start(&mut command);
+    line_in(&folder.path().join("done"));
+    let out = std::fs::read_to_string(folder.path().join("out")).unwrap();
+    let outside = "stop the container from outside of it";
+    let cause = format!(": sh (pid 1) has started it again\nhelp: {outside}\n");
+    assert!(out.contains(&cause), "{out}");
+}
+
 /// If only one of two owners ended, the port would stay in use.
 #[test]
 fn no_owner_is_stopped_if_another_one_keeps_the_socket() {
