@@ -18,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) process: Process,
     pub(crate) signal: StopSignal,
     pub(crate) handle: ProcessHandle,
+    /// Whether the process is a [master](Process::master), so that only its workers listen.
+    pub(crate) is_master: bool,
     /// The addresses on which the process listens.
     pub(crate) listens: Vec<String>,
 }
@@ -56,8 +58,8 @@ impl StopSignal {
 pub(crate) struct Handles(BTreeMap<u32, ProcessHandle>);
 
 impl Handles {
-    /// Opens a handle of each process that owns one of the sockets. Skips a process that no longer
-    /// exists.
+    /// Opens a handle of each process that owns one of the sockets, and of its master. Skips a
+    /// process that no longer exists.
     pub(crate) fn open(servers: &[Holder]) -> Result<Handles, Failure> {
         let mut handles = BTreeMap::new();
         for pid in owners(servers).map(|process| process.pid) {
@@ -86,7 +88,15 @@ impl Handles {
 }
 
 fn owners(servers: &[Holder]) -> impl Iterator<Item = &Process> {
-    servers.iter().flat_map(|holder| &holder.processes)
+    let owners = servers.iter().map(|holder| &holder.processes);
+    owners.flat_map(|owners| with_masters(owners))
+}
+
+/// The processes, and the master of each. A master can be listed several times.
+pub(crate) fn with_masters(owners: &[Process]) -> impl Iterator<Item = &Process> {
+    owners
+        .iter()
+        .chain(owners.iter().filter_map(Process::master))
 }
 
 /// The result of an attempt to end a process.

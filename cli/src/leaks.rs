@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::args::LeakAction;
 use crate::command_end::End;
-use crate::ending::{Ending, Handles, StopSignal, Target, end_all};
+use crate::ending::{Ending, Handles, StopSignal, Target, end_all, with_masters};
 use crate::exit;
 use crate::failure::Failure;
 use crate::limits::{
@@ -215,8 +215,8 @@ fn is_descendant(process: &Process) -> bool {
 }
 
 /// The processes to end: the owners of the sockets, without the workers of a server. A worker is a
-/// process whose parent owns the same socket. It ends with its parent, or the next scan finds it.
-/// The processes of a container are not among the targets.
+/// process whose parent owns the same socket or is its master. It ends with its parent, or the next
+/// scan finds it. The processes of a container are not among the targets.
 fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failure> {
     let mut targets = Vec::new();
     for holder in found {
@@ -233,13 +233,15 @@ fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failu
             continue;
         }
         let is_worker = |process: &Process| {
-            let mut others = holder.processes.iter();
+            let mut others = with_masters(&holder.processes);
             others.any(|other| process.parent == Some(other.pid))
         };
-        for process in holder.processes.iter().filter(|of| !is_worker(of)) {
+        let owners = with_masters(&holder.processes).filter(|of| is_descendant(of));
+        for process in owners.filter(|of| !is_worker(of)) {
             if let Some(handle) = handles.take(process.pid)? {
                 targets.push(Target {
                     signal: StopSignal::of(process.pid, &remedies),
+                    is_master: holder.processes.iter().all(|of| of.pid != process.pid),
                     process: process.clone(),
                     handle,
                     listens: vec![holder.local.to_string()],

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, who_holds_each};
 
-use crate::ending::{Handles, StopSignal, Target};
+use crate::ending::{Handles, StopSignal, Target, with_masters};
 use crate::failure::Failure;
 use crate::process::works_below;
 use crate::text::escape;
@@ -155,7 +155,10 @@ impl StopPlan {
         let pid = process.pid;
         let listens = address(holder);
         if let Some(target) = self.targets.iter_mut().find(|of| of.process.pid == pid) {
-            target.listens.push(listens);
+            // Each worker of a server can have its own socket with the same address.
+            if !target.listens.contains(&listens) {
+                target.listens.push(listens);
+            }
             return Ok(());
         }
         if let Remedy::StopProcessOfScript { shell, name, .. } = &remedy {
@@ -169,6 +172,7 @@ impl StopPlan {
         match handles.take(pid)? {
             Some(handle) => self.targets.push(Target {
                 signal: StopSignal::of(pid, std::slice::from_ref(&remedy)),
+                is_master: matches!(remedy, Remedy::StopMaster { .. }),
                 process: process.clone(),
                 handle,
                 listens: vec![listens],
@@ -250,10 +254,11 @@ fn restart(holder: &Holder, process: &Process, parents: &[u32]) -> Option<Refusa
     })
 }
 
-/// The owner that `stop` ends to carry out the remedy. `None` if the remedy is no signal, or names
-/// none of the owners.
+/// The owner, or master of an owner, that `stop` ends to carry out the remedy. `None` if the remedy
+/// is no signal, or names none of them.
 fn target_of<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
     let (Remedy::StopProcess { pid, .. }
+    | Remedy::StopMaster { pid, .. }
     | Remedy::InterruptProcess { pid, .. }
     | Remedy::StopProcessOfScript { pid, .. }
     | Remedy::ResumeOrKill { pid, .. }
@@ -261,7 +266,7 @@ fn target_of<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> 
     else {
         return None;
     };
-    owners.iter().find(|process| process.pid == *pid)
+    with_masters(owners).find(|process| process.pid == *pid)
 }
 
 /// Why `stop` does not carry out the remedy. `None` if it can.
@@ -286,7 +291,12 @@ fn refusal(holder: &Holder, remedy: &Remedy, under: Option<&Path>) -> Option<Ref
         }
         _ => under.and_then(|under| outside(process, under)),
     };
-    cause.map(|cause| refused(Some(process), cause, Vec::new()))
+    let cause = cause?;
+    if let Remedy::StopMaster { pid, .. } = remedy {
+        let cause = format!("its master (pid {pid}) is not stopped: {cause}");
+        return Some(refused(holder.processes.first(), cause, Vec::new()));
+    }
+    Some(refused(Some(process), cause, Vec::new()))
 }
 
 /// Why `--under` excludes the process. `None` if the working directory of the process is `under` or

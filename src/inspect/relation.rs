@@ -1,37 +1,55 @@
 //! How a process is related to the calling process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::supervisor::supervisor;
 use crate::model::holder::Holder;
-use crate::model::process::{Process, Relation, Supervisor};
+use crate::model::process::{Process, Relation};
 use crate::ownership::lineage;
 use crate::sockets;
 
-/// Sets four facts in each process: its supervisor, its relation to the calling process, whether
-/// both processes are in the same unit and container, and whether it is in the session of the first
-/// process of its unit.
+/// Sets these facts in each process: its supervisor, its master, its relation to the calling
+/// process, whether both processes are in the same unit and container, and whether it is in the
+/// session of the first process of its unit. Sets them in each master too.
 pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
-    let processes = holders.flat_map(|holder| &mut holder.processes);
-    let mut processes = processes.peekable();
-    if processes.peek().is_none() {
+    let processes: Vec<&mut Process> = holders.flat_map(|holder| &mut holder.processes).collect();
+    if processes.is_empty() {
         return;
     }
     let own = sockets::unit_and_container(std::process::id());
     let own_lineage: Vec<u32> = lineage(std::process::id()).collect();
-    let mut known: HashMap<u32, (Option<Relation>, Option<Supervisor>, bool)> = HashMap::new();
-    for process in processes {
+    let owners: HashSet<u32> = processes.iter().map(|process| process.pid).collect();
+    let set = |process: &mut Process| {
         process.shares_unit = (&process.unit, &process.container) == (&own.0, &own.1);
-        let read = || {
-            let relation = relation(process.pid, &own_lineage);
-            let in_session = process.shares_unit || in_session_of_unit(process);
-            (relation, supervisor(process, &own_lineage), in_session)
-        };
-        let (relation, supervisor, in_session) = known.entry(process.pid).or_insert_with(read);
-        process.relation = *relation;
-        process.supervisor.clone_from(supervisor);
-        process.in_session_of_unit = *in_session;
+        process.in_session_of_unit = process.shares_unit || in_session_of_unit(process);
+        process.relation = relation(process.pid, &own_lineage);
+        process.supervisor = supervisor(process, &own_lineage);
+    };
+    let mut known: HashMap<u32, Process> = HashMap::new();
+    for process in processes {
+        let known = known.entry(process.pid).or_insert_with(|| {
+            let mut known = process.clone();
+            set(&mut known);
+            let parent = process.parent;
+            let parent = parent.filter(|pid| !owners.contains(pid) && !own_lineage.contains(pid));
+            known.master = parent.and_then(|parent| master(process.pid, parent));
+            known.master.iter_mut().for_each(|master| set(master));
+            known
+        });
+        process.clone_from(known);
     }
+}
+
+/// The parent of the process, if it is the master that [`Process::master`] describes. A parent
+/// without a handler for SIGTERM is no master: it may be a script that has forked once.
+fn master(pid: u32, parent: u32) -> Option<Box<Process>> {
+    let arguments = |pid| sockets::program(pid).map(|program| program.arguments);
+    let of_worker = arguments(pid).filter(|arguments| !arguments.is_empty())?;
+    if arguments(parent)? != of_worker {
+        return None;
+    }
+    let master = sockets::describe(parent)?;
+    master.handles_sigterm.then(|| Box::new(master))
 }
 
 /// What [`Process::in_session_of_unit`] says. Also `true` for a process without a unit, and if

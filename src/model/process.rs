@@ -90,6 +90,8 @@ pub struct Process {
     pub(crate) handles_sigterm: bool,
     /// The supervisor that starts, or may start, the process again when the process ends.
     pub(crate) supervisor: Option<Supervisor>,
+    /// What [`Process::master`] returns.
+    pub(crate) master: Option<Box<Process>>,
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
     pub(crate) ticks: Option<NonZeroU64>,
@@ -197,6 +199,24 @@ pub enum Relation {
 }
 
 impl Process {
+    /// The parent of the process, if the process is a worker and the parent (its master) starts a
+    /// new worker when one ends. The master runs the same program with the same command line, has a
+    /// handler for SIGTERM, and owns none of the sockets that the call has read. An example is
+    /// `gunicorn --reuse-port`. Always `None` on systems other than Linux.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// for holder in &portlease::who_holds(&p)? {
+    ///     assert!(holder.processes.iter().all(|process| process.master().is_none()));
+    /// }
+    /// # drop(server);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn master(&self) -> Option<&Process> {
+        self.master.as_deref()
+    }
+
     /// A process of which only the pid and the name are known.
     #[cfg_attr(
         not(any(target_os = "linux", target_os = "macos", windows)),
@@ -223,6 +243,7 @@ impl Process {
             manager: ContainerManager::default(),
             handles_sigterm: cfg!(not(target_os = "linux")),
             supervisor: None,
+            master: None,
             ticks: None,
             thaw: None,
             is_init_elsewhere: false,

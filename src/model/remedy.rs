@@ -32,6 +32,15 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
+    /// End the [master](crate::Process::master) of the workers that hold the port. If only a worker
+    /// ends, the master starts a new one.
+    #[non_exhaustive]
+    StopMaster {
+        /// The id of the master.
+        pid: u32,
+        /// The name of the master.
+        name: String,
+    },
     /// Send SIGINT to the process that holds the port, because SIGTERM does not end the process
     /// soon. PostgreSQL waits for its clients after SIGTERM, and uWSGI starts its workers again.
     #[non_exhaustive]
@@ -354,6 +363,11 @@ impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Remedy::StopProcess { pid } => write!(f, "stop pid {pid}"),
+            Remedy::StopMaster { pid, name } => write!(
+                f,
+                "stop {} (pid {pid}), which ends its workers, and otherwise starts them again",
+                printable(name)
+            ),
             Remedy::InterruptProcess { pid } => write!(f, "stop pid {pid} with kill -INT {pid}"),
             Remedy::CloseOwnSocket => f.write_str("close the socket: this process has it"),
             Remedy::CloseSocketOfAncestor { pid } => {
@@ -710,6 +724,7 @@ impl Remedy {
         matches!(
             self,
             Remedy::StopProcess { .. }
+                | Remedy::StopMaster { .. }
                 | Remedy::InterruptProcess { .. }
                 | Remedy::CloseOwnSocket
                 | Remedy::CloseSocketOfAncestor { .. }
@@ -789,7 +804,8 @@ mod tests {
         let addr = (Ipv4Addr::LOCALHOST, port).into();
         let name = || "name".to_owned();
         Some(match remedy {
-            Remedy::StopProcess { .. } => Remedy::InterruptProcess { pid },
+            Remedy::StopProcess { .. } => Remedy::StopMaster { pid, name: name() },
+            Remedy::StopMaster { .. } => Remedy::InterruptProcess { pid },
             Remedy::InterruptProcess { .. } => Remedy::CloseOwnSocket,
             Remedy::CloseOwnSocket => Remedy::CloseSocketOfAncestor { pid },
             Remedy::CloseSocketOfAncestor { .. } => Remedy::ResumeOrKill { pid },

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
-use crate::model::process::Halt;
+use crate::model::process::{Halt, Process};
 use crate::model::state::State;
 
 mod command_line;
@@ -252,6 +252,18 @@ pub(crate) fn shows_every_process() -> bool {
     }
     #[cfg(not(target_os = "linux"))]
     return true;
+}
+
+/// Describes a process as the owners of sockets are described, but without the name of its user.
+/// Returns `None` if the process cannot be read, and always on systems other than Linux.
+pub(crate) fn describe(pid: u32) -> Option<Process> {
+    #[cfg(target_os = "linux")]
+    return linux::describe(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
+    }
 }
 
 /// The effective user of a process. Returns `None` if the process cannot be read, and on systems

@@ -50,6 +50,8 @@ struct StoppedRow {
     name: String,
     listened: Vec<String>,
     outcome: &'static str,
+    #[serde(skip)]
+    is_master: bool,
     /// The name of the signal that should end the process.
     #[serde(skip)]
     signal: &'static str,
@@ -60,6 +62,8 @@ struct NotStoppedRow {
     pid: Option<u32>,
     name: Option<String>,
     listens: Vec<String>,
+    #[serde(skip)]
+    is_master: bool,
     cause: String,
     help: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -240,6 +244,7 @@ fn stopped_row(target: &Target, outcome: &'static str) -> StoppedRow {
         name: target.process.name.clone(),
         listened: target.listens.clone(),
         outcome,
+        is_master: target.is_master,
         signal: target.signal.name(),
     }
 }
@@ -249,6 +254,7 @@ fn failed_row(target: &Target, cause: String) -> NotStoppedRow {
         pid: Some(target.process.pid),
         name: Some(target.process.name.clone()),
         listens: target.listens.clone(),
+        is_master: target.is_master,
         cause,
         help: None,
         remedies: Vec::new(),
@@ -262,6 +268,7 @@ fn refused_row(refusal: &Refusal) -> NotStoppedRow {
         pid: process.map(|process| process.pid),
         name: process.map(|process: &Process| process.name.clone()),
         listens: vec![refusal.listens.clone()],
+        is_master: false,
         cause: refusal.cause.clone(),
         help: help.or_else(|| refusal.help.clone()),
         remedies: remedy::rows(&refusal.remedies, Asked::default()),
@@ -270,15 +277,32 @@ fn refused_row(refusal: &Refusal) -> NotStoppedRow {
 
 fn stopped_text(row: &StoppedRow, args: &StopArgs) -> String {
     let (name, pid, listened) = (escape(&row.name), row.pid, row.listened.join(", "));
+    let process = format!("{name} (pid {pid})");
+    let which = if row.is_master {
+        "whose workers"
+    } else {
+        "which"
+    };
     match row.outcome {
-        "would_stop" => format!("would stop {name} (pid {pid}), which listens on {listened}"),
+        "would_stop" => {
+            let listens = listens(row.is_master);
+            format!("would stop {process}, {listens} on {listened}")
+        }
         "killed" => format!(
-            "killed {name} (pid {pid}), which listened on {listened} and had not ended {} after {}",
+            "killed {process}, {which} listened on {listened} and had not ended {} after {}",
             humantime::format_duration(args.timeout),
             row.signal
         ),
-        "ended" => format!("{name} (pid {pid}), which listened on {listened}, has ended by itself"),
-        _ => format!("stopped {name} (pid {pid}), which listened on {listened}"),
+        "ended" => format!("{process}, {which} listened on {listened}, has ended by itself"),
+        _ => format!("stopped {process}, {which} listened on {listened}"),
+    }
+}
+
+fn listens(is_master: bool) -> &'static str {
+    if is_master {
+        "whose workers listen"
+    } else {
+        "which listens"
     }
 }
 
@@ -287,9 +311,10 @@ fn not_stopped_text(row: &NotStoppedRow) -> String {
         (Some(name), Some(pid)) => format!("{} (pid {pid})", escape(name)),
         _ => "the server".to_owned(),
     };
-    let listens = row.listens.join(", ");
+    let addresses = row.listens.join(", ");
     let headline = format!(
-        "did not stop {process}, which listens on {listens}: {}",
+        "did not stop {process}, {} on {addresses}: {}",
+        listens(row.is_master),
         row.cause
     );
     with_help(headline, row.help.clone())

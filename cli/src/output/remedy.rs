@@ -119,8 +119,8 @@ pub(crate) struct RemedyRow {
     /// The process that the remedy is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
-    /// The name of the unit, supervisor, watcher, shell or interface that the remedy is about, or
-    /// the id of the container.
+    /// The name of the master, unit, supervisor, watcher, shell or interface that the remedy is
+    /// about, or the id of the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
 }
@@ -151,6 +151,7 @@ pub(crate) fn rows(remedies: &[Remedy], asked: Asked) -> Vec<RemedyRow> {
 fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
     match remedy {
         Remedy::StopProcess { pid, .. } => ("stop_process", Some(*pid), None),
+        Remedy::StopMaster { pid, name, .. } => ("stop_master", Some(*pid), Some(name.clone())),
         Remedy::InterruptProcess { pid, .. } => ("interrupt_process", Some(*pid), None),
         Remedy::CloseOwnSocket => ("close_own_socket", None, None),
         Remedy::CloseSocketOfAncestor { pid, .. } => ("close_socket_of_ancestor", Some(*pid), None),

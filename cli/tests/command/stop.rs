@@ -419,6 +419,70 @@ fn pid_1_that_has_started_the_server_again_is_not_to_be_stopped_from_inside() {
     assert!(out.contains(&cause), "{out}");
 }
 
+/// A master whose workers have sockets of their own, as `gunicorn --reuse-port` has. It starts a
+/// new worker when one ends. The workers end if it is killed: only it can write to their pipe.
+const MASTER: &str = "\
+import os, signal, socket
+ready, done = os.pipe()
+alive, kept = os.pipe()
+def start():
+    pid = os.fork()
+    if pid: return pid
+    os.close(kept)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    s.bind(('127.0.0.1', int(os.environ['SERVE'])))
+    s.listen()
+    os.write(done, b'.')
+    os.read(alive, 1)
+    os._exit(0)
+def end(*_):
+    for pid in workers: os.kill(pid, signal.SIGTERM)
+    for pid in workers: os.waitpid(pid, 0)
+    os._exit(0)
+workers = {start(), start()}
+signal.signal(signal.SIGTERM, end)
+os.read(ready, 1), os.read(ready, 1)
+open(os.environ['UP'], 'w').write('%d\\n' % os.getpid())
+while True: workers.symmetric_difference_update({os.wait()[0], start()})
+";
+
+#[test]
+fn the_master_of_workers_with_their_own_sockets_is_stopped_instead_of_them() {
+    need!(installed("python3"), capability::native());
+    let p = silent();
+    let port = p.port();
+    drop(p);
+    let folder = Folder::new();
+    let up = folder.path().join("up");
+    let mut command = Command::new("python3");
+    command.args(["-c", MASTER]);
+    plain(command.env("SERVE", port.to_string()).env("UP", &up));
+    let master = Running::start(&mut command);
+    line_in(&up);
+    let (pid, port) = (master.pid(), port.to_string());
+    let check = ran(&["check", &port]).code(1);
+    let help = format!(
+        "help: stop python3 (pid {pid}), which ends its workers, and otherwise starts them again, \
+         or "
+    );
+    assert!(check.out.contains(&help), "{check:#?}");
+    let planned = ran(&["stop", "--dry-run", &port]).code(0);
+    let listens = format!("python3 (pid {pid}), whose workers listen on 127.0.0.1:{port}\n");
+    assert_eq!(planned.out, format!("would stop {listens}"));
+    // A folder that excludes the master.
+    let elsewhere = folder.path().to_str().unwrap();
+    let refused = ran(&["stop", "--under", elsewhere, &port]).code(1);
+    let cause = format!(": its master (pid {pid}) is not stopped: its working directory ");
+    assert!(refused.out.contains(&cause), "{refused:#?}");
+    let stopped = ran(&["stop", &port]).code(0);
+    let listened = listens.replace("listen on", "listened on");
+    let expected = format!("stopped {listened}port {port}/tcp is free\n");
+    assert_eq!(stopped.out, expected);
+    assert_eq!(master.finish().shell_code(), 0);
+}
+
 /// If only one of two owners ended, the port would stay in use.
 #[test]
 fn no_owner_is_stopped_if_another_one_keeps_the_socket() {

@@ -18,17 +18,19 @@ impl Holder {
     /// [hidden](Holder::hidden), the remedies say how to find it. If no process owns the socket,
     /// the remedy is to wait until the kernel has closed it.
     ///
-    /// To carry out [`StopProcess`](Remedy::StopProcess), [`ResumeOrKill`](Remedy::ResumeOrKill) or
-    /// [`KillProcess`](Remedy::KillProcess), a program can end the process that the remedy names.
-    /// For [`InterruptProcess`](Remedy::InterruptProcess) it must do so with SIGINT.
+    /// To carry out [`StopProcess`](Remedy::StopProcess), [`StopMaster`](Remedy::StopMaster),
+    /// [`ResumeOrKill`](Remedy::ResumeOrKill) or [`KillProcess`](Remedy::KillProcess), a program
+    /// can end the process that the remedy names. For
+    /// [`InterruptProcess`](Remedy::InterruptProcess) it must do so with SIGINT.
     ///
     /// Two kinds of process have no remedy:
     ///
     /// - Pid 1, if nothing shows how to stop it safely.
     /// - A worker that ends with its parent. A worker shares the socket with its parent and runs
-    ///   the same program. It ends with a parent that can run a handler for SIGTERM, and with a
-    ///   parent that is the first process of another pid namespace. But a worker that does not run,
-    ///   for example because it is suspended, has a remedy. So has a worker that ignores SIGTERM.
+    ///   the same program, or has a [master](Process::master). It ends with a parent that can run a
+    ///   handler for SIGTERM, and with a parent that is the first process of another pid namespace.
+    ///   But a worker that does not run, for example because it is suspended, has a remedy. So has
+    ///   a worker that ignores SIGTERM.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -322,6 +324,14 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
             vec![Remedy::WaitForKernel]
         };
     }
+    // The masters own no socket, but start each worker again that ends.
+    let mut owners: Vec<&Process> = Vec::new();
+    for process in holder.processes.iter().filter_map(Process::master) {
+        if owners.iter().all(|other| other.pid != process.pid) {
+            owners.push(process);
+        }
+    }
+    owners.extend(&holder.processes);
     // A server usually ends its workers, so they need no remedy. Every other process that shares
     // the socket must be stopped too.
     let is_worker = |process: &Process| {
@@ -342,17 +352,30 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
         };
         // A worker that does not run, or ignores SIGTERM, can outlive its parent.
         let can_end = process.state == ProcessState::Running && !process.ignores_sigterm;
-        can_end && holder.processes.iter().any(is_parent)
+        can_end && owners.iter().any(|other| is_parent(other))
     };
-    let mut heads = holder
-        .processes
-        .iter()
-        .filter(|process| !is_worker(process));
-    heads
-        .by_ref()
-        .filter_map(|process| Some((process, for_process(process, port, holder.protocol)?)))
-        .flat_map(|(process, remedy)| thaw(process).into_iter().chain([remedy]))
-        .collect()
+    let remedy = |process: &&Process| {
+        let is_master_of =
+            |worker: &&Process| worker.master().is_some_and(|of| of.pid == process.pid);
+        let worker = holder.processes.iter().find(is_master_of);
+        let name = || process.name.clone();
+        let remedy = match (for_process(process, port, holder.protocol), worker) {
+            (Some(Remedy::StopProcess { pid }), Some(_)) => {
+                Remedy::StopMaster { pid, name: name() }
+            }
+            // The master is pid 1.
+            (None, Some(worker)) => Remedy::StopWatcherFirst {
+                pid: worker.pid,
+                watcher: process.pid,
+                name: name(),
+                sigkill: false,
+            },
+            (remedy, _) => remedy?,
+        };
+        Some(thaw(process).into_iter().chain([remedy]))
+    };
+    let heads = owners.iter().filter(|process| !is_worker(process));
+    heads.filter_map(remedy).flatten().collect()
 }
 
 /// If neither program can be read, the names decide.

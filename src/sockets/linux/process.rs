@@ -317,6 +317,12 @@ pub(in super::super) fn program(pid: u32) -> Option<Program> {
     })
 }
 
+pub(in super::super) fn describe(pid: u32) -> Option<Process> {
+    let folder = open_folder(pid).ok()?;
+    let clock = Clock::now(open(CWD, "/proc").ok()?.as_fd()).ok()?;
+    clock.describe(pid, folder.as_fd(), ".").ok()?
+}
+
 pub(in super::super) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
