@@ -21,7 +21,7 @@ use crate::output::json::{HolderRow, JSON_VERSION};
 use crate::output::remedy::{self, Asked};
 use crate::output::report;
 use crate::process::{ProcessHandle, watch_failure};
-use crate::text::{escape, os_message};
+use crate::text::{address, escape, os_message};
 
 /// The listeners that existed before the command started, and what to do about the listeners that
 /// the command leaves behind.
@@ -244,7 +244,7 @@ fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failu
                     is_master: holder.processes.iter().all(|of| of.pid != process.pid),
                     process: process.clone(),
                     handle,
-                    listens: vec![holder.local.to_string()],
+                    listens: vec![address(holder.local)],
                 });
             }
         }
@@ -298,7 +298,8 @@ fn lines(what: &str, holders: &[Holder]) -> Vec<String> {
         };
         format!(
             "{what} on {}/{}: {first}{others}",
-            holder.local, holder.protocol
+            address(holder.local),
+            holder.protocol
         )
     };
     holders.iter().map(line).collect()

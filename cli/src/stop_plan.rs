@@ -8,7 +8,7 @@ use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, who_holds
 use crate::ending::{Handles, StopSignal, Target, with_masters};
 use crate::failure::Failure;
 use crate::process::works_below;
-use crate::text::escape;
+use crate::text::{self, escape};
 
 /// The process id of the first process of a system or a container.
 const INIT: u32 = 1;
@@ -356,8 +356,9 @@ fn cause_of(remedy: &Remedy) -> &'static str {
 }
 
 fn address(holder: &Holder) -> String {
+    let local = text::address(holder.local);
     match holder.protocol {
-        Protocol::Tcp => holder.local.to_string(),
-        other => format!("{}/{other}", holder.local),
+        Protocol::Tcp => local,
+        other => format!("{local}/{other}"),
     }
 }

@@ -2,6 +2,9 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
+
+use portlease::ToEndpoint;
 
 /// The number of this error is the same on every Unix.
 const EMFILE: i32 = 24;
@@ -19,6 +22,15 @@ pub(crate) fn os_message(cause: &io::Error) -> String {
                     ulimit -n)";
     }
     message
+}
+
+/// The address as the library's reports print it: with the name of the interface of a link-local
+/// address.
+pub(crate) fn address(addr: SocketAddr) -> String {
+    match addr.to_endpoint() {
+        Ok(endpoint) => endpoint.to_string(),
+        Err(_) => addr.to_string(),
+    }
 }
 
 /// Escapes control characters and bidirectional overrides. Unescaped, the name of another process

@@ -20,7 +20,7 @@ use crate::output::table::Table;
 use crate::ports::{PortList, client_endpoints};
 use crate::process::{real_folder, unseen_network, works_below};
 use crate::survey::in_threads;
-use crate::text::{escape, shell_words};
+use crate::text::{address, escape, shell_words};
 
 /// The answer about one port.
 #[derive(Debug, Serialize)]
@@ -306,7 +306,7 @@ fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {
     let dash = || "-".to_owned();
     let folder = process.and_then(|process| process.working_directory.as_ref());
     [
-        socket.local.to_string(),
+        address(socket.local),
         process.map_or_else(dash, |process| process.pid.to_string()),
         process.map_or_else(dash, |process| escape(&process.name)),
         socket.user.clone().unwrap_or_else(dash),

@@ -239,6 +239,38 @@ fn a_server_that_localhost_does_not_reach_is_not_stopped() {
 }
 
 #[test]
+fn the_interface_of_a_link_local_address_is_named() {
+    need!(
+        capability::network_namespace(),
+        installed("python3"),
+        // /proc/net shows no scope ids.
+        capability::sock_diag(),
+        capability::native()
+    );
+    let folder = Folder::new();
+    let then = "s.close(); s = socket.socket(socket.AF_INET6)\n\
+                s.bind(socket.getaddrinfo('fe80::7%lo', 8701)[0][4]); s.listen()";
+    let script = "ip link set lo up && ip addr add fe80::7/64 dev lo nodad || exit 99
+                  python3 -c \"$SERVER\" & server=$!
+                  until test -s up; do sleep 0.01; done
+                  \"$BIN\" stop --dry-run 8701; kill $server";
+    let mut command = Command::new("unshare");
+    command
+        .args(capability::unshare_flags())
+        .args(["-n", "sh", "-c", script])
+        .env("SERVER", SERVER)
+        .env("SERVE", "8702")
+        .env("THEN", then)
+        .env("UP", "up")
+        .env("PORTLEASE_DIR", folder.locks())
+        .current_dir(folder.path());
+    plain(&mut command);
+    let output = finish(&mut command);
+    let end = "which listens on [fe80::7%lo]:8701\n";
+    assert!(output.out.ends_with(end), "{output:#?}");
+}
+
+#[test]
 fn under_stops_only_what_runs_below_the_folder() {
     need!(installed("python3"), capability::native());
     let (p, q) = (silent(), silent());
