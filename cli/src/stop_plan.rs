@@ -305,11 +305,18 @@ fn outside(process: &Process, under: &Path) -> Option<String> {
     let text = |path: &Path| escape(&path.display().to_string());
     match (works_below(process, under), &process.working_directory) {
         (Some(true), _) => None,
-        (Some(false), Some(folder)) => Some(format!(
-            "its working directory {} is not below {}",
-            text(folder),
-            text(under)
-        )),
+        (Some(false), Some(folder)) => {
+            let (folder_text, under) = (text(folder), text(under));
+            // Linux appends this text to the path of a deleted folder.
+            let deleted = folder_text.strip_suffix(" (deleted)");
+            Some(match deleted.filter(|_| !folder.exists()) {
+                Some(deleted) => format!(
+                    "its working directory {deleted}, which was deleted, is not below the folder \
+                     that is now {under}"
+                ),
+                None => format!("its working directory {folder_text} is not below {under}"),
+            })
+        }
         (_, Some(_)) => Some(
             "its working directory is in another mount namespace, such as that of a container"
                 .to_owned(),

@@ -292,6 +292,18 @@ fn under_stops_only_what_runs_below_the_folder() {
     let reason = format!("stopped python3 (pid {})", inside.pid);
     assert!(output.out.contains(&reason), "{output:#?}");
     assert_eq!(inside.ended(), 143);
+    // A new folder with the path of the deleted working directory.
+    let path = outside.folder.path();
+    std::fs::remove_dir_all(path).unwrap();
+    std::fs::create_dir(path).unwrap();
+    let path = path.to_str().unwrap();
+    let output = ran(&["stop", "--under", path, &left]).code(1);
+    let reason = format!(
+        ": its working directory {path}, which was deleted, is not below the folder that is now \
+         {path}\n"
+    );
+    assert!(output.out.contains(&reason), "{output:#?}");
+    std::fs::write(outside.folder.path().join("up"), "").unwrap();
     let file = outside.folder.path().join("up").display().to_string();
     let output = ran(&["stop", "--under", &file, &left]).code(2);
     assert!(
