@@ -200,6 +200,9 @@ pub enum Remedy {
     Queue {
         /// The endpoint that was checked.
         endpoint: Endpoint,
+        /// The id of the process that holds the reservation. `None` if it is unknown, or if the
+        /// process is in another pid namespace.
+        pid: Option<u32>,
     },
     /// Use the port, because it is already reserved for this process or for an ancestor. A wait for
     /// the port could last forever, because that reservation may last as long as this process.
@@ -521,7 +524,7 @@ impl fmt::Display for Remedy {
                 };
                 write!(f, "reserve another port with {call}")
             }
-            Remedy::Queue { endpoint } => {
+            Remedy::Queue { endpoint, .. } => {
                 let udp = match endpoint.protocol {
                     Some(Protocol::Udp) => ".udp()",
                     _ => "",
@@ -853,7 +856,10 @@ mod tests {
                 sigkill: true,
             },
             Remedy::StopProcessOfScript { .. } => Remedy::ReserveAnotherPort { endpoint },
-            Remedy::ReserveAnotherPort { .. } => Remedy::Queue { endpoint },
+            Remedy::ReserveAnotherPort { .. } => Remedy::Queue {
+                endpoint,
+                pid: None,
+            },
             Remedy::Queue { .. } => Remedy::UseOwnReservation {
                 endpoint,
                 pid: None,
@@ -957,11 +963,17 @@ mod tests {
                 "reserve another port with reserve_udp_port()",
             ),
             (
-                Remedy::Queue { endpoint: ENDPOINT },
+                Remedy::Queue {
+                    endpoint: ENDPOINT,
+                    pid: None,
+                },
                 "wait for the port with ReserveOptions::new().port(60315).wait(..)",
             ),
             (
-                Remedy::Queue { endpoint: udp },
+                Remedy::Queue {
+                    endpoint: udp,
+                    pid: None,
+                },
                 "wait for the port with ReserveOptions::new().udp().port(60315).wait(..)",
             ),
             (

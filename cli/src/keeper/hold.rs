@@ -93,7 +93,9 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
     } else {
         Protocol::Tcp
     };
-    let command = process::name(pid.unwrap_or(std::process::id()));
+    // No command runs under a reservation that is held only for a time. The empty command also
+    // keeps the record from naming the line of this function.
+    let command = pid.map(process::name).unwrap_or_default();
     let mut options = reserve_options(&selection.shared, protocol, None, &command);
     if let Some(pid) = pid {
         options = options.on_behalf_of(*pid);

@@ -8,7 +8,7 @@ use crate::keeper::client::can_release;
 /// The facts about a command that decide which remedies its help line prints.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
-    /// `true` if the command waited. Its help line omits the remedies that [`is_wait`] selects.
+    /// `true` if the command waited. Its help line omits the `portlease` commands that wait.
     pub(crate) waited: bool,
     /// `true` if `check` or `wait` has the option `--no-reuse-addr`.
     pub(crate) no_reuse_addr: bool,
@@ -52,7 +52,8 @@ fn applicable(remedies: &[Remedy], asked: Asked) -> impl Iterator<Item = &Remedy
     let has_other = remedies.iter().any(is_other);
     remedies.iter().filter(move |remedy| match remedy {
         Remedy::CloseOwnSocket => !has_other,
-        _ => !(asked.waited && is_wait(remedy)),
+        Remedy::WaitUntilListening { .. } => !asked.waited,
+        _ => true,
     })
 }
 
@@ -67,15 +68,7 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
             let (udp, plain) = (udp(endpoint), plain(asked));
             format!("reserve another port with `portlease reserve{udp}{plain}`")
         }
-        Remedy::Queue { .. } if asked.reserves => {
-            "wait for the port: add `--wait 60s` to this command".to_owned()
-        }
-        Remedy::Queue { endpoint, .. } => {
-            let (port, udp, plain) = (endpoint.port, udp(endpoint), plain(asked));
-            format!(
-                "wait for the port with `portlease reserve --port {port}{udp}{plain} --wait 60s`"
-            )
-        }
+        Remedy::Queue { endpoint, pid, .. } => return queue(endpoint, *pid, asked),
         Remedy::UseOwnReservation {
             endpoint,
             pid: Some(keeper),
@@ -111,6 +104,29 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
     Some(text)
 }
 
+/// How to get a reserved port. `holder` is the process that holds the reservation. Returns `None`
+/// if this command has waited, and `portlease release` cannot release the port for this user.
+fn queue(endpoint: &Endpoint, holder: Option<u32>, asked: Asked) -> Option<String> {
+    let (port, udp, plain) = (endpoint.port, udp(endpoint), plain(asked));
+    let wait = match asked.reserves {
+        true => "wait for the port: add `--wait 60s` to this command".to_owned(),
+        false => format!(
+            "wait for the port with `portlease reserve --port {port}{udp}{plain} --wait 60s`"
+        ),
+    };
+    let release = || {
+        let ip = None;
+        let port = operand(&Endpoint { ip, ..*endpoint });
+        format!("release it with `portlease release {port}`")
+    };
+    let parts = [
+        (!asked.waited).then_some(wait),
+        holder.is_some_and(can_release).then(release),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", or "))
+}
+
 /// A remedy in the JSON output.
 #[derive(Debug, Serialize)]
 pub(crate) struct RemedyRow {
@@ -123,14 +139,6 @@ pub(crate) struct RemedyRow {
     /// about, or the id of the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-}
-
-/// Returns `true` if the remedy is a `portlease` command that waits.
-fn is_wait(remedy: &Remedy) -> bool {
-    matches!(
-        remedy,
-        Remedy::WaitUntilListening { .. } | Remedy::Queue { .. }
-    )
 }
 
 /// The remedies that [`in_one_line`] prints, as objects of the JSON output.

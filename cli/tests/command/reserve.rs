@@ -294,6 +294,30 @@ fn a_reservation_for_a_time_outlives_every_process_of_the_script() {
 }
 
 #[test]
+fn a_report_on_a_port_of_a_keeper_offers_to_release_it() {
+    let folder = Folder::new();
+    let port = number(&finish(&mut command(&folder, &["reserve", "--for", "10m"])).code(0));
+    let text = port.to_string();
+    let keeper = keeper(&folder, port);
+    let check = finish(&mut command(&folder, &["check", &text])).code(1);
+    let start = format!(
+        "port {port}/tcp is in use: reserved by portlease, pid {keeper}\n\
+         help: wait for the port with `portlease reserve --port {port} --wait 60s`, or release it \
+         with `portlease release {port}`, or "
+    );
+    assert!(check.out.starts_with(&start), "{check:#?}");
+    assert_eq!(leases(&folder)[0]["command"], json!(null));
+    // A command that has waited does not advise to wait.
+    let waited = ["check", "--wait", "1ms", &text];
+    let waited = finish(&mut command(&folder, &waited)).code(1);
+    let help = format!("help: release it with `portlease release {port}`, or ");
+    assert!(waited.out.contains(&help), "{waited:#?}");
+    // The remedy, followed.
+    finish(&mut command(&folder, &["release", &text])).code(0);
+    finish(&mut command(&folder, &["check", &text])).code(0);
+}
+
+#[test]
 fn a_job_must_be_an_ancestor() {
     let folder = Folder::new();
     let output = finish(&mut command(&folder, &["reserve", "--pid", "job"])).code(2);
@@ -360,17 +384,21 @@ fn the_help_on_a_reserved_port_keeps_the_options_of_the_command() {
         line.unwrap_or_else(|| panic!("{ran:#?}")).to_owned()
     };
     let omit = "omit the number to reserve another port";
-    let wait = format!("help: wait for the port: add `--wait 60s` to this command, or {omit}");
+    let release = format!("release it with `portlease release {port}/udp`");
+    let wait = format!(
+        "help: wait for the port: add `--wait 60s` to this command, or {release}, or {omit}"
+    );
     assert_eq!(help(&["reserve", "--both", "--port", &port]), wait);
     let named = format!("X={port}/udp");
     assert_eq!(help(&["run", "--port", &named, "--", "x"]), wait);
     let waited = ["reserve", "--both", "--port", &port, "--wait", "0s"];
-    assert_eq!(help(&waited), format!("help: {omit}"));
+    assert_eq!(help(&waited), format!("help: {release}, or {omit}"));
     assert_eq!(
         help(&["check", "--no-reuse-addr", &format!("{port}/udp")]),
         format!(
             "help: wait for the port with `portlease reserve --port {port} --udp --no-reuse-addr \
-             --wait 60s`, or reserve another port with `portlease reserve --udp --no-reuse-addr`"
+             --wait 60s`, or {release}, or reserve another port with `portlease reserve --udp \
+             --no-reuse-addr`"
         )
     );
 }

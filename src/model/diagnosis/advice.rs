@@ -234,7 +234,10 @@ fn start_first(endpoint: Endpoint) -> Vec<Remedy> {
 fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     match cause {
         Cause::Holder => for_holders(report, endpoint.port),
-        Cause::UnseenClaim => vec![Remedy::Queue { endpoint }],
+        Cause::UnseenClaim => vec![Remedy::Queue {
+            endpoint,
+            pid: None,
+        }],
         Cause::Reserved | Cause::Named => {
             // An heir holds the port although the process that reserved the port has ended or
             // released the port. The heir is usually a forked child that never calls exec, and
@@ -267,10 +270,12 @@ fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
             on_behalf_of: None,
         };
     }
-    if !report.facts.is_reserved_for_asker {
-        return Remedy::Queue { endpoint };
-    }
     let lease = report.leases().first();
+    if !report.facts.is_reserved_for_asker {
+        let pid = lease.filter(|lease| !lease.is_foreign());
+        let pid = pid.and_then(Lease::pid);
+        return Remedy::Queue { endpoint, pid };
+    }
     Remedy::UseOwnReservation {
         endpoint,
         pid: lease
