@@ -57,8 +57,8 @@ fn applicable(remedies: &[Remedy], asked: Asked) -> impl Iterator<Item = &Remedy
     })
 }
 
-/// The text of a remedy for a user of the command. Returns `None` for a remedy that applies only to
-/// Rust programs.
+/// The text of a remedy for a user of the command. Returns `None` for a remedy that the user cannot
+/// follow, for example because it applies only to Rust programs.
 fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
     let text = match remedy {
         Remedy::ReserveAnotherPort { .. } if asked.reserves => {
@@ -97,6 +97,8 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
              use\": some servers do not set SO_REUSEADDR"
                 .to_owned()
         }
+        // `run` and `reserve` reserve the number on every address.
+        Remedy::ListenOnFreeAddress { .. } if asked.reserves => return None,
         Remedy::UnblockRuntime { .. } => return None,
         // The library's texts of the other remedies name no Rust function, so they fit the command.
         other => other.to_string(),

@@ -1,5 +1,6 @@
 //! `portlease reserve` and `portlease release`.
 
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -315,6 +316,26 @@ fn a_report_on_a_port_of_a_keeper_offers_to_release_it() {
     // The remedy, followed.
     finish(&mut command(&folder, &["release", &text])).code(0);
     finish(&mut command(&folder, &["check", &text])).code(0);
+}
+
+/// `run` and `reserve` reserve a number on every address, so an address on which it is free is of
+/// no use to them.
+#[test]
+fn a_command_that_reserves_offers_no_free_address() {
+    let folder = Folder::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let is_offered = |args: &[&str]| {
+        let ran = finish(&mut command(&folder, args));
+        assert_ne!(ran.status.code(), Some(0), "{ran:#?}");
+        format!("{}{}", ran.out, ran.err).contains("let the new server listen on")
+    };
+    let [text, named] = [port.to_string(), format!("A={port}")];
+    assert!(!is_offered(&["reserve", "--port", &text]));
+    assert!(!is_offered(&["run", "--port", &named, "--", "true"]));
+    // The control. Without IPv6 no other loopback address is free.
+    let has_other = TcpListener::bind(("::1", port)).is_ok();
+    assert_eq!(is_offered(&["check", &text]), has_other);
 }
 
 #[test]
