@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use portlease::{Holder, Process, ProcessState, Remedy};
 
 use crate::failure::Failure;
-use crate::limits::KILL_GRACE;
+use crate::interruption::is_interrupted;
+use crate::limits::{KILL_GRACE, TERMINATE_POLL};
 use crate::process::{ProcessHandle, watch_failure};
 
 /// A process to end. If the kernel later gives the pid to another process, the handle does not
@@ -128,7 +129,7 @@ impl Ending {
 }
 
 /// Sends each target its signal (SIGTERM or SIGINT), and then waits for each of them. A target that
-/// does not end within `timeout` gets SIGKILL.
+/// does not end within `timeout` gets SIGKILL, at once if a signal has interrupted `run`.
 pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, Ending)> {
     let sent = Instant::now();
     let mut all: Vec<(Target, io::Result<bool>)> = Vec::with_capacity(targets.len());
@@ -161,24 +162,32 @@ fn terminate(target: &Target) -> io::Result<bool> {
 }
 
 fn await_end(handle: &ProcessHandle, sent: Instant, timeout: Duration) -> io::Result<Ending> {
-    if ends_before(handle, sent, timeout)? {
+    if ends_before(handle, sent, timeout, is_interrupted)? {
         return Ok(Ending::Terminated);
     }
     handle.kill()?;
-    Ok(match ends_before(handle, Instant::now(), KILL_GRACE)? {
-        true => Ending::Killed,
-        false => Ending::Survived,
-    })
+    Ok(
+        match ends_before(handle, Instant::now(), KILL_GRACE, || false)? {
+            true => Ending::Killed,
+            false => Ending::Survived,
+        },
+    )
 }
 
-fn ends_before(handle: &ProcessHandle, started: Instant, timeout: Duration) -> io::Result<bool> {
+/// Returns whether the process ends before the timeout, and before `is_cut` returns `true`.
+fn ends_before(
+    handle: &ProcessHandle,
+    started: Instant,
+    timeout: Duration,
+    is_cut: fn() -> bool,
+) -> io::Result<bool> {
     loop {
         let left = timeout.saturating_sub(started.elapsed());
-        // `ended_within` returns `false` early if this process gets a signal.
-        if handle.ended_within(left)? {
+        // The wait is short, so that the loop notices a signal that another thread got.
+        if handle.ended_within(left.min(TERMINATE_POLL))? {
             return Ok(true);
         }
-        if started.elapsed() >= timeout {
+        if started.elapsed() >= timeout || is_cut() {
             return Ok(false);
         }
     }

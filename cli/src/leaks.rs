@@ -12,6 +12,7 @@ use crate::command_end::End;
 use crate::ending::{Ending, Handles, StopSignal, Target, end_all, with_masters};
 use crate::exit;
 use crate::failure::Failure;
+use crate::interruption::is_interrupted;
 use crate::limits::{
     LEAK_GRACE, LEAK_POLL, LEAK_STOP_ROUNDS, RESTART_POLL, RESTART_WATCH, TERMINATE_GRACE, sleep,
 };
@@ -144,7 +145,7 @@ impl LeakCheck {
         let started = Instant::now();
         loop {
             let found = self.scan(udp)?;
-            if found.is_empty() || started.elapsed() >= LEAK_GRACE {
+            if found.is_empty() || started.elapsed() >= LEAK_GRACE || is_interrupted() {
                 return Ok(found);
             }
             sleep(LEAK_POLL);
@@ -201,7 +202,7 @@ impl LeakCheck {
         let runs = |parent: &ProcessHandle| parent.has_ended().is_ok_and(|ended| !ended);
         loop {
             let found = self.leaks(udp)?;
-            let is_over = started.elapsed() >= RESTART_WATCH;
+            let is_over = started.elapsed() >= RESTART_WATCH || is_interrupted();
             if !found.is_empty() || is_over || !parents.iter().any(runs) {
                 return Ok(found);
             }

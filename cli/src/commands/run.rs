@@ -17,6 +17,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::http_probe::NamedProbe;
 use crate::http_wait::{HttpOutcome, Obstacle, Unanswered, until_answered};
+use crate::interruption::{self, is_interrupted};
 use crate::leaks::LeakCheck;
 use crate::limits::{COMMAND_CHARS, LEAK_GRACE, LEAK_POLL, sleep};
 use crate::listen_wait::ListenWait;
@@ -194,6 +195,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             console.error(&failure);
             End::of_code(exit::RUN_FAILED)
         });
+    interruption::watch().map_err(|e| Failure::system("handle signals", &e))?;
     if let Some(silent) = silent.filter(|_| end.is_own_failure()) {
         silent.explain(console);
     }
@@ -215,7 +217,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             end
         }
     };
-    Ok(end.exit())
+    Ok(interruption::end().unwrap_or(end).exit())
 }
 
 /// Releases the ports, and reports each release that fails. A release fails if a process still
@@ -262,7 +264,7 @@ fn has_ended_since(report: &Diagnosis) -> bool {
     loop {
         match who_holds(endpoint) {
             Ok(holders) if !holders.iter().any(Holder::is_server) => return true,
-            Ok(_) if started.elapsed() < LEAK_GRACE => sleep(LEAK_POLL),
+            Ok(_) if started.elapsed() < LEAK_GRACE && !is_interrupted() => sleep(LEAK_POLL),
             Ok(_) | Err(_) => return false,
         }
     }

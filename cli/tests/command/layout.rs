@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The modules of `cli/src`, floor by floor from the top. A module may import from lower floors
 /// only. A folder has no floor: each of its files has one. A file with a name of [`SYSTEMS`]
 /// belongs to the module with the name of its folder.
-const FLOORS: [&[&str]; 18] = [
+const FLOORS: [&[&str]; 19] = [
     &["main"],
     &["dispatch"],
     &[
@@ -46,6 +46,7 @@ const FLOORS: [&[&str]; 18] = [
         "reserve_options",
         "watcher",
     ],
+    &["interruption"],
     &[
         "caller",
         "command_end",

@@ -1,19 +1,22 @@
 //! `portlease run --leaks`.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::keepers::ends;
-use crate::program::{Ran, finish, kill, line_in, portlease};
+use crate::program::{Ran, Running, finish, kill, line_in, portlease};
 use crate::support::program::installed;
 use crate::support::{Folder, capability, need};
 
 /// A command that starts a server as a daemon, and ends when the server listens. The daemon is a
 /// grandchild of the command in another session. If `run` did not adopt the daemon, pid 1 would.
-/// With `once`, the daemon is a child that leads its session, and the command ends at once.
+/// With `once`, the daemon is a child that leads its session, and the command ends at once. With
+/// `deaf`, the daemon ignores SIGTERM.
 const DAEMON: &str = "\
-import os, socket, sys, time
+import os, signal, socket, sys, time
 kind = socket.SOCK_DGRAM if 'udp' in sys.argv else socket.SOCK_STREAM
 up, code = os.environ['UP'], int(os.environ.get('CODE', '0'))
 if os.fork():
@@ -21,6 +24,7 @@ if os.fork():
     sys.exit(code)
 os.setsid()
 if 'once' not in sys.argv and os.fork(): os._exit(0)
+if 'deaf' in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 s = socket.socket(type=kind)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind(('' if 'wide' in sys.argv else '127.0.0.1', int(os.environ['PORT'])))
@@ -131,6 +135,28 @@ fn stop_ends_the_daemon() {
         "{:#?}",
         left.ran
     );
+}
+
+/// Without the signal, `run` waits 5 s until it kills a daemon that ignores SIGTERM, and then
+/// succeeds.
+#[test]
+fn a_signal_after_the_end_of_the_command_interrupts_the_run() {
+    need!(installed("python3"), capability::native());
+    for signal in [Signal::TERM, Signal::INT] {
+        let folder = Folder::new();
+        let log = folder.path().join("log");
+        let mut command = daemon(&folder, &["--leaks=stop"], &["deaf"]);
+        let (run, found) = Running::with_log(&mut command, &log);
+        assert!(found.contains("the command has left a listener"), "{found}");
+        let signalled = Instant::now();
+        run.signal(signal);
+        run.finish().killed_by(signal);
+        assert!(signalled.elapsed() < Duration::from_secs(5));
+        let line = line_in(&folder.path().join("up"));
+        ends(line.split_once(' ').unwrap().0.parse().unwrap());
+        let log = std::fs::read_to_string(&log).unwrap();
+        assert!(log.contains(": SIGTERM did not end it"), "{log}");
+    }
 }
 
 #[test]

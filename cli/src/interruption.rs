@@ -1,0 +1,31 @@
+//! Remembers a signal that interrupts `run` after its command has ended. The rest of `run` then
+//! waits for nothing more, and `run` dies by the signal.
+
+use std::io;
+
+use crate::command_end::End;
+
+#[cfg(unix)]
+mod unix;
+
+/// Makes this process remember the signals that interrupt it. Without this call they would have no
+/// effect, because handlers that passed them on to the command are still installed. Always succeeds
+/// on Windows, which has no signals.
+pub(crate) fn watch() -> io::Result<()> {
+    #[cfg(unix)]
+    unix::watch()?;
+    Ok(())
+}
+
+/// How `run` must end because of the signal. `None` if there was no signal.
+pub(crate) fn end() -> Option<End> {
+    #[cfg(unix)]
+    return unix::received().map(End::Signal);
+    #[cfg(not(unix))]
+    None
+}
+
+/// Whether a signal has interrupted this process since [`watch`].
+pub(crate) fn is_interrupted() -> bool {
+    end().is_some()
+}
