@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use portlease::reserve_port;
@@ -348,9 +349,10 @@ fn a_proxy_and_a_socket_unit_are_named_with_what_to_do_instead() {
         );
         assert!(output.out.starts_with(&headline), "{output:#?}");
         assert!(output.out.contains(help), "{output:#?}");
-        // The process that starts a container does not listen itself.
+        // The process that starts a container does not listen itself. In another process group it
+        // is no part of a pipeline with the server.
         let mut client = Command::new("sleep");
-        plain(client.arg("600"));
+        plain(client.arg("600").process_group(0));
         let client = Running::start(&mut client);
         let pid = client.pid().to_string();
         let timeout = ["--timeout", "100ms", "--pid", &pid, &p.to_string()];
