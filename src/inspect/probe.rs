@@ -218,12 +218,13 @@ fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
 /// The address of the port, if a packet filter redirects its connections: a connection is accepted
 /// there, although no socket listens. For a port without an address, the function tries each
 /// loopback address. `None` if no connection is redirected, or if the listeners cannot be read.
+/// Always `None` on macOS, which hides the listeners of other users.
 ///
 /// A server may have begun to listen since the caller read the listeners. So this function reads
 /// the listeners again after each accepted connection. Another server may accept one client and
 /// then close its listener before that read. So a second connection must be accepted too.
 pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
-    if port.protocol != Protocol::Tcp {
+    if port.protocol != Protocol::Tcp || cfg!(target_os = "macos") {
         return None;
     }
     let addresses = localhost::addresses(port.ip.unwrap_or(LOCALHOST));

@@ -324,6 +324,8 @@ fn redirection(endpoint: Endpoint, holders: &Holders, probe: &Probe) -> &'static
     // The server may have begun to listen after the sockets were read.
     match who_holds(endpoint) {
         Ok(now) if has_listener(&now) => " by a server that has just begun to listen",
+        // macOS hides the listeners of other users.
+        Ok(_) if cfg!(target_os = "macos") => ", although no visible socket listens",
         Ok(_) => ", although no socket listens: a packet filter redirects the connection",
         Err(_) => "",
     }
