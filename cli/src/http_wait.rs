@@ -166,7 +166,8 @@ impl Obstacle {
             Some((_, Ok(target))) => target,
             None => endpoint,
         };
-        // A server that has accepted a request gets no further connection.
+        // `blocked` connects again. If the request already had a connection, nothing keeps
+        // connections from the listener, so this function makes no further one.
         let is_unconnected = matches!(
             request.kind,
             Some(ProblemKind::SilentConnect | ProblemKind::NoConnection)

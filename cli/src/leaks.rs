@@ -222,8 +222,8 @@ fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failu
     let mut targets = Vec::new();
     for holder in found {
         let remedies = holder.remedies();
-        // The socket belongs to a container or publishes its port. If only the owner of the socket
-        // ended, the container could run on without the port.
+        // With one of these remedies, the socket belongs to a container or publishes a container's
+        // port. If only the owner of the socket ended, the container could run on without the port.
         let is_of_container = |remedy: &Remedy| {
             matches!(
                 remedy,

@@ -270,7 +270,8 @@ pub(crate) fn not_listening_each(
         let probably_meant = meant.next().map(|process| process.pid).zip(expected.pid());
         Diagnosis::new(Facts {
             expected: Some(running),
-            halted: halted.clone(),
+            // A halted process that shares the port with a stranger does have a server.
+            halted: halted.clone().filter(|_| lacks_listener(&facts.verdict)),
             in_other_network: in_other_network.filter(|_| lacks_listener(&facts.verdict)),
             stranger,
             probably_meant,

@@ -60,7 +60,7 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
         })?;
     } else if is_empty {
         match unseen.is_empty() {
-            true => console.note("no port is reserved"),
+            true => console.note("no reservation was found"),
             false => console.note("no reservation was found, but the search was incomplete"),
         }
     } else {

@@ -59,7 +59,7 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
                     "port {endpoint} was not reserved with `portlease reserve` by this user, or a \
                      port server holds it: {lease}"
                 ),
-                None => format!("port {endpoint} is not reserved"),
+                None => format!("no reservation of port {endpoint} was found"),
             })?;
         }
         answer.not_held.push(endpoint.to_string());

@@ -596,6 +596,7 @@ fn a_port_that_is_free_only_with_reuse_addr_is_reported_as_such() {
 }
 
 /// An automatic port has no abstract name, so only its process shows that it is reserved.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_reservation_in_another_lock_folder_is_no_process_to_stop() {
     need!(capability::native(), capability::bound_sockets());

@@ -20,7 +20,7 @@ fn each_reservation_is_listed_with_its_owner() {
     let empty = finish(&mut command(&["list"])).code(0);
     assert_eq!(
         (empty.out.as_str(), empty.err.as_str()),
-        ("", "portlease: no port is reserved\n")
+        ("", "portlease: no reservation was found\n")
     );
     assert_eq!(
         finish(&mut command(&["list", "--json"])).code(0).json(),

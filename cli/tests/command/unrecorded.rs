@@ -49,7 +49,10 @@ fn a_reservation_without_a_lock_file_says_so_and_is_found_by_its_keeper() {
     let json: Value = serde_json::from_str(json).unwrap();
     assert_eq!(json["leases"][0]["port"].to_string(), port);
     assert_eq!(json["leases"][0]["pid"].to_string(), cells[2]);
-    assert_eq!(not_reserved, format!("port {port} is not reserved"));
+    assert_eq!(
+        not_reserved,
+        format!("no reservation of port {port} was found")
+    );
     let notes: Vec<&str> = ran.err.lines().collect();
     let [note, released, none] = notes[..] else {
         panic!("{ran:#?}");
@@ -58,7 +61,7 @@ fn a_reservation_without_a_lock_file_says_so_and_is_found_by_its_keeper() {
     assert!(note.starts_with(&expected), "{ran:#?}");
     assert!(note.contains("cannot use the lock folder"), "{ran:#?}");
     assert_eq!(released, format!("portlease: released port {port}"));
-    assert_eq!(none, "portlease: no port is reserved");
+    assert_eq!(none, "portlease: no reservation was found");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The lock folder on Windows. Folders are paths, by default below the user's temporary directory.
+//! The lock folder on Windows. A `Folder` is only a path, not an open handle. By default it is
+//! below the user's temporary directory.
 //!
 //! This crate opens lock files without FILE_SHARE_DELETE, so Windows refuses to delete a lock file
 //! that a process has open. An open file therefore keeps its name, and no sweep (removal of unused
