@@ -11,31 +11,19 @@ use super::{Claim, system, unbound};
 use crate::namespace::PerNamespace;
 use crate::retry::SELF_TESTS;
 
-/// Tests whether this kernel keeps the promises of a [`Claim`]. The inner error says why the kernel
-/// does not keep them, or that a sandbox forbids the test.
+/// Whether this kernel keeps the promises of a [`Claim`]. The inner error says why the kernel does
+/// not keep them, or that a sandbox forbids the test.
 ///
-/// The process keeps the answer of the self-test for each network namespace. Each call also reads
-/// the setting `ip_autobind_reuse`. That setting can change at any time, and if it is on, the
-/// kernel can assign a claimed number.
+/// The process keeps the answer of `test` for each network namespace. Each call also reads the
+/// setting `ip_autobind_reuse`. That setting can change at any time, and if it is on, the kernel
+/// can assign a claimed number.
 ///
-/// If the self-test itself fails (a sandbox, a lack of descriptors), there is no answer to keep.
-/// The next call repeats the test.
-///
-/// The test claims the first of `numbers` that is not in use. The number 0 lets the kernel choose.
-/// One number is enough, because the kernel treats claims of all numbers alike.
-pub(crate) fn kernel_keeps_claims<N: Iterator<Item = u16>>(
-    numbers: impl Fn() -> io::Result<N>,
-) -> io::Result<Result<(), &'static str>> {
+/// If `test` itself fails (a sandbox, a lack of descriptors), there is no answer to keep. The next
+/// call repeats the test.
+pub(crate) fn kernel_keeps_claims(
+    test: impl FnOnce() -> Result<Answer, Untested>,
+) -> io::Result<Answer> {
     static ANSWER: PerNamespace<Answer> = PerNamespace::new();
-    let test = || {
-        for _ in 1..SELF_TESTS {
-            let answer = self_test(numbers()?)?;
-            if answer.is_ok() {
-                return Ok(answer);
-            }
-        }
-        self_test(numbers()?)
-    };
     // While ip_autobind_reuse is on, the self-test can find that the kernel keeps no claims. The
     // process would keep this answer after the setting is turned off. So the setting is checked
     // before the test.
@@ -51,11 +39,28 @@ pub(crate) fn kernel_keeps_claims<N: Iterator<Item = u16>>(
     }
 }
 
-type Answer = Result<(), &'static str>;
+/// Tests whether this kernel keeps claims, several times if the first answer is no.
+///
+/// The test claims the first of `numbers` that is not in use. The number 0 lets the kernel choose.
+/// One number is enough, because the kernel treats claims of all numbers alike.
+pub(crate) fn test_kernel<N: Iterator<Item = u16>>(
+    numbers: impl Fn() -> io::Result<N>,
+) -> Result<Answer, Untested> {
+    for _ in 1..SELF_TESTS {
+        let answer = self_test(numbers()?)?;
+        if answer.is_ok() {
+            return Ok(answer);
+        }
+    }
+    self_test(numbers()?)
+}
+
+/// Whether the kernel keeps claims. The error says why it does not.
+pub(crate) type Answer = Result<(), &'static str>;
 
 /// Why the self-test has no answer.
 #[derive(Debug)]
-enum Untested {
+pub(crate) enum Untested {
     /// A system call failed with EACCES or EPERM, although the numbers of the test require no
     /// privilege. A sandbox does this.
     Forbidden,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::folder::{Access, LockFolder, system};
+use super::self_test_mark;
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::model::record::Record;
@@ -353,6 +354,7 @@ pub(super) fn sweep_other_scopes(folder: &LockFolder, user: u32) -> io::Result<(
             }
         }
         sweep_all(&scope, user)?;
+        self_test_mark::remove_all(&scope)?;
         // The removal fails while the folder is not empty, or if this user may not remove it. A
         // later sweep tries again.
         let _removed = folder.remove_scope(&name);

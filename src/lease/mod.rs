@@ -4,6 +4,7 @@
 mod folder;
 mod lock;
 mod record;
+pub(crate) mod self_test_mark;
 
 use std::io;
 use std::path::PathBuf;

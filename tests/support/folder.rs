@@ -18,12 +18,29 @@ impl Folder {
         } else {
             PathBuf::from("/tmp")
         };
+        Self::below(&parent)
+    }
+
+    fn below(parent: &Path) -> Folder {
         let folder = tempfile::Builder::new()
             .prefix("portlease-test-")
             .tempdir_in(parent)
             .unwrap();
         system::set_mode(folder.path(), 0o1777);
         Folder(folder)
+    }
+
+    /// A folder on the tmpfs(5) at `/dev/shm`, or the reason why there is none.
+    #[cfg(target_os = "linux")]
+    #[allow(dead_code, reason = "some tests need it")]
+    pub(crate) fn in_memory() -> Result<Folder, String> {
+        const TMPFS_MAGIC: i128 = 0x0102_1994;
+        let parent = Path::new("/dev/shm");
+        let mount = rustix::fs::statfs(parent).map_err(|e| format!("/dev/shm: {e}"))?;
+        if i128::from(mount.f_type) != TMPFS_MAGIC {
+            return Err("/dev/shm is not a tmpfs".to_owned());
+        }
+        Ok(Self::below(parent))
     }
 
     pub(crate) fn path(&self) -> &Path {

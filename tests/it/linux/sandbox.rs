@@ -1,9 +1,13 @@
 //! A Landlock sandbox that forbids `bind(2)` to TCP numbers (landlock(7)).
 
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+
+use crate::support::helper::Launch;
 use crate::support::ports::non_ephemeral_ports;
 use crate::support::program::python;
 use crate::support::reserver::Reserver;
-use crate::support::{Folder, need};
+use crate::support::{Folder, capability, need};
 
 /// Executes a program in a sandbox. The first argument is a list of the admitted numbers, separated
 /// by commas. The program and its arguments follow.
@@ -40,10 +44,20 @@ fn landlock() -> Result<(), String> {
     }
 }
 
-fn sandboxed(folder: &Folder, admitted: &[u16]) -> Reserver {
+fn launch_sandboxed(folder: &Folder, admitted: &[u16]) -> Launch {
     let admitted: Vec<String> = admitted.iter().map(u16::to_string).collect();
     let launch = Reserver::launch(&folder.locks());
-    Reserver::start(launch.wrapped(sandbox(&admitted.join(","))))
+    launch.wrapped(sandbox(&admitted.join(",")))
+}
+
+fn sandboxed(folder: &Folder, admitted: &[u16]) -> Reserver {
+    Reserver::start(launch_sandboxed(folder, admitted))
+}
+
+/// The file with which the processes of this user share that the kernel passed the self-test.
+fn mark(folder: &Folder) -> PathBuf {
+    let user = rustix::process::geteuid().as_raw();
+    folder.scope().join(format!("self-test-passed.{user}"))
 }
 
 #[test]
@@ -65,6 +79,9 @@ fn a_number_that_a_sandbox_admits_is_reserved_without_the_kernels_guarantee() {
         assert_eq!(held.guarantee, "Cooperative", "{how}");
         assert_eq!(reserver.command(&format!("serve={one}")), "serves");
         other.reserve(&format!("port={one}")).refused("InUse");
+        // On a file system in memory, `other` left a mark. Without one, the processes in the
+        // sandbox do not know that the kernel keeps claims.
+        let _absent = std::fs::remove_file(mark(&folder));
     }
     // The sandbox admits both numbers of the block, but forbids `bind(…, 0)`.
     let held = sandboxed(&folder, &[one, two])
@@ -93,4 +110,45 @@ fn a_number_that_a_sandbox_admits_is_reserved_without_the_kernels_guarantee() {
     // The control: without a sandbox.
     let held = other.reserve(&format!("port={one}")).held();
     assert_eq!(held.guarantee, "Kernel");
+}
+
+/// In the sandbox a process cannot test the kernel, so the guarantee shows which mark it believes.
+#[test]
+fn a_process_believes_the_self_test_of_its_own_user_and_no_planted_one() {
+    let folder = Folder::in_memory();
+    need!(landlock(), capability::root(), folder.as_ref());
+    let folder = folder.unwrap();
+    let [one] = non_ephemeral_ports(1)[..] else {
+        unreachable!()
+    };
+    let guarantee = |launch: Launch| {
+        let held = Reserver::start(launch)
+            .reserve(&format!("port={one}"))
+            .held();
+        held.guarantee.clone()
+    };
+    let sandboxed = || launch_sandboxed(&folder, &[one]);
+    assert_eq!(guarantee(sandboxed()), "Cooperative", "without a mark");
+    assert_eq!(guarantee(Reserver::launch(&folder.locks())), "Kernel");
+    assert_eq!(guarantee(sandboxed()), "Kernel", "with a mark");
+
+    // A preloaded library can replace bind(2).
+    let preloaded = ["LD_PRELOAD=/nonexistent.so".to_owned()];
+    assert_eq!(guarantee(sandboxed().innermost(preloaded)), "Cooperative");
+
+    let mark = mark(&folder);
+    std::fs::set_permissions(&mark, PermissionsExt::from_mode(0o666)).unwrap();
+    assert_eq!(guarantee(sandboxed()), "Cooperative", "everybody may write");
+    std::fs::set_permissions(&mark, PermissionsExt::from_mode(0o644)).unwrap();
+    assert_eq!(guarantee(sandboxed()), "Kernel");
+
+    let nobody = 65534;
+    chown(&mark, Some(nobody), None).unwrap();
+    assert_eq!(guarantee(sandboxed()), "Cooperative", "of another user");
+    chown(&mark, Some(0), None).unwrap();
+    let text = std::fs::read(&mark).unwrap();
+    std::fs::write(&mark, "portlease self-test 0: passed\n").unwrap();
+    assert_eq!(guarantee(sandboxed()), "Cooperative", "of an older test");
+    std::fs::write(&mark, text).unwrap();
+    assert_eq!(guarantee(sandboxed()), "Kernel");
 }

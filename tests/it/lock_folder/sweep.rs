@@ -213,7 +213,8 @@ fn age(path: &Path) {
 #[test]
 fn the_files_of_network_namespaces_that_have_ended_are_swept() {
     need!(capability::network_namespace(), capability::nobody());
-    let folder = Folder::new();
+    // In memory, the folder of the namespace also has the mark of a passed self-test.
+    let folder = Folder::in_memory().unwrap_or_else(|_| Folder::new());
     let in_namespace = || {
         let launch = Reserver::launch(&folder.locks());
         launch.in_network("ip link set lo up")

@@ -46,16 +46,21 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
 /// a container 64 MiB by default, which a browser under test may need.
 #[cfg(target_os = "linux")]
 fn is_shared_memory(folder: &Path) -> bool {
-    const TMPFS_MAGIC: i128 = 0x0102_1994;
     const ST_RDONLY: i128 = 1;
     let (Ok(stat), Ok(mount)) = (rustix::fs::stat(folder), rustix::fs::statfs(folder)) else {
         return false;
     };
     let size = i128::from(mount.f_blocks) * i128::from(mount.f_bsize);
     Mode::from_raw_mode(stat.st_mode).contains(SHARED)
-        && i128::from(mount.f_type) == TMPFS_MAGIC
+        && is_tmpfs(&mount)
         && i128::from(mount.f_flags) & ST_RDONLY == 0
         && size >= MEMORY_OF_LOCK_FOLDER
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_tmpfs(mount: &rustix::fs::StatFs) -> bool {
+    const TMPFS_MAGIC: i128 = 0x0102_1994;
+    i128::from(mount.f_type) == TMPFS_MAGIC
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -267,6 +272,34 @@ impl Folder {
         let (file, is_locked) = self.make_staged_file(name)?;
         let owner = fstat(&file)?.st_uid;
         Ok((file, owner, is_locked))
+    }
+
+    /// Reads the first bytes of a file that only `user` can have written: it belongs to `user`, no
+    /// other user may write to it, and it has no second name. A second name can be a hard link that
+    /// another user made to some file of `user`. The caller compares the whole text, because after
+    /// the first name is removed, the hard link is the only name.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn read_own(&self, name: &str, user: u32) -> io::Result<Vec<u8>> {
+        let file = File::from(openat(&self.0, name, SAFE_OPEN, Mode::empty())?);
+        let stat = fstat(&file)?;
+        let type_and_mode = FileType::RegularFile.as_raw_mode() | FILE.as_raw_mode();
+        if stat.st_uid != user || stat.st_mode != type_and_mode || stat.st_nlink != 1 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let mut bytes = [0; 64];
+        let read = read(&file, &mut bytes)?;
+        Ok(bytes[..read].to_vec())
+    }
+
+    /// Whether the folder is on a tmpfs(5).
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn is_in_memory(&self) -> bool {
+        rustix::fs::fstatfs(&self.0).is_ok_and(|mount| is_tmpfs(&mount))
+    }
+
+    /// Removes a file that is no lock file.
+    pub(crate) fn remove_file(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.0, name, AtFlags::empty())?)
     }
 
     pub(crate) fn has_regular_file(&self, name: &str) -> bool {

@@ -138,3 +138,41 @@ fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
         made.unwrap();
     });
 }
+
+/// Another user can plant a file, write to a file that everybody may write to, and plant a symbolic
+/// link to a file of this user. On some machines a hard link too.
+#[test]
+#[cfg(target_os = "linux")]
+fn only_a_file_that_no_other_user_can_have_written_is_read_as_own() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    let folder = Folder::open(root.path()).unwrap();
+    let user = user().unwrap();
+    let is_read = |name: &str, user| match folder.read_own(name, user) {
+        Ok(text) => {
+            assert_eq!(text, b"passed");
+            true
+        }
+        Err(_) => false,
+    };
+    let allow = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path("file"), mode).unwrap();
+    };
+    std::fs::write(path("file"), "passed").unwrap();
+    allow(0o644);
+    assert!(is_read("file", user));
+    assert!(!is_read("file", user + 1), "the file of another user");
+    for shared in [0o666, 0o664, 0o646] {
+        allow(shared);
+        assert!(!is_read("file", user), "{shared:o}");
+    }
+    allow(0o644);
+    symlink(path("file"), path("link")).unwrap();
+    assert!(!is_read("link", user));
+    std::fs::hard_link(path("file"), path("second")).unwrap();
+    assert!(!is_read("file", user) && !is_read("second", user));
+    std::fs::create_dir(path("folder")).unwrap();
+    assert!(!is_read("folder", user));
+}

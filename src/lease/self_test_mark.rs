@@ -1,0 +1,105 @@
+//! The mark: a file in the lock folder with which the processes of a user share that the kernel
+//! passed the self-test of kernel claims. So not every process repeats the test.
+//!
+//! There is a mark only on Linux, in the folder of a known network namespace, and only on a file
+//! system in memory, which a restart of the machine empties. So the kernel that passed the test is
+//! the kernel that runs.
+//!
+//! Another user must not be able to make this process believe in a test that the kernel did not
+//! pass. See `Folder::read_own`.
+
+pub(super) use system::remove_all;
+pub(crate) use system::{exists, make};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod system {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::super::folder::system::{Folder, user, write};
+    use super::super::folder::{Access, LockFolder};
+    use crate::namespace::Namespace;
+    use crate::retry::Sweep;
+
+    /// The start of the file name. The user ID follows.
+    const PREFIX: &str = "self-test-passed.";
+
+    /// The whole text of a mark. The number changes whenever the self-test tests more, so that a
+    /// mark of an earlier version of this crate does not count.
+    const TEXT: &[u8] = b"portlease self-test 1: passed\n";
+
+    /// Whether a process of this user has left a mark. If the mark cannot be read, the result is
+    /// `false`, and the process tests the kernel itself.
+    pub(crate) fn exists() -> bool {
+        let read = || {
+            let folder = LockFolder::existing().ok()?.filter(can_have_mark)?;
+            let user = own_user()?;
+            folder.folder().read_own(&name(user), user).ok()
+        };
+        is_true_for_all() && read().is_some_and(|text| text == TEXT)
+    }
+
+    /// Leaves a mark. If that fails, the next process tests the kernel again.
+    pub(crate) fn make() {
+        let make = || -> io::Result<()> {
+            let folder = LockFolder::get().ok().filter(can_have_mark);
+            let folder = folder.ok_or(io::ErrorKind::Unsupported)?;
+            let user = own_user().ok_or(io::ErrorKind::Unsupported)?;
+            let (file, _) = folder.folder().open_file(&name(user), Access::New)?;
+            write(&file, TEXT)
+        };
+        if is_true_for_all() {
+            let _made = make();
+        }
+    }
+
+    /// Removes the marks of all users from the folder of a network namespace that has probably
+    /// ended. A mark that this user may not remove stays.
+    pub(crate) fn remove_all(folder: &Folder) -> io::Result<()> {
+        let is_mark = |name: &str| name.starts_with(PREFIX).then(|| name.to_owned());
+        for mark in folder.names(Sweep::FILES_LISTED, is_mark)? {
+            let _removed = folder.remove_file(&mark);
+        }
+        Ok(())
+    }
+
+    fn name(user: u32) -> String {
+        format!("{PREFIX}{user}")
+    }
+
+    /// `None` for 65534, because in a user namespace every user that it does not map has this user
+    /// ID (user_namespaces(7)). A file of this user ID could then belong to another user.
+    fn own_user() -> Option<u32> {
+        const OVERFLOW: u32 = 65534;
+        user().ok().filter(|user| *user != OVERFLOW)
+    }
+
+    fn can_have_mark(folder: &Arc<LockFolder>) -> bool {
+        folder.folder().is_in_memory()
+    }
+
+    /// Returns `false` if the answer may be true for this process only. A library in `LD_PRELOAD`
+    /// can replace bind(2). Where the namespace is unknown, an emulator such as gVisor can share
+    /// its lock folder with other kernels.
+    fn is_true_for_all() -> bool {
+        let preloads =
+            std::env::var_os("LD_PRELOAD").is_some_and(|libraries| !libraries.is_empty());
+        Namespace::current().inode().is_some() && !preloads
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod system {
+    use super::super::folder::system::Folder;
+
+    /// There are no claims on this system, so there is no test to share.
+    pub(crate) fn exists() -> bool {
+        false
+    }
+
+    pub(crate) fn make() {}
+
+    pub(crate) fn remove_all(_: &Folder) -> std::io::Result<()> {
+        Ok(())
+    }
+}
