@@ -274,7 +274,8 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 /// # Platform-specific behavior
 ///
 /// On systems whose socket table this crate cannot read, the call tries a TCP connection for at
-/// most 100 ms, to 127.0.0.1 if the operand has no address. For a UDP port it fails there.
+/// most 100 ms, to 127.0.0.1 if the operand has no address. For `localhost` it tries two: to ::1
+/// and, if that fails, to 127.0.0.1. For a UDP port it fails there.
 pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     only(check_each_port_listening([port]))
 }

@@ -4,7 +4,8 @@
 //!
 //! # Panics
 //!
-//! Each function accepts any bytes, and panics if they violate its property.
+//! Each function accepts any bytes. It panics if the tested code violates the property for these
+//! bytes.
 #![allow(clippy::unwrap_used, reason = "a violated property panics")]
 
 use std::collections::BTreeSet;

@@ -108,8 +108,9 @@ pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
 
 fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     match holder.processes.as_slice() {
-        // Without a visible process, `hidden` is false only if the socket has no inode. A bound or
-        // listening socket lacks an inode only while the kernel closes it, so a retry can help.
+        // A socket that has an inode but no visible process is `hidden`, so this socket has no
+        // inode. A bound or listening socket lacks an inode only while the kernel closes it, so a
+        // retry can help.
         [] if !holder.hidden && matches!(holder.state, State::Bound | State::Listen) => {
             ResidualOwner::Unknown
         }

@@ -58,7 +58,9 @@ pub use steady::wait_until_all_listening;
 /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
 /// - [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) if the operand is a text with a
 ///   network interface that this machine does not have.
-/// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
+/// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the
+///   socket table.
+/// - [`Io`](crate::ErrorKind::Io) if the table cannot be read for another reason.
 /// - [`Unsupported`](crate::ErrorKind::Unsupported) for UDP on a system without a socket table.
 ///
 /// # Platform-specific behavior

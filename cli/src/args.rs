@@ -38,7 +38,8 @@ const OUTPUT: &str = "Output";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct OutputArgs {
-    /// Print the answer as one JSON object
+    /// Print the answer as a JSON object on one line (`run`: on stderr, with a second one for
+    /// --leaks)
     #[arg(long, global = true, help_heading = OUTPUT)]
     pub(crate) json: bool,
     /// Print only errors; the exit code is the answer. `reserve` still prints its numbers

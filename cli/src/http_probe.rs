@@ -245,16 +245,19 @@ impl Problem {
     pub(crate) fn of_stranger(pid: u32, strangers: &[Diagnosis]) -> Problem {
         let list = |endpoints: Vec<Endpoint>| {
             let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-            endpoints.join(" or ")
+            endpoints
         };
         let shared = strangers.iter().filter(|of| of.is_shared_with_stranger());
         let shared: Vec<Endpoint> = shared.filter_map(Diagnosis::endpoint).collect();
         let text = if shared.is_empty() {
             let all = strangers.iter().filter_map(Diagnosis::endpoint).collect();
-            format!("pid {pid} does not listen on {}", list(all))
+            format!("pid {pid} does not listen on {}", list(all).join(" or "))
         } else {
-            let shared = list(shared);
-            format!("another process shares {shared} with pid {pid} or one that it started")
+            let shared = list(shared).join(" and ");
+            format!(
+                "another process also listens on {shared}, besides pid {pid} or a process that it \
+                 started"
+            )
         };
         Problem::new(ProblemKind::NoConnection, Ipv4Addr::LOCALHOST.into(), text)
     }

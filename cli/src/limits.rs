@@ -194,8 +194,8 @@ pub(crate) const SERVER_START_LIMIT: Duration = Duration::from_millis(100);
 #[cfg(unix)]
 pub(crate) const SERVER_START_PAUSE: Duration = Duration::from_millis(2);
 
-/// The maximum number of requests to the server of `PORTSERVER_ADDRESS` for one port. A further
-/// request follows only if the granted number is in use.
+/// The maximum number of requests to the server of `PORTSERVER_ADDRESS` for one reservation of a
+/// port. A further request follows only if the granted number is in use.
 pub(crate) const PORT_SERVER_ATTEMPTS: usize = 16;
 
 /// The maximum length of a line that `serve` and its clients read. A number is far shorter, but an

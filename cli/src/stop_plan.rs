@@ -344,8 +344,8 @@ fn named_by<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
 /// Why `stop` does not signal the process.
 fn cause_of(remedy: &Remedy) -> &'static str {
     match remedy {
-        Remedy::CloseOwnSocket => "it is this process",
-        Remedy::CloseSocketOfAncestor { .. } => "it started this process",
+        Remedy::CloseOwnSocket => "it is this portlease command",
+        Remedy::CloseSocketOfAncestor { .. } => "it is an ancestor of this portlease command",
         Remedy::ListSocketUnits { .. } => {
             "it is a service manager that listens on behalf of a service"
         }

@@ -25,8 +25,13 @@ pub(crate) fn os_message(cause: &io::Error) -> String {
 }
 
 /// The address as the library's reports print it: with the name of the interface of a link-local
-/// address.
+/// address, and an IPv4-mapped address as IPv4.
 pub(crate) fn address(addr: SocketAddr) -> String {
+    let mapped = match addr {
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped(),
+        SocketAddr::V4(_) => None,
+    };
+    let addr = mapped.map_or(addr, |ip| SocketAddr::new(ip.into(), addr.port()));
     match addr.to_endpoint() {
         Ok(endpoint) => endpoint.to_string(),
         Err(_) => addr.to_string(),

@@ -144,8 +144,10 @@ impl<'a> Search<'a> {
     }
 
     /// Reserves all ports at the first of these base numbers at which every port can be reserved.
-    /// `level` applies to the first port at each base number, because most refusals are of that
-    /// port. The further ports use at least `WithTable`, and `effort` limits both levels.
+    ///
+    /// Tries the first port at each base number with `level`. Most refusals are of that port, so a
+    /// cheap level there saves the most. Tries the further ports with `level` or `WithTable`,
+    /// whichever is higher. No port is tried with a higher level than that of `effort`.
     fn first_of(
         &mut self,
         bases: impl Iterator<Item = u16>,

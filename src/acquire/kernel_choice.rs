@@ -144,7 +144,7 @@ pub(super) fn is_needed(range: &EphemeralRange) -> bool {
     is_small(range) || ParityExhaustion::of_this_namespace().is_proven()
 }
 
-/// Returns `true` if a few dozen reservations would take a large part of the range.
+/// Returns `true` if the claims of a parallel test suite could take a large part of the range.
 pub(super) fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() < SMALL_RANGE
 }

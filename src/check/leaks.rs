@@ -142,7 +142,9 @@ impl Reservation {
     ///   unrelated process, which this process did not start. The call first retries for 100 ms
     ///   while no owner is visible, and for 2 s while only forked children that have not called
     ///   exec have the listener.
-    /// - [`Io`](crate::ErrorKind::Io) if the socket table cannot be read.
+    /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the
+    ///   socket table.
+    /// - [`Io`](crate::ErrorKind::Io) if the table cannot be read for another reason.
     ///
     /// # Platform-specific behavior
     ///

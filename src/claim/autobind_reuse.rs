@@ -67,9 +67,11 @@ mod system {
     /// Linux before 5.7 lacks the setting, and never assigns a claimed port.
     ///
     /// gVisor also lacks the setting, and reports the old release 4.4.0. On the host's network
-    /// gVisor passes each bind on to a kernel that may have the setting on. To exclude gVisor, this
-    /// function also requires settings that Linux has. An old Linux, such as 4.9, has
-    /// `tcp_timestamps` only in the first network namespace, so in any other the result is `false`.
+    /// gVisor passes each bind on to a kernel that may have the setting on. gVisor lacks at least
+    /// one of the `settings` below, and Linux has them all, so they must all exist.
+    ///
+    /// An old Linux, such as 4.9, has `tcp_timestamps` only in the first network namespace, so in
+    /// any other the result is `false`.
     fn is_linux_before_5_7() -> bool {
         let settings = [
             "conf/all/forwarding",

@@ -68,8 +68,8 @@ impl Availability {
     }
 
     /// The sockets whose owners decide whether a retry can help. The list is empty if no socket
-    /// explains why the port is busy. `None` if a retry cannot help, or if a process has the port's
-    /// abstract Unix socket name and the Unix sockets cannot be read.
+    /// explains why the port is busy: a retry may then help. `None` if the caller must not retry.
+    /// That is so for [`Cause::Named`] too if the Unix sockets cannot be read.
     fn blocking(&self, port: Port) -> Option<Vec<Row>> {
         match self.verdict {
             Verdict::InUse(Cause::Holder) => Some(self.blocking.clone()),

@@ -54,8 +54,9 @@ use crate::sockets::{self, OwnedRows, PortTables, Row, ScanDepth};
 /// [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) if the operand is a text with a
 /// network interface that this machine does not have,
 /// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
-/// [`Io`](crate::ErrorKind::Io) if no socket table can be read or the process is out of file
-/// descriptors.
+/// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading every
+/// socket table, [`Io`](crate::ErrorKind::Io) if none can be read for another reason or the process
+/// is out of file descriptors.
 ///
 /// # Platform-specific behavior
 ///
@@ -147,8 +148,9 @@ fn answer_each(endpoints: &[Endpoint]) -> Result<Vec<Holders>> {
 /// # Errors
 ///
 /// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
-/// [`Io`](crate::ErrorKind::Io) if the socket table cannot be read or the process is out of file
-/// descriptors.
+/// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the socket
+/// table, [`Io`](crate::ErrorKind::Io) if the table cannot be read for another reason or the
+/// process is out of file descriptors.
 pub fn listeners() -> Result<Listeners> {
     let read = || {
         let mut owned = sockets::owners(sockets::all_listeners()?, ScanDepth::Complete)?;
@@ -169,7 +171,8 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     });
     let rows = ports.filter_map(|port| sockets::sockets(port.number, Some(port.protocol)).ok());
     let rows = rows.flat_map(|table| table.rows).collect();
-    // If the processes cannot be read, the sentences name only reservations.
+    // If the search for the owners fails, for example for lack of descriptors, each sentence names
+    // only a reservation.
     let mut owned = sockets::owners(rows, ScanDepth::FirstHit).unwrap_or_default();
     sight::note_unseen(&mut owned.holders, &mut owned.unseen);
     sight::note_direction(owned.holders.iter_mut());

@@ -170,6 +170,14 @@ impl EphemeralUsage {
 
 impl fmt::Display for EphemeralUsage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.ports == 0 {
+            let range = RangeText(&self.range);
+            return write!(
+                f,
+                "the kernel can assign no TCP port of {range}: the administrator withholds all of \
+                 them"
+            );
+        }
         let in_use = self.in_use();
         let at_least = if self.is_complete() { "" } else { "at least " };
         if in_use > 0 || self.is_complete() {
@@ -263,7 +271,8 @@ mod tests {
         assert!(none.is_crowded());
         assert_eq!(
             none.to_string(),
-            "0 of the 0 ephemeral TCP ports 41000-41000 are in use"
+            "the kernel can assign no TCP port of 41000-41000: the administrator withholds all of \
+             them"
         );
     }
 }

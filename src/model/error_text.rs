@@ -414,6 +414,8 @@ impl Error {
                 let limit = descriptor_limit(&cause);
                 match act {
                     "inspect" | "wait for" => format!(": {limit}"),
+                    // Elsewhere a reservation can do with one descriptor.
+                    _ if cfg!(not(target_os = "linux")) => format!(": {limit}"),
                     _ => format!(": {limit}; each reservation uses at least two descriptors"),
                 }
             }

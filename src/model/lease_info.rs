@@ -360,7 +360,7 @@ impl Lease {
     /// Who reserved the port, such as `by test restarts (tests/restart.rs:17), pid 4100`.
     pub(crate) fn by(&self) -> String {
         let Some(record) = &self.record else {
-            return "by an unknown process: its lock file has no readable record".to_owned();
+            return "by an unknown process: the reservation has no readable record".to_owned();
         };
         let mut text = match (self.test(), self.program()) {
             (Some(test), _) => format!("by test {}", printable(test)),

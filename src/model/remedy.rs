@@ -212,9 +212,9 @@ pub enum Remedy {
         endpoint: Endpoint,
         /// The id of the process that holds the reservation. `None` if this process holds it.
         pid: Option<u32>,
-        /// The id of the process for which another process (the holder) reserved the port. `None`
-        /// if the holder reserved the port for itself. If neither `pid` nor this field is `None`,
-        /// this field is the id of the calling process or of one of its ancestors.
+        /// The id of the process for which the holder reserved the port. `None` if the holder
+        /// reserved the port for itself. If it is `Some`, the holder or the process with this id
+        /// is the calling process or one of its ancestors.
         on_behalf_of: Option<u32>,
     },
     /// Start the server if it does not run.

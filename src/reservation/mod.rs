@@ -53,7 +53,7 @@ pub enum Guarantee {
 /// Start the server by [number](Reservation::port) as often as you like, or get a listener from
 /// [`listen`](Reservation::listen). The reservation stays in force while the server runs, so the
 /// server can be stopped and started again. Until a server listens, a connection to the port is
-/// refused at once.
+/// refused, on Unix at once.
 ///
 /// A `&Reservation` is an address for `TcpListener::bind`, `TcpStream::connect` and every other
 /// function that takes the standard library's `ToSocketAddrs`. tokio's trait of the same name is

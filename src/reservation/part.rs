@@ -67,7 +67,8 @@ impl ProtocolReservation {
             }
             Guarantee::Cooperative if self.claim.is_some() => Guarantee::Cooperative,
             Guarantee::BestEffort => Guarantee::BestEffort,
-            // If the range cannot be read now, the kernel may assign the number.
+            // If the range cannot be read now, the number may be in it, and the kernel may assign
+            // the number.
             _ => Guarantee::without_claim(self.port.number).unwrap_or(Guarantee::BestEffort),
         }
     }

@@ -100,7 +100,8 @@ impl Supervised<'_> {
     }
 
     /// Passes each received signal on to the command once. Skips a signal that the command already
-    /// got because it is in the process group of this process.
+    /// got because it is in the process group of this process. Without the watcher of that group,
+    /// the command can get such a signal twice.
     fn pass_on(&mut self, console: &Console, mut received: Vec<Received>) {
         received.retain(|received| received.signal != SIGCHLD);
         if received.is_empty() {

@@ -226,7 +226,10 @@ fn a_client_is_never_stopped() {
     assert!(client.runs(), "{output:#?}");
     let refused = format!("(pid {}), which listens on", std::process::id());
     assert!(
-        output.out.contains(&refused) && output.out.contains(": it started this process\nhelp: "),
+        output.out.contains(&refused)
+            && output
+                .out
+                .contains(": it is an ancestor of this portlease command\nhelp: "),
         "{output:#?}"
     );
 }

@@ -18,10 +18,13 @@ impl Holder {
     /// [hidden](Holder::hidden), the remedies say how to find it. If no process owns the socket,
     /// the remedy is to wait until the kernel has closed it.
     ///
-    /// To carry out [`StopProcess`](Remedy::StopProcess), [`StopMaster`](Remedy::StopMaster),
-    /// [`ResumeOrKill`](Remedy::ResumeOrKill) or [`KillProcess`](Remedy::KillProcess), a program
-    /// can end the process that the remedy names. For
-    /// [`InterruptProcess`](Remedy::InterruptProcess) it must do so with SIGINT.
+    /// A program can carry out these remedies with a signal to the process that the remedy names:
+    ///
+    /// - [`StopProcess`](Remedy::StopProcess), [`StopMaster`](Remedy::StopMaster) and
+    ///   [`StopProcessOfScript`](Remedy::StopProcessOfScript) with SIGTERM;
+    /// - [`InterruptProcess`](Remedy::InterruptProcess) with SIGINT;
+    /// - [`ResumeOrKill`](Remedy::ResumeOrKill) and [`KillProcess`](Remedy::KillProcess) with
+    ///   SIGKILL.
     ///
     /// Two kinds of process have no remedy:
     ///

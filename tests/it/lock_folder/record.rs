@@ -46,7 +46,7 @@ fn a_record_that_cannot_be_read_leaves_the_lease_in_force() {
         let message = other.reserve(&exactly).refused("InUse");
         assert!(!message.contains("whole"), "{what}: {message}");
         let lease = format!(
-            "{port}/tcp is reserved by an unknown process: its lock file has no readable record"
+            "{port}/tcp is reserved by an unknown process: the reservation has no readable record"
         );
         assert_eq!(other.command(&format!("lease={port}")), lease, "{what}");
         assert!(

@@ -202,7 +202,7 @@ fn a_lock_file_that_cannot_be_read_counts_as_a_reservation() {
     assert!(!lease.contains("secret"), "{lease}");
     let check = nobody.command(&format!("check={port}/udp"));
     assert!(
-        check.contains("an unknown process: its lock file has no readable record"),
+        check.contains("an unknown process: the reservation has no readable record"),
         "{check}"
     );
     let message = nobody

@@ -110,7 +110,8 @@ impl Scan<'_> {
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
             // An exec, or the end of the process, may have closed some of the descriptors after the
             // folder was listed. A `forked` process that still runs has not completed an exec, so
-            // it needs no second read.
+            // it is not read again. If it is in an exec, it may have closed some descriptors. It
+            // still counts as a forked child then, and the call retries.
             let may_have_closed = !process.forked || process.state == ProcessState::Zombie;
             if may_have_closed && sockets.len() <= CONFIRM_UP_TO {
                 sockets.retain(|(inode, name)| is_socket(folder, name, *inode));

@@ -185,8 +185,8 @@ impl Scan<'_> {
         let mut scanned = 0;
         let mut rest = Vec::with_capacity(pids.len());
         for &pid in pids.iter() {
-            // This loop uses one thread. Above this limit `scan_all` is faster, because it uses
-            // several threads.
+            // This loop uses one thread. For more than `PARALLEL_ABOVE` processes, `scan_all` is
+            // faster, because it uses several threads.
             let is_likely = scanned < PARALLEL_ABOVE
                 && !self.is_done()
                 && statat(self.proc, pid.to_string(), AtFlags::empty())
