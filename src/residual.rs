@@ -128,8 +128,8 @@ fn owner_of_socket(holder: &Holder) -> ResidualOwner {
 /// because the socket table shows no user for the name.
 fn is_of_another_user(holder: &Holder) -> bool {
     const ROOT: u32 = 0;
-    let is_other = |uid| lease::user().is_ok_and(|user| user != ROOT && user != uid);
-    holder.uid.is_some_and(is_other)
+    let user = lease::user();
+    user != ROOT && holder.uid.is_some_and(|uid| uid != user)
 }
 
 /// Returns the kind of owner of a released socket that exactly these processes own.

@@ -211,11 +211,11 @@ fn claim_over_leftovers(
     let claim =
         Claim::over_leftovers(port.number, name).map_err(|e| AttemptError::bind(port, e))?;
     let own = claim
-        .identity()
+        .inode()
         .map_err(|e| AttemptError::system("inspect the new socket on", port, e))?;
     let table = sockets::sockets(port.number, Some(port.protocol))
         .map_err(|e| AttemptError::system("read the sockets on", port, e))?;
-    let is_other = |row: &Row| !row.is_leftover() && row.inode != own.inode;
+    let is_other = |row: &Row| !row.is_leftover() && row.inode != own;
     let others: Vec<Row> = table.rows.into_iter().filter(is_other).collect();
     Ok(if others.is_empty() {
         Ok(claim)

@@ -82,20 +82,11 @@ impl Claim {
         self.port
     }
 
-    pub(crate) fn identity(&self) -> io::Result<Identity> {
-        system::identity(&self.socket)
-    }
-}
-
-/// What fstat(2) reports about a claim's socket. Empty on Windows.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Identity {
     /// The inode that the socket table shows for this socket. `None` on Windows, where sockets have
     /// no inode.
-    pub(crate) inode: Option<NonZeroU64>,
-    /// The user that created the socket: the user ID with which the creating process then accessed
-    /// files. `None` on systems other than Linux.
-    pub(crate) user: Option<u32>,
+    pub(crate) fn inode(&self) -> io::Result<Option<NonZeroU64>> {
+        system::inode(&self.socket)
+    }
 }
 
 /// The wildcard address with this port: `[::]`, which also serves IPv4, or `0.0.0.0` if

@@ -11,14 +11,6 @@ fn refusal(port: Port, mode: BindMode) -> io::ErrorKind {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
-fn a_claim_belongs_to_the_user_that_owns_the_files_of_this_process() {
-    let file = tempfile::tempfile().unwrap();
-    let owner = std::os::unix::fs::MetadataExt::uid(&file.metadata().unwrap());
-    assert_eq!(Claim::any().unwrap().identity().unwrap().user, Some(owner));
-}
-
-#[test]
 fn a_probe_of_every_address_is_refused_by_a_server_on_any_one() {
     for ip in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
         let tcp = TcpListener::bind((ip, 0)).unwrap();

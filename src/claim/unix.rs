@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 
 use socket2::Socket;
 
-use super::{BindMode, Identity};
+use super::BindMode;
 
 /// The modes in which a diagnosis tries to bind a port: as a server with SO_REUSEADDR, and as a
 /// server without reuse options.
@@ -18,18 +18,8 @@ pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusi
 /// server of either family has the port, so one bind is enough.
 pub(super) const PROBES_EACH_FAMILY: bool = false;
 
-pub(super) fn identity(socket: &Socket) -> io::Result<Identity> {
-    let stat = rustix::fs::fstat(socket)?;
-    // On Linux this is the user that created the socket. Other systems were not measured.
-    let user = if cfg!(target_os = "linux") {
-        Some(stat.st_uid)
-    } else {
-        None
-    };
-    Ok(Identity {
-        inode: NonZeroU64::new(stat.st_ino),
-        user,
-    })
+pub(super) fn inode(socket: &Socket) -> io::Result<Option<NonZeroU64>> {
+    Ok(NonZeroU64::new(rustix::fs::fstat(socket)?.st_ino))
 }
 
 /// Whether a system call failed with EAFNOSUPPORT: the kernel lacks the address family.

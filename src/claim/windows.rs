@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::num::NonZeroU64;
 
 use socket2::{Domain, Socket, Type};
 
-use super::{BindMode, Identity, ffi};
+use super::{BindMode, ffi};
 
 /// The modes in which a diagnosis tries to bind a port. One is enough, because every mode sets
 /// SO_EXCLUSIVEADDRUSE on Windows.
@@ -16,9 +17,9 @@ pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 /// IPv4 alone has the port.
 pub(super) const PROBES_EACH_FAMILY: bool = true;
 
-/// Sockets of Windows have no inode and no user.
-pub(super) fn identity(_socket: &Socket) -> io::Result<Identity> {
-    Ok(Identity::default())
+/// Sockets of Windows have no inode.
+pub(super) fn inode(_socket: &Socket) -> io::Result<Option<NonZeroU64>> {
+    Ok(None)
 }
 
 pub(super) fn is_missing_family(error: &io::Error) -> bool {

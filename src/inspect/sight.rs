@@ -16,7 +16,7 @@ use crate::sockets;
 /// Whether this process runs as root. Always `true` on Windows, where [`lease::user`] is 0 for
 /// every user.
 pub(super) fn is_root() -> bool {
-    lease::user().is_ok_and(|user| user == 0)
+    lease::user() == 0
 }
 
 /// Records in each holder which kinds of hidden process may own its socket. If this process is not

@@ -163,11 +163,10 @@ impl LeaseLock {
         self.record.is_some()
     }
 
-    /// Writes the whole record over the previous one. `user` is the user ID with which this process
-    /// accesses files, if the caller knows it.
-    pub(crate) fn publish(&mut self, record: &Record, user: Option<u32>) -> io::Result<()> {
+    /// Writes the whole record over the previous one.
+    pub(crate) fn publish(&mut self, record: &Record) -> io::Result<()> {
         let bytes = record.encode();
-        let user = user.map_or_else(system::user, Ok)?;
+        let user = system::user();
         if system::records_within(self.owner, user) {
             if let Err(e) = system::write(&self.file, &bytes) {
                 // Fails with the reason, if the lock file could be opened for reading only.

@@ -105,7 +105,7 @@ fn sweep_sometimes(folder: &LockFolder) {
     if fastrand::u32(..Sweep::ONE_IN) != 0 {
         return;
     }
-    let Ok(user) = user() else { return };
+    let user = user();
     let listed = folder.entries(Sweep::FILES_LISTED, lock::parse_name);
     let files = listed.unwrap_or_default();
     // Starts at a random file, because the first files of the list may belong to another user, and
@@ -181,14 +181,13 @@ fn live_in(folder: &LockFolder) -> Result<Vec<Lease>, Unusable> {
             Err(_) => {}
         }
     }
-    if let Ok(user) = user() {
-        let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
-        // Each of the next three sweeps can read a whole folder. That is acceptable here, because
-        // this function reads a whole folder in any case.
-        let _swept = folder.folder().sweep_staged();
-        let _swept = lock::sweep_records(folder, user);
-        let _swept = lock::sweep_other_scopes(folder, user);
-    }
+    let user = user();
+    let _swept = lock::sweep(folder.folder(), dead, Duration::ZERO, user);
+    // Each of the next three sweeps can read a whole folder. That is acceptable here, because this
+    // function reads a whole folder in any case.
+    let _swept = folder.folder().sweep_staged();
+    let _swept = lock::sweep_records(folder, user);
+    let _swept = lock::sweep_other_scopes(folder, user);
     leases.sort_unstable_by_key(|lease| (lease.port(), lease.protocol()));
     Ok(leases)
 }

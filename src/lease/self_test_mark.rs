@@ -71,7 +71,7 @@ mod system {
     /// ID (user_namespaces(7)). A file of this user ID could then belong to another user.
     fn own_user() -> Option<u32> {
         const OVERFLOW: u32 = 65534;
-        user().ok().filter(|user| *user != OVERFLOW)
+        Some(user()).filter(|user| *user != OVERFLOW)
     }
 
     fn can_have_mark(folder: &Arc<LockFolder>) -> bool {

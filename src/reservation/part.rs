@@ -4,7 +4,7 @@
 use std::io;
 
 use super::Guarantee;
-use crate::claim::{Claim, ExclusiveName, Identity, assigns_no_claimed_port};
+use crate::claim::{Claim, ExclusiveName, assigns_no_claimed_port};
 use crate::lease::LeaseLock;
 use crate::model::error::Error;
 use crate::model::port::Port;
@@ -17,9 +17,6 @@ use crate::ports::EphemeralRange;
 pub(crate) struct ProtocolReservation {
     pub(super) port: Port,
     guarantee: Guarantee,
-    /// The file-system user of this process, as fstat(2) of the claim reports it. `None` without a
-    /// claim, if fstat(2) fails, and on systems other than Linux.
-    user: Option<u32>,
     // Fields drop in this order. The guard drops first: it removes this reservation from the table
     // of the process before another thread can reserve the number. The lease drops last: the next
     // process that takes the lease must find the port free.
@@ -42,12 +39,13 @@ impl ProtocolReservation {
     ) -> Self {
         // A claim keeps the port even if its inode is unknown. Reports then show the claim like any
         // other bound socket.
-        let identity = claim.as_ref().and_then(|claim| claim.identity().ok());
-        let Identity { inode, user } = identity.unwrap_or_default();
+        let inode = claim
+            .as_ref()
+            .and_then(|claim| claim.inode().ok())
+            .flatten();
         ProtocolReservation {
             port,
             guarantee,
-            user,
             guard: Guard::new(port, inode),
             claim,
             _name: name,
@@ -83,7 +81,7 @@ impl ProtocolReservation {
                 socket: self.guard.claim(),
                 ..record.clone()
             };
-            if let Err(cause) = lease.publish(&record, self.user) {
+            if let Err(cause) = lease.publish(&record) {
                 let error = Error::lock_folder(lease.folder(), cause);
                 self.unrecorded = Some(error.to_string());
             }

@@ -26,9 +26,7 @@ fn user() -> Vec<u8> {
     if cfg!(windows) {
         return std::env::temp_dir().into_os_string().into_encoded_bytes();
     }
-    // A sandbox can hide the user ID. All processes whose user ID is hidden count as one user.
-    let user = lease::user().map_or("unknown".to_owned(), |user| user.to_string());
-    user.into_bytes()
+    lease::user().to_string().into_bytes()
 }
 
 /// Identifies the project: the value of [`PROJECT`], else the nearest folder with `.git`, else the

@@ -210,8 +210,8 @@ pub(super) fn is_trusted_link(_path: &Path) -> bool {
 }
 
 /// Always [`USER`], the owner of every file.
-pub(crate) fn user() -> io::Result<u32> {
-    Ok(USER)
+pub(crate) fn user() -> u32 {
+    USER
 }
 
 /// Whether a record goes into the lock file itself. Always `false`: on Windows no other process can

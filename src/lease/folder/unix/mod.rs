@@ -12,6 +12,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
+mod ffi;
 mod staged;
 
 use staged::is_lost_race;
@@ -340,12 +341,7 @@ impl Drop for SweepLock {
     }
 }
 
-/// The user ID with which this process accesses files. A new pipe belongs to that user (pipe(3p)).
-/// rustix's `geteuid` is not used, because its feature makes the build one second longer.
-pub(crate) fn user() -> io::Result<u32> {
-    let (pipe, _) = io::pipe()?;
-    Ok(fstat(pipe)?.st_uid)
-}
+pub(crate) use ffi::user;
 
 /// Whether the path is a symbolic link of this user or of root. A link of another user is not
 /// trusted, because it may be planted.
@@ -354,7 +350,7 @@ pub(super) fn is_trusted_link(path: &Path) -> bool {
     let link = std::fs::symlink_metadata(path).ok();
     let link = link.filter(|link| link.file_type().is_symlink());
     let owner = link.map(|link| link.uid());
-    owner.is_some_and(|owner| owner == ROOT || user().is_ok_and(|user| owner == user))
+    owner.is_some_and(|owner| owner == ROOT || owner == user())
 }
 
 /// Whether the name within the folder leads to the open file.

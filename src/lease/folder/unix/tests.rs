@@ -10,8 +10,9 @@ use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 
 #[test]
-fn the_user_for_the_file_system_is_the_effective_user() {
-    assert_eq!(user().unwrap(), rustix::process::geteuid().as_raw());
+fn a_new_file_belongs_to_the_user() {
+    let file = tempfile::tempfile().unwrap();
+    assert_eq!(rustix::fs::fstat(file).unwrap().st_uid, user());
 }
 
 /// A clone of a file stands for the copy that a forked child inherits. Both share one open file
@@ -106,7 +107,7 @@ fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
         let folder = Folder::open(root.path()).unwrap();
         while !is_over.load(Ordering::Relaxed) {
             folder.sweep_staged().unwrap();
-            sweep(&folder, [port], Duration::ZERO, user().unwrap()).unwrap();
+            sweep(&folder, [port], Duration::ZERO, user()).unwrap();
         }
     };
     let make = || {
@@ -148,7 +149,7 @@ fn only_a_file_that_no_other_user_can_have_written_is_read_as_own() {
     let root = tempfile::tempdir().unwrap();
     let path = |name: &str| root.path().join(name);
     let folder = Folder::open(root.path()).unwrap();
-    let user = user().unwrap();
+    let user = user();
     let is_read = |name: &str, user| match folder.read_own(name, user) {
         Ok(text) => {
             assert_eq!(text, b"passed");
