@@ -88,8 +88,8 @@ fn text() -> io::Result<String> {
     Ok(text.unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
-/// Whether the services file contains this text, which has at most 16 bytes. Reads the file in parts
-/// on the stack: the kernel would have to provide new pages for a copy of the whole file.
+/// Whether the services file contains this text, which has at most 16 bytes. Reads the file in
+/// parts on the stack: for a copy of the whole file, the kernel would have to provide new pages.
 fn file_contains(text: &str) -> io::Result<bool> {
     let mut file = File::open(FILE)?;
     let mut part = [0; 4096];
