@@ -251,7 +251,7 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 
 /// Checks that a socket listens on the port: a TCP socket that would accept a connection, or a
 /// bound UDP socket without a peer. Without an address in the operand, any address of this machine
-/// counts. For a `&Reservation`, the socket must listen on its
+/// counts. For a `&Reservation`, the socket must listen on the reservation's
 /// [`addr`](crate::Reservation::addr), 127.0.0.1.
 ///
 /// The call reads the socket table and makes no connection, so the server does not notice the call.
@@ -275,7 +275,7 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 ///
 /// On systems whose socket table this crate cannot read, the call tries a TCP connection for at
 /// most 100 ms, to 127.0.0.1 if the operand has no address. For `localhost` it tries two: to ::1
-/// and, if that fails, to 127.0.0.1. For a UDP port it fails there.
+/// and, if that fails, to 127.0.0.1. On such systems, the call fails for a UDP port.
 pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     only(check_each_port_listening([port]))
 }
@@ -393,10 +393,9 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     })
 }
 
-/// Returns a verdict if no listener of the port belongs to the process `pid` or to a process that
-/// it started. Also returns one if a listener does, but its address overlaps the address of a
-/// stranger's listener. `has` returns `true` for a listener of `pid` or of a process that it
-/// started.
+/// The expected listeners are those of the process `pid` and of the processes that `pid` started.
+/// `has` returns `true` for an expected listener. Returns a verdict if no listener of the port is
+/// expected, or if the address of an expected listener overlaps that of an unexpected one.
 fn whose_listeners(
     listeners: &[Holder],
     pid: u32,

@@ -78,7 +78,7 @@ pub fn sock_diag(bytes: &[u8]) {
     let Some((order, protocol, cut, bytes)) = split(bytes) else {
         return;
     };
-    // The captured answers have this sequence number.
+    // The answers that the tests and the seeds contain have this sequence number.
     const SEQUENCE: u32 = 7;
     let mut rows = Vec::new();
     let whole = sock_diag::answers(bytes, order, protocol, SEQUENCE, &mut rows);

@@ -69,7 +69,7 @@
 //! | to know who has a port | [`who_holds`]; with causes and remedies, [`diagnose`] |
 //! | to act on the remedies in a program | [`Diagnosis::remedies`], as values of [`Remedy`] |
 //! | to read a port from text | [`str::parse`] to an [`Endpoint`], or a [`ParseEndpointError`] |
-//! | to list what is reserved on this machine | [`reservations`] |
+//! | to list all live reservations | [`reservations`] |
 //!
 //! A failed check is a [`Diagnosis`]. It prints its [headline](Diagnosis::headline), its
 //! [facts](Diagnosis::facts) and its [help](Diagnosis::help). If [more](Diagnosis::more) ports
@@ -118,10 +118,10 @@
 //! # Test isolation
 //!
 //! Reservations exclude each other among threads, processes, users and containers that share a
-//! network namespace. Exception: on Windows each user has a lock folder by default, so reservations
-//! of two users do not exclude each other. Processes with different values of `PORTLEASE_DIR` do
-//! not see each other's leases. Tests need no common set-up, and run in parallel under `cargo test`
-//! and `cargo nextest run`.
+//! network namespace. Exception: on Windows each user has a separate lock folder by default, so
+//! reservations of two users do not exclude each other. Processes with different values of
+//! `PORTLEASE_DIR` do not see each other's leases. Tests need no common set-up, and run in parallel
+//! under `cargo test` and `cargo nextest run`.
 //!
 //! If another crate tries number after number with SO_REUSEADDR, it can take a reserved number
 //! before your server listens. This crate keeps only ports apart. Tests that share, for example, a

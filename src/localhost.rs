@@ -1,6 +1,6 @@
 //! `localhost`: the two loopback addresses 127.0.0.1 and ::1. An [`Endpoint`](crate::Endpoint) has
-//! room for one address only, so it stores `localhost` as `::ffff:127.0.0.1`. A caller who passes
-//! `::ffff:127.0.0.1` does not mean `localhost`: the endpoint then stores 127.0.0.1.
+//! room for one address only, so it stores `localhost` as `::ffff:127.0.0.1`. If a caller passes
+//! `::ffff:127.0.0.1` as text, as a `SocketAddr` or as an `IpAddr`, the endpoint stores 127.0.0.1.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,8 +21,8 @@ pub(crate) fn addresses(ip: IpAddr) -> Vec<IpAddr> {
     }
 }
 
-/// Returns `ip` unchanged, except that `::ffff:127.0.0.1` becomes 127.0.0.1. So an address that a
-/// caller passed does not mean `localhost`.
+/// Returns `ip` unchanged, except that `::ffff:127.0.0.1` becomes 127.0.0.1, so that the address
+/// of a caller does not mean `localhost`.
 pub(crate) fn one_address(ip: IpAddr) -> IpAddr {
     if ip == LOCALHOST {
         ip.to_canonical()

@@ -2,7 +2,7 @@
 //! value for each namespace.
 //!
 //! Ports belong to a network namespace, and two threads of one process can be in different
-//! namespaces (setns(2), unshare(2)). The kernel's answer for one namespace must not be used in
+//! namespaces (setns(2), unshare(2)). What the kernel reports in one namespace must not be used in
 //! another.
 
 use std::cell::Cell;

@@ -3,8 +3,8 @@
 //! A public call that reserves ports, or that checks one port, has one [`RetryBudget`]. All retries
 //! within the call use this budget, so the limits in the table below are those of the whole call. A
 //! check of several ports has one budget for each port, and these budgets run at the same time. If
-//! such a check has retried, it examines all its ports once more. The retries of this last pass
-//! have the rest of the time of a budget, or 100 ms if less is left.
+//! such a check has retried, it examines all its ports once more. This last pass may retry for the
+//! time that is left of a budget, or for 100 ms if less is left.
 //!
 //! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|
@@ -15,7 +15,8 @@
 //!
 //! A socket without a visible owner gets no time in two cases: it belongs to another user, whose
 //! processes this user may not inspect, or it is a connection that no process owns, such as one in
-//! TIME_WAIT.
+//! TIME_WAIT. On Windows, checks and reservations give no socket any time, because no forked child
+//! can have a copy of it.
 //!
 //! The limits are wall-clock time. The 2 s start at the first refusal. The 100 ms start when the
 //! call first sees no owner. If an owner becomes visible and disappears again, the 100 ms start
@@ -249,7 +250,8 @@ impl Queue {
 
 /// The pauses between the polls of a wait for a listener. The last pause repeats. The first pauses
 /// are short, because the server may be nearly ready. A poll reads the listeners, which costs tens
-/// of microseconds.
+/// of microseconds. A wait for a free port uses the last pause while the port has a listener or is
+/// reserved.
 pub(crate) const LISTENING_PAUSES: [Duration; 3] = [
     Duration::from_micros(100),
     Duration::from_micros(300),
@@ -270,7 +272,7 @@ pub(crate) const TICKS_OF_PIPELINE: u64 = 20;
 pub(crate) const SCRIPT_BYTES: u64 = 64 * 1024;
 
 /// How long a wait for the listener of a process goes on after the process has ended without a
-/// failure. The process may have left a daemon, which listens a moment later.
+/// known failure. The process may have left a daemon, which listens a moment later.
 pub(crate) const DAEMON_GRACE: Duration = Duration::from_millis(500);
 
 /// How long a server may run after SIGTERM before it gets SIGKILL.
@@ -301,7 +303,7 @@ pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
 /// If no number of a range is free, the error names the owners of at most this many numbers, the
-/// first ones of the range. Each number costs a read of every socket.
+/// first allowed ones of the range. Each number costs a read of every socket.
 pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 
 /// A call about more ports than this reads every socket once. Any other call reads the sockets of
@@ -309,9 +311,10 @@ pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 /// walks the same tables.
 pub(crate) const PORTS_READ_ALONE: usize = 4;
 
-/// How long to wait for one connection that tests whether the port accepts connections. A report on
-/// a port without a listener makes such connections, to detect a packet filter. On systems whose
-/// socket table this crate cannot read, each check for a listener makes one.
+/// How long to wait for one connection that tests whether the port accepts connections. If no
+/// socket listens, the report after a wait, or after a check for a process, makes such connections,
+/// to detect a packet filter. On systems whose socket table this crate cannot read, each check for
+/// a listener makes one.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
 /// The shortest time limit for a connection. The standard library refuses a limit of zero.
@@ -426,8 +429,9 @@ impl Sweep {
     pub(crate) const FILES: usize = 256;
     /// How many names of one folder a sweep lists at most.
     pub(crate) const FILES_LISTED: usize = 1024;
-    /// A sweep keeps a file that was used within this time. The next reservation of the port then
-    /// finds the file: to create it would cost more than all other steps of the reservation.
+    /// A sweep that a reservation starts keeps a file that was used within this time. The next
+    /// reservation of the port then finds the file: to create it would cost more than all other
+    /// steps of the reservation.
     pub(crate) const UNUSED_FOR: Duration = Duration::from_secs(60);
     /// One sweep in this many also sweeps the folders of other network namespaces.
     pub(crate) const OTHER_SCOPES_ONE_IN: u32 = 16;
@@ -436,7 +440,7 @@ impl Sweep {
     pub(crate) const SCOPE_UNUSED_FOR: Duration = Duration::from_secs(600);
 }
 
-/// The default lock folder is on a tmpfs only if that tmpfs has at least this size in bytes. The
+/// The default lock folder is in `/dev/shm` only if that tmpfs has at least this size in bytes. The
 /// lock files of all ports of both protocols take half of this size, with a page of 4 KiB each.
 #[cfg(target_os = "linux")]
 pub(crate) const MEMORY_OF_LOCK_FOLDER: i128 = 1 << 30;

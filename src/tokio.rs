@@ -98,7 +98,7 @@ pub use server::Server;
 ///
 /// On Linux and Windows a poll is usually quick, and runs on the thread of the task. On other
 /// systems a poll runs on a thread for blocking work. On macOS a poll reads every process. On
-/// systems without a socket table, such as FreeBSD, a poll tries one connection.
+/// systems without a socket table, such as FreeBSD, a poll tries to connect.
 pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     listening(listening_ports_of(&port)?, None, at_most, || Ok(None)).await
 }
@@ -284,7 +284,7 @@ async fn listening(
     }
 }
 
-/// A report reads every process, so a thread for blocking work makes it.
+/// A report can read every process, so a thread for blocking work makes it.
 async fn error(failure: WaitError) -> Error {
     run_blocking(move || failure.into_error(false)).await
 }

@@ -65,8 +65,11 @@ pub use steady::wait_until_all_listening;
 ///
 /// # Platform-specific behavior
 ///
-/// On systems without a socket table each poll tries one TCP connection, for at most 100 ms. For
-/// `localhost` it tries two: to ::1 and, if that fails, to 127.0.0.1.
+/// On systems without a socket table each poll tries one TCP connection, for at most 100 ms. If the
+/// operand names no address, the poll connects to 127.0.0.1, and finds no listener on another
+/// address. For `localhost` it tries two connections: to ::1 and, if that fails, to 127.0.0.1.
+///
+/// On macOS the report does not try to connect, because macOS hides the listeners of other users.
 pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
     let mut wait = Listening::new(listening_ports_of(&port)?, None, at_most);
     block_on(|| wait.poll(|| Ok(None)))
@@ -84,12 +87,13 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// runs, a daemon counts only if it is in the process group or session of `pid`. If `pid` leads
 /// that group or session, the parent of the daemon may still run.
 ///
-/// On Linux a subreaper (prctl(2)) can adopt the daemon. If the subreaper is the calling process or
-/// an ancestor of it in the same session, the rule is stricter, because a child of the subreaper
-/// may also be one that it started itself. The child then counts as a daemon only if the leader of
-/// its process group or session is `pid` or has ended, as after a double fork. A child that leads
-/// its own session counts too if the subreaper is the calling process or `portlease run --leaks`.
-/// That command sets the variable `PORTLEASE_ADOPTER` to its pid.
+/// On Linux a subreaper (prctl(2)) can adopt a daemon. Only the calling process and its ancestors
+/// are recognized as subreapers. If the subreaper is the calling process, or an ancestor in the
+/// same session, the subreaper may have started its child itself. So the rule is stricter: the
+/// child counts as a daemon only if the leader of its process group or session is `pid` or has
+/// ended, as after a double fork. A child that leads its own session counts too if the subreaper is
+/// the calling process or `portlease run --leaks`. That command sets the variable
+/// `PORTLEASE_ADOPTER` to its pid.
 ///
 /// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, because `pid` may
 /// have left a daemon that listens a moment later. If still no listener counts, the wait fails.

@@ -15,7 +15,7 @@ pub(crate) enum Condition {
     /// The port is free for a server of this kind.
     Free(ServerKind),
     Listening,
-    /// The process with this id, or one that it started, listens on the port.
+    /// The process with this id, or a process that it started, listens on the port.
     HeldBy(u32),
 }
 

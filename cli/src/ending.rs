@@ -53,8 +53,8 @@ impl StopSignal {
     }
 }
 
-/// Handles, by pid, of the processes that the first scan of the sockets found. A process that only
-/// a later scan finds has no handle, and is not ended.
+/// Handles, by pid, of the processes that a first scan of the sockets found. Later scans select the
+/// processes to end. A process that only a later scan finds has no handle, and is not ended.
 #[derive(Debug)]
 pub(crate) struct Handles(BTreeMap<u32, ProcessHandle>);
 
@@ -129,7 +129,8 @@ impl Ending {
 }
 
 /// Sends each target its signal (SIGTERM or SIGINT), and then waits for each of them. A target that
-/// does not end within `timeout` gets SIGKILL, at once if a signal has interrupted `run`.
+/// does not end within `timeout` gets SIGKILL. Once a signal has interrupted `run`, the function
+/// does not wait for `timeout`.
 pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, Ending)> {
     let sent = Instant::now();
     let mut all: Vec<(Target, io::Result<bool>)> = Vec::with_capacity(targets.len());
@@ -156,7 +157,8 @@ fn terminate(target: &Target) -> io::Result<bool> {
         StopSignal::Int => target.handle.interrupt()?,
     };
     if is_running && target.process.state == ProcessState::Suspended {
-        return target.handle.resume();
+        // The process may end by the signal before this call.
+        let _resumed = target.handle.resume()?;
     }
     Ok(is_running)
 }

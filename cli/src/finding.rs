@@ -16,8 +16,9 @@ pub(crate) struct Finding {
     /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
     pub(crate) asked: Asked,
-    /// The report on connections, if they alone keep a server without SO_REUSEADDR from binding the
-    /// free port. `None` also if the port is reserved, or if this was not checked.
+    /// If only connections keep a server without SO_REUSEADDR from binding the free port: the
+    /// report on them. Always `None` for a reserved port, and until [`Finding::note_servers`] has
+    /// checked the port.
     pub(crate) needs_reuse_addr: Option<Diagnosis>,
 }
 

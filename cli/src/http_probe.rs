@@ -239,9 +239,9 @@ impl Problem {
         matches!(self.kind, ProblemKind::Silence | ProblemKind::SilentConnect)
     }
 
-    /// Neither the process `pid` nor one that it started listens where the request would go, or
-    /// another process listens there too. `strangers` has a report on each address to which the
-    /// request would go.
+    /// The problem of a request that was not sent, because an unrelated process might get it. On
+    /// each address of the request, `pid` and the processes that it started do not listen, or an
+    /// unrelated process listens too. `strangers` has a report on each of these addresses.
     pub(crate) fn of_stranger(pid: u32, strangers: &[Diagnosis]) -> Problem {
         let list = |endpoints: Vec<Endpoint>| {
             let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();

@@ -68,8 +68,9 @@ impl Unanswered {
     }
 
     /// Sends the request once, and waits for the answer for at most `left`. Returns whether the
-    /// answer is the expected one. If not, notes the problem. `is_over` returns whether the time
-    /// limit of the wait has passed.
+    /// answer is the expected one. If not, notes the problem. Sends nothing if `process` runs, and
+    /// [`endpoint_of`] finds no endpoint for the process. `is_over` returns whether the time limit
+    /// of the wait has passed.
     fn attempt(
         &mut self,
         process: Option<&(u32, Option<ProcessHandle>)>,
@@ -118,14 +119,15 @@ impl Unanswered {
 pub(crate) enum Obstacle {
     /// No server listens where the request was sent, or a process other than the expected one does.
     NoListener(Box<Finding>),
-    /// A server listens, but a process of it does not run, or something keeps the connections from
-    /// it.
+    /// A server listens, but one of its processes is halted (suspended, frozen or stopped by a
+    /// debugger), or something keeps connections from the server.
     Listener { cause: String, help: Option<String> },
 }
 
 impl Obstacle {
-    /// Finds out why these requests failed, each in a thread. `pid` is the process whose answer the
-    /// wait expected, if it still runs. An entry is `None` if the sockets do not show the reason.
+    /// Finds out in several threads why each request failed. `pid` is the process whose answer the
+    /// wait expected, or `None` if the wait expected no process or that process has ended. An entry
+    /// of the result is `None` if the sockets do not show the reason.
     pub(crate) fn find_each(requests: &[Unanswered], pid: Option<u32>) -> Vec<Option<Obstacle>> {
         let endpoints: Vec<Endpoint> = requests.iter().map(|request| request.endpoint).collect();
         let findings = Finding::all(&endpoints, Condition::Listening, true);
@@ -156,7 +158,8 @@ impl Obstacle {
                 return first.map(|finding| Obstacle::NoListener(Box::new(finding)));
             }
         }
-        // The addresses to which the requests went. A stranger's address gets no connection.
+        // The addresses to which the requests went. `endpoint_of` omits an address on which a
+        // stranger listens.
         let target = match pid.map(|pid| (pid, endpoint_of(pid, endpoint))) {
             Some((pid, Err(strangers))) => {
                 let served = strangers.into_iter().find(has_listener)?;
@@ -175,7 +178,8 @@ impl Obstacle {
         let blocked = is_unconnected.then(|| blocked(target)).flatten();
         match &blocked {
             Some(Obstacle::Listener { help: Some(_), .. }) => blocked,
-            // A suspended process explains why its queue is full.
+            // A halted process comes first, because it accepts no connections, and so explains why
+            // the queue of its listener is full.
             _ => halted(request).or(blocked),
         }
     }
@@ -212,7 +216,7 @@ impl Obstacle {
 }
 
 /// Returns [`Obstacle::Listener`] if something keeps connections from a listener, such as a packet
-/// filter. Connects once to each address of a client.
+/// filter. Connects once to each of the [`client_endpoints`], until one shows an obstacle.
 fn blocked(target: Endpoint) -> Option<Obstacle> {
     let find = |endpoint: Endpoint| {
         let (_, blocker) = probe_listener(endpoint, WAIT_REPORT_TIME);
@@ -230,10 +234,12 @@ fn blocked(target: Endpoint) -> Option<Obstacle> {
     })
 }
 
-/// Returns [`Obstacle::Listener`] if the visible processes of a listener are all halted, even if
-/// another listener serves: the kernel may give some of the connections to the halted one. If no
-/// listener is halted as a whole, and no server has answered, one halted process of a listener is
-/// enough.
+/// Returns [`Obstacle::Listener`] if all visible processes of a listener are halted. Another
+/// listener on the port may serve, but the kernel may give some of the connections to the halted
+/// listener.
+///
+/// If no listener has only halted processes, a listener with one halted process is enough.
+/// Exception: if the last attempt got an answer, such a listener does not count.
 fn halted(request: &Unanswered) -> Option<Obstacle> {
     let endpoint = request.endpoint;
     let holders = who_holds(endpoint).ok()?;
@@ -342,7 +348,7 @@ pub(crate) fn until_answered(
                 let mut queue = queue();
                 (queue.pop_front(), queue.len() + 1)
             };
-            // If the queue is empty, each of the other requests has a thread that repeats it.
+            // If the queue is empty, other threads repeat the requests that are left.
             let Some(mut next) = next else {
                 return Ok(failed);
             };
@@ -387,10 +393,11 @@ pub(crate) fn until_answered(
     })
 }
 
-/// The endpoint on which the process, or one that it started, listens. If `endpoint` has no address
-/// or is `localhost`, and the process listens on just one of the two loopback addresses, the result
-/// has that address: a stranger may listen on the other one, and must not get the request. If the
-/// process listens on none of the addresses, returns the report on each of them.
+/// The endpoint for a request that the process `pid`, or a process that `pid` started, must answer.
+/// An address is suitable if one of these processes listens there, and no stranger does. If
+/// `endpoint` has no address or is `localhost`, there are two addresses, 127.0.0.1 and ::1. If only
+/// one of them is suitable, the result has that address, so that no stranger gets the request. If
+/// no address is suitable, returns the report on each address.
 fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Vec<Diagnosis>> {
     let mut held = Vec::new();
     let mut strangers = Vec::new();

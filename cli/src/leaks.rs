@@ -215,9 +215,10 @@ fn is_descendant(process: &Process) -> bool {
     process.relation == Some(Relation::Descendant)
 }
 
-/// The processes to end: the owners of the sockets, without the workers of a server. A worker is a
-/// process whose parent owns the same socket or is its master. It ends with its parent, or the next
-/// scan finds it. The processes of a container are not among the targets.
+/// The processes to end: the owners of the sockets and their [masters](Process::master), without
+/// the workers of a server. A worker is a process whose parent owns the same socket, or is the
+/// master of an owner. A worker ends with its parent, or the next scan finds the worker. The
+/// processes of a container are not among the targets.
 fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failure> {
     let mut targets = Vec::new();
     for holder in found {

@@ -17,9 +17,9 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// number of ports. A check takes about 20 us, so a further thread saves time only for many checks.
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
-/// The maximum number of ports that a wait checks with one call to the library. The call diagnoses
-/// every port that fails, at about 100 us each. A search for the first port that fails needs only
-/// one of these diagnoses, so it checks the ports in steps.
+/// A search for ports that fail checks at most this number of ports in each step. In a step, the
+/// library diagnoses every port that fails, at about 100 us each. A search for the first port that
+/// fails needs only one of these diagnoses, so it checks the ports in steps.
 pub(crate) const PORTS_PER_STEP: usize = 1024;
 
 /// The maximum number of ports that a failed `wait` reports with their holders. `wait` only counts
@@ -30,9 +30,11 @@ pub(crate) const WAIT_REPORTS: usize = 10;
 pub(crate) const PORTS_IN_SUMMARY: usize = 4;
 
 /// How long a failed `wait` searches for ports to report. Exception: the search goes on if at most
-/// [`PORTS_PER_THREAD`] ports are left, or if it has found no port yet. After a wait,
-/// `Finding::all` retries its check for up to this time, and then calls `after_wait` for up to this
-/// time. A failed `wait --http` connects once more to each address, for up to this time.
+/// [`PORTS_PER_THREAD`] ports are left, or if it has found no port yet.
+///
+/// Three other steps after a wait have this limit too. `Finding::all` retries its check for up to
+/// this time, and then calls `after_wait` for up to this time. After a failed wait for HTTP, each
+/// connection of the search for the reason takes up to this time.
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// The timeout of `who --probe`. A host that accepts or refuses the connection usually answers

@@ -21,8 +21,8 @@ const AFTER_WAIT: Asked = Asked {
     reserves: false,
 };
 
-/// The channel to a thread. The thread waits until the command listens on all ports and answers the
-/// requests of `--http`.
+/// A wait in another thread, until the command listens on all ports and answers the requests of
+/// `--http`.
 #[derive(Debug)]
 pub(crate) struct ListenWait {
     pub(crate) endpoints: Vec<Endpoint>,
@@ -33,8 +33,8 @@ pub(crate) struct ListenWait {
 
 impl ListenWait {
     /// Returns the wait if its thread has sent no result yet, and `None` afterwards. Exception: if
-    /// the command does not listen or answer in time, this function fails. Before that, it ends the
-    /// command's process `pid` and the processes that the command started, as [`end_tree`] does.
+    /// the command does not listen or answer in time, this function ends the command's process
+    /// `pid` and the processes that the command started, as [`end_tree`] does. It then fails.
     pub(crate) fn poll(self, console: &Console, pid: u32) -> Result<Option<ListenWait>, Failure> {
         match self.listened.try_recv() {
             Ok(Ok(after)) => {

@@ -34,8 +34,8 @@ impl ProcessHandle {
 
 /// Returns `true` if the working directory of the process is `folder`, or a folder below it.
 /// Returns `None` if that is unknown: the working directory cannot be read, or the process is in
-/// another mount namespace, where the same path can name another folder. `folder` has no symbolic
-/// links.
+/// another mount namespace, where the same path can name another folder. The path `folder` must
+/// contain no symbolic links.
 pub(crate) fn works_below(process: &Process, folder: &Path) -> Option<bool> {
     let directory = process.working_directory.as_ref()?;
     // If the namespace cannot be read, the process counts as one in the same namespace.

@@ -48,8 +48,9 @@ impl ProcessStat {
 
 /// The note if `/proc` does not show whose listener was found. The listener then counts as that of
 /// the expected process.
-pub(crate) const OWNER_UNSEEN: &str = "cannot check whose listener it is: /proc is missing or \
-                                       belongs to another pid namespace; mount proc on /proc";
+pub(crate) const OWNER_UNSEEN: &str = "cannot check which process has the listener: /proc is \
+                                       missing or belongs to another pid namespace; mount proc on \
+                                       /proc";
 
 /// The note on the first of these TCP ports whose listeners all lack a visible owner. These
 /// listeners count as those of the process `pid`. `None` if there is no such port, or if the
@@ -69,7 +70,7 @@ pub(crate) fn unseen_owner_note(endpoints: &[Endpoint], pid: u32) -> Option<Stri
     let (endpoint, _) = all.find(|(_, holders)| is_unseen(holders))?;
     Some(format!(
         "cannot check whether pid {pid} listens on port {endpoint}: this user cannot see which \
-         process has the listener, so it counts"
+         process has the listener, so the listener counts"
     ))
 }
 

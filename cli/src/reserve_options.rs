@@ -45,8 +45,8 @@ pub(crate) fn check_choice(
 }
 
 /// Fails if two options of `run` name the same port, or if `--range` has too few numbers for the
-/// ports without a number. Otherwise the library would fail, and report that a reservation of this
-/// same `run` is in the way.
+/// ports without a number. Without this check, the library would fail, and report that a
+/// reservation of this same `run` is in the way.
 pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
     let numbers = &args.shared.numbers;
     let ports = args.ports.iter().map(|port| ("--port", port));

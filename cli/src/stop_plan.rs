@@ -13,9 +13,10 @@ use crate::text::{self, escape};
 /// The process id of the first process of a system or a container.
 const INIT: u32 = 1;
 
-/// Names of programs that, as pid 1, start no server again. They adopt orphans, run one command and
-/// end with it, or only keep a container running. systemd and launchd restart services, but the
-/// library recognizes the services of systemd, and `stop` does not end them.
+/// Names of programs that, as pid 1, do not count as starting a server again. Most of them adopt
+/// orphans, run one command and end with it, or only keep a container running. systemd and launchd
+/// do restart services. The library recognizes the services of systemd, so `stop` does not end
+/// them. `stop` does not watch for a restart by launchd.
 const PLAIN_INITS: [&str; 11] = [
     "systemd",
     "init",
@@ -208,8 +209,9 @@ impl StopPlan {
 
 /// Whether `stop` watches if this parent of a stopped server starts the server again. `own` is this
 /// process and its ancestors. Ancestors, such as the shell that runs this command, do not count.
-/// Exception: every process of a container can descend from pid 1, such as its entry script. So pid
-/// 1 counts unless it is the parent of this process or runs one of [`PLAIN_INITS`].
+/// Exception: in a container, pid 1 can be an ancestor of every process, and can be a script that
+/// starts the server again. So pid 1 counts unless it is the parent of this process or runs one of
+/// [`PLAIN_INITS`].
 pub(crate) fn may_restart(pid: u32, own: &[u32]) -> bool {
     match pid {
         INIT => {
@@ -220,7 +222,7 @@ pub(crate) fn may_restart(pid: u32, own: &[u32]) -> bool {
 }
 
 /// What to do about a process that starts a server again. Pid 1 cannot be stopped from inside of
-/// its container: the kernel drops signals that it does not handle.
+/// its container: the kernel drops each signal that pid 1 does not handle.
 fn stop_restarter(pid: u32) -> String {
     match pid {
         INIT => "stop the container from outside of it".to_owned(),
@@ -255,7 +257,7 @@ fn restart(holder: &Holder, process: &Process, parents: &[u32]) -> Option<Refusa
 }
 
 /// The owner, or master of an owner, that `stop` ends to carry out the remedy. `None` if the remedy
-/// is no signal, or names none of them.
+/// is no signal, or names another process.
 fn target_of<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
     let (Remedy::StopProcess { pid, .. }
     | Remedy::StopMaster { pid, .. }

@@ -17,8 +17,8 @@ pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
 #[derive(Debug)]
 pub(crate) struct Unmet {
     pub(crate) index: usize,
-    /// Why the port cannot be checked. `None` if the port does not meet the condition, or if the
-    /// limit ended the search before the port was checked.
+    /// Why the port cannot be checked. `None` if the port does not meet the condition, or if
+    /// [`first_unmet`] reached its time limit before it checked the port.
     pub(crate) error: Option<portlease::Error>,
 }
 

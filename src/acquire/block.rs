@@ -117,7 +117,7 @@ struct Search<'a> {
     request: &'a Request,
     offsets: &'a Offsets,
     /// The first base number in the order that the requested name determines; `None` without a
-    /// name.
+    /// name, and if no base number is allowed.
     first_choice: Option<u16>,
     /// The numbers that were refused or that the caller excludes. The search skips a base number if
     /// one of its ports is among them.

@@ -227,12 +227,12 @@ fn claim_over_leftovers(
 /// What occupies a number that could not be bound.
 #[derive(Clone, Debug)]
 enum Occupant {
-    /// Sockets other than connections. The list is empty if no such socket is visible, for example
-    /// because it was closed since the bind.
+    /// The sockets that are no [leftovers](Row::is_leftover). The list is empty if no such socket
+    /// is visible, for example because it was closed since the bind.
     Sockets(Vec<Row>),
-    /// The number has only connections. Usually an earlier server left them. If a client opened
-    /// them, the bind in [`claim_over_leftovers`] usually fails. `sees_claims` is `true` if the
-    /// kernel's socket table would also show a claim.
+    /// The number has only leftovers: connections that an earlier server usually left. If a client
+    /// opened them, the bind in [`claim_over_leftovers`] usually fails. `sees_claims` is `true` if
+    /// the kernel's socket table would also show a claim.
     Leftovers { sees_claims: bool },
     /// The socket table cannot be read.
     Unreadable,

@@ -1,6 +1,6 @@
 //! Reserves a TCP port of the ephemeral range. The claim (a bound socket) comes before the lease,
-//! because the bind of the claim lets the kernel choose the number. If the kernel's choices do not
-//! fit, [`draw`] claims a random number of the range.
+//! because the bind of the claim lets the kernel choose the number. If [`reserve`] returns no
+//! reservation, [`draw`] can claim a random number of the range.
 
 use std::io;
 use std::time::Instant;
@@ -71,7 +71,8 @@ pub(super) fn reserve(
 
 /// Reserves a random number of the range, except the ports in `own`, which the same public call has
 /// already reserved. If few numbers are free, sets `stats.spared` and returns `None`, so that these
-/// numbers stay free for outgoing connections.
+/// numbers stay free for outgoing connections. Also returns `None` if it can reserve none of
+/// [`RANDOM_PICKS`] random numbers.
 pub(super) fn draw(
     request: &Request,
     range: &EphemeralRange,
@@ -150,9 +151,9 @@ pub(super) fn is_small(range: &EphemeralRange) -> bool {
 }
 
 /// Checks that a reservation leaves `range.spare()` numbers free for outgoing connections: if no
-/// number of the range is free, connect(2) can fail in every process. To find free numbers, the
-/// function claims random ones for a moment, but none in `own`. Returns `false` if it finds too few
-/// of them among [`RANDOM_PICKS`] numbers.
+/// number of the range is free, connect(2) can fail in every process. The function claims random
+/// numbers for a moment, but none in `own`. Returns `false` if too few of [`RANDOM_PICKS`] numbers
+/// are free.
 fn leaves_spare(range: &EphemeralRange, own: &PortSet) -> Result<bool, AttemptError> {
     let mut free = Vec::with_capacity(range.spare());
     // Unlike `draw`, this does not filter by `request.admits`, because an outgoing connection can

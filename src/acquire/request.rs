@@ -109,7 +109,8 @@ impl Request {
         port.is_multiple_of(self.aligned) && self.admits_further(port)
     }
 
-    /// Whether an automatic pick may yield the ports at these distances from this base number.
+    /// [`admits`](Self::admits) for every port at these distances from this base number. Only the
+    /// base number must be a multiple of `aligned`.
     pub(super) fn admits_base(&self, base: u16, offsets: &Offsets) -> bool {
         let Some(mut ports) = offsets.ports(base) else {
             return false;
@@ -191,8 +192,9 @@ impl Request {
     }
 
     /// How many numbers an automatic pick skips, although the options allow them: 65535, and
-    /// numbers that browsers refuse to connect to. Only multiples of `aligned` count. If neither
-    /// the request nor `PORTLEASE_RANGE` has a range, returns 0 if the pick has tried any number.
+    /// numbers that browsers refuse to connect to. Only multiples of `aligned` count. Without a
+    /// range (of the request or of `PORTLEASE_RANGE`), they count only if the pick has tried no
+    /// number.
     pub(super) fn blocked_in_range(&self, tried: usize, aligned: u16) -> usize {
         let all = (tried == 0).then_some(1..=u16::MAX);
         let range = self.allowed.clone().or(all).into_iter().flatten();

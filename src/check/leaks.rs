@@ -140,15 +140,15 @@ impl Reservation {
     /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
     ///   the server, if something still listens on the port. The report says if the server is of an
     ///   unrelated process, which this process did not start. The call first retries for 100 ms
-    ///   while no owner is visible, and for 2 s while only forked children that have not called
-    ///   exec have the listener.
+    ///   while no owner is visible (not if the listener belongs to another user), and for 2 s while
+    ///   only forked children that have not called exec have the listener.
     /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the
     ///   socket table.
     /// - [`Io`](crate::ErrorKind::Io) if the table cannot be read for another reason.
     ///
     /// # Platform-specific behavior
     ///
-    /// On systems whose socket table this crate cannot read, the call only ends the reservation and
+    /// On systems where this crate reads no socket table, the call only ends the reservation and
     /// checks nothing. On Windows the call does not retry.
     pub fn release(self) -> Result<()> {
         let this = self.without_leak_check();

@@ -1,16 +1,16 @@
 //! On Linux this crate gives each port an abstract Unix socket name (unix(7)). While one
 //! reservation has the name bound, the kernel refuses the name to every other reservation.
 //!
-//! A reservation binds the name in four cases:
+//! A call that reserves a port tries to bind the name in four cases:
 //!
-//! - It has no claim (a bound socket), as for UDP ports.
+//! - The reservation has no claim (a bound socket), as for UDP ports.
 //! - The port is non-ephemeral.
-//! - An exact number is requested, and another process has the name. The call then waits briefly
-//!   for the name, or reports the conflict.
+//! - The call tries an exact number, and a socket already has the name. The bind then fails, and
+//!   the call repeats it for a short time or reports the conflict.
 //! - The claim is beside connections of an earlier server. The kernel would allow a second such
 //!   claim, and the name prevents it.
 //!
-//! Any other reservation only checks that no other process has the name.
+//! In any other case the call only checks that no socket has the name.
 //!
 //! Like a port, the name belongs to a network namespace. It has no file. The kernel releases it
 //! when no process has the socket open any more.

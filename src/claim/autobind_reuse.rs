@@ -68,10 +68,11 @@ mod system {
     ///
     /// gVisor also lacks the setting, and reports the old release 4.4.0. On the host's network
     /// gVisor passes each bind on to a kernel that may have the setting on. gVisor lacks at least
-    /// one of the `settings` below, and Linux has them all, so they must all exist.
+    /// one of the `settings` below, and Linux has them all in its first network namespace. So the
+    /// result is `true` only if all of them exist.
     ///
-    /// An old Linux, such as 4.9, has `tcp_timestamps` only in the first network namespace, so in
-    /// any other the result is `false`.
+    /// In any other network namespace, an old Linux, such as 4.9, lacks `tcp_timestamps`. So the
+    /// result is `false` there.
     fn is_linux_before_5_7() -> bool {
         let settings = [
             "conf/all/forwarding",

@@ -24,8 +24,8 @@ pub(crate) enum BindMode {
     /// server. So on most Unix systems the probe waits until no child has a copy.
     Plain,
     /// The probe binds without the reuse options (SO_REUSEADDR, SO_REUSEPORT) and sets them after
-    /// the bind. It does not wait for forked children: a server with SO_REUSEADDR can bind while a
-    /// child still has a copy of the probe's socket.
+    /// the bind. It does not wait for forked children: on Linux, a server with SO_REUSEADDR can
+    /// bind while a child still has a copy of the probe's socket.
     Exclusive,
     /// The probe sets SO_REUSEADDR before the bind, as most servers do.
     Server,

@@ -180,9 +180,9 @@ enum Served {
 }
 
 /// Binds the server to the claimed number and listens. If the number is ephemeral, the server first
-/// binds port 0, and the kernel may assign only the claimed number. A kernel that keeps claims
-/// refuses this first bind, which leaves the socket unbound. Linux before 6.3 cannot limit a bind
-/// to one number, so there the server makes no first bind.
+/// binds port 0, with a limit that lets the kernel assign only the claimed number. A kernel that
+/// keeps claims refuses this first bind, which leaves the socket unbound. Linux before 6.3 cannot
+/// limit a bind to one number, so there the server makes no first bind.
 ///
 /// If the number is not ephemeral, the server does not bind port 0 either. The kernel would ignore
 /// the limit (`inet_sk_get_local_port_range`) and assign another number, perhaps the last free one.

@@ -27,8 +27,8 @@ pub(super) fn is_missing_family(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT)
 }
 
-/// Sets both reuse options. A server with SO_REUSEADDR can then bind the same port, and so can a
-/// server of the same user with SO_REUSEPORT alone.
+/// Sets both reuse options. On Linux, a server with SO_REUSEADDR can then bind the same port, and
+/// so can a server of the same user with SO_REUSEPORT alone.
 pub(super) fn share(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)

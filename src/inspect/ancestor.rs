@@ -107,7 +107,7 @@ pub(super) fn is_pm2_daemon(name: &str) -> bool {
     name.starts_with(PM2_DAEMON)
 }
 
-/// The position of the first argument that is neither an option nor the value of one.
+/// The position of the first argument that is neither an option nor the value of an option.
 fn first_operand(arguments: &[String]) -> Option<usize> {
     // The option -o of shells has a value too, as in `bash -eo pipefail`.
     let has_value = |option: &str| {
@@ -128,7 +128,7 @@ fn has_option(arguments: &[String], option: &str) -> bool {
 
 /// The file name of a program or script, without `.js`, `.cjs` or `.mjs`.
 fn program_name(path: &str) -> &str {
-    // `forever start` leaves a process that runs this script of forever.
+    // `forever start` starts a process that runs the script `bin/monitor` of forever.
     if path.ends_with("/forever/bin/monitor") {
         return "forever";
     }

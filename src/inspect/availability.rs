@@ -1,5 +1,5 @@
-//! Checks whether a port is free: a server could bind it now, and no other reservation has the
-//! port.
+//! Checks whether a port is free: a server could bind it now, and no reservation has the port,
+//! except the asker's own.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -68,8 +68,8 @@ impl Availability {
     }
 
     /// The sockets whose owners decide whether a retry can help. The list is empty if no socket
-    /// explains why the port is busy: a retry may then help. `None` if the caller must not retry.
-    /// That is so for [`Cause::Named`] too if the Unix sockets cannot be read.
+    /// explains why the port is busy. `None` if a retry cannot help. For [`Cause::Named`], also
+    /// `None` if the Unix sockets cannot be read.
     fn blocking(&self, port: Port) -> Option<Vec<Row>> {
         match self.verdict {
             Verdict::InUse(Cause::Holder) => Some(self.blocking.clone()),
@@ -93,12 +93,12 @@ struct Question {
     budget: RetryBudget,
 }
 
-/// Checks for each port whether a server of this kind could bind it now, and no other reservation
-/// has it. The verdicts are in the order of the ports.
+/// Checks for each port whether a server of this kind could bind it now, and no reservation has it,
+/// except the asker's own. The verdicts are in the order of the ports.
 ///
-/// The check of a busy port is repeated within its retry budget if a retry can help: its
-/// [`ResidualOwner`] is unknown, or all its owners are forked children that have not called exec.
-/// All budgets run at the same time, so a thousand ports take hardly longer than one.
+/// The check of a busy port is repeated if a retry can help: the [`ResidualOwner`] of the port is
+/// unknown, or all its owners are forked children that have not called exec. Each port has its own
+/// retry budget. All budgets run at the same time, so a thousand ports take hardly longer than one.
 pub(crate) fn of_each(
     ports: impl IntoIterator<Item = (Port, Asker)>,
     kind: ServerKind,

@@ -125,10 +125,10 @@ pub(crate) fn report_to_each(ports: Vec<(Port, Asker, Verdict)>) -> Vec<Diagnosi
     facts.into_iter().zip(claims).map(diagnosis).collect()
 }
 
-/// A loopback address on which a server of every kind could bind the number, although servers have
-/// the number on other addresses. `None` if no server blocks the port, if a server has a wildcard
-/// address, if no loopback address is free, or if the caller asked for an address that is not a
-/// loopback address.
+/// The first of 127.0.0.1 and ::1 on which servers of every kind could bind the number, although
+/// servers have the number on other addresses. `None` if neither address is free, if no server
+/// blocks the port, if a server has a wildcard address, or if the caller asked for an address that
+/// is not a loopback address.
 fn free_loopback(port: Port, asker: Asker, facts: &Facts) -> Option<SocketAddr> {
     let servers = facts.holders.iter().flatten();
     let servers = servers.filter(|holder| holder.is_server());
@@ -214,8 +214,8 @@ pub(crate) fn without_port(verdict: Verdict) -> Diagnosis {
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
-/// If no socket listens on the port, the function tries to connect, as [`after_waiting_for_any`]
-/// does. `asked` has all ports of the call.
+/// If no socket listens on the port, the function connects as [`after_waiting_for_any`] does.
+/// `asked` has all ports of the call.
 pub(crate) fn not_listening(
     port: Port,
     verdict: Verdict,
@@ -226,10 +226,10 @@ pub(crate) fn not_listening(
     each.pop().expect("one port has one report")
 }
 
-/// Calls `look` for the process `pid`. If that finds nothing, calls `look` for `leaves`, the
-/// processes at the end of each chain of its descendants, because `pid` may have started its server
-/// through other programs, such as npm and a shell. If `look` finds something for every leaf,
-/// returns the first leaf with its result.
+/// Calls `look` for the process `pid`. If `look` finds nothing, calls it for each of `leaves`, the
+/// descendants of `pid` that have no children: `pid` may have started its server through other
+/// programs, such as npm and a shell. If `look` finds something for every leaf, returns the first
+/// leaf with its result.
 fn of_server<T>(pid: u32, leaves: &[u32], look: impl Fn(u32) -> Option<T>) -> Option<(u32, T)> {
     if let Some(found) = look(pid) {
         return Some((pid, found));
@@ -288,9 +288,9 @@ pub(crate) fn not_listening_each(
 /// ports of a wait for listeners, and is empty after a wait until ports are free. `last_listener`
 /// is for [`Facts::last_listener`].
 ///
-/// If the verdict is [`Verdict::NotListening`], the function tries to connect, because a packet
-/// filter may redirect the connections of the port. For a port without an address, it tries each
-/// loopback address.
+/// If the verdict is [`Verdict::NotListening`], and this machine has the address of the port, the
+/// function connects with [`probe::redirected`], to find out whether a packet filter redirects the
+/// port.
 pub(crate) fn after_waiting_for_any(
     port: Port,
     verdict: Verdict,
@@ -450,8 +450,9 @@ fn is_of_command(holder: &Holder) -> bool {
     !holder.processes.is_empty() && holder.processes.iter().all(is_command)
 }
 
-/// The processes that hold a reservation without a record: those with the port's abstract Unix
-/// socket name or, for an automatic TCP port, which has no such name, the owners of its sockets.
+/// The processes that hold a reservation of the port without a record: those that have the port's
+/// abstract Unix socket name. An automatic TCP port has no such name. If no process has the name,
+/// returns the commands `portlease` that own a socket on the port.
 fn unrecorded_reserver(port: Port, holders: &Holders) -> Vec<Process> {
     let named = inheritance::of_name(port);
     if !named.is_empty() {

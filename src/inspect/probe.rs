@@ -218,7 +218,7 @@ fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
 /// The address of the port, if a packet filter redirects its connections: a connection is accepted
 /// there, although no socket listens. For a port without an address, the function tries each
 /// loopback address. `None` if no connection is redirected, or if the listeners cannot be read.
-/// Always `None` on macOS, which hides the listeners of other users.
+/// Always `None` for UDP, and on macOS, which hides the listeners of other users.
 ///
 /// A server may have begun to listen since the caller read the listeners. So this function reads
 /// the listeners again after each accepted connection. Another server may accept one client and

@@ -8,9 +8,8 @@ use crate::model::process::{Process, Relation};
 use crate::ownership::lineage;
 use crate::sockets;
 
-/// Sets these facts in each process: its supervisor, its master, its relation to the calling
-/// process, whether both processes are in the same unit and container, and whether it is in the
-/// session of the first process of its unit. Sets them in each master too.
+/// Sets the master of each process that has one. In each process and each master, also sets the
+/// supervisor, the relation to the calling process, `shares_unit` and `in_session_of_unit`.
 pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     let processes: Vec<&mut Process> = holders.flat_map(|holder| &mut holder.processes).collect();
     if processes.is_empty() {
@@ -40,7 +39,7 @@ pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     }
 }
 
-/// The parent of the process, if it is the master that [`Process::master`] describes. A parent
+/// The parent of the process, if that parent is a master as [`Process::master`] describes. A parent
 /// without a handler for SIGTERM is no master: it may be a script that has forked once.
 fn master(pid: u32, parent: u32) -> Option<Box<Process>> {
     let arguments = |pid| sockets::program(pid).map(|program| program.arguments);
@@ -59,14 +58,14 @@ fn in_session_of_unit(process: &Process) -> bool {
         return true;
     };
     let is_in_unit = |pid: &u32| sockets::unit_and_container(*pid).0.as_ref() == Some(unit);
-    // The first process of the unit is the last ancestor that is in the unit too.
+    // The first process of the unit is the farthest ancestor in the unit, or the process itself.
     let first = lineage(process.pid).take_while(is_in_unit).last();
     let session = |pid| sockets::group(pid).map(|group| group.session);
     first.is_none_or(|first| session(first) == session(process.pid))
 }
 
 /// The relation of the process `pid` to this process. `own_lineage` is this process and its
-/// ancestors. `None` if neither process is an ancestor of the other.
+/// ancestors. `None` if `pid` is another process, and neither is an ancestor of the other.
 fn relation(pid: u32, own_lineage: &[u32]) -> Option<Relation> {
     let own = std::process::id();
     if pid == own {

@@ -31,7 +31,8 @@ pub(crate) struct Expected {
     /// A daemon that the process left started at this time or later.
     earliest_daemon: Option<NonZeroU64>,
     /// `true` if the process has ended and may have left a daemon: it succeeded, or its exit status
-    /// is unknown but its start is known. An orphan that started later may then be that daemon.
+    /// is unknown but its start is known. An orphan that started at `earliest_daemon` or later may
+    /// then be that daemon.
     ended_well: bool,
 }
 

@@ -169,7 +169,8 @@ impl LeaseLock {
         let user = system::user();
         if system::records_within(self.owner, user) {
             if let Err(e) = system::write(&self.file, &bytes) {
-                // Fails with the reason, if the lock file could be opened for reading only.
+                // If the lock file is open for reading only, a second open for writing fails with
+                // the reason.
                 self.folder.folder().open_file(&self.name, Access::Write)?;
                 return Err(e);
             }
@@ -295,9 +296,10 @@ fn decode(file: &File) -> Option<Record> {
 /// Skips the files of other users, unless `user` is root. On Unix the call does nothing while
 /// another process or thread sweeps the folder.
 ///
-/// If two sweeps ran at the same time, one could remove the file of a new lease: the other sweep
-/// removes the unused file first, and a reservation then creates a new file of that name. On
-/// Windows two sweeps may run at the same time, because Windows does not delete an open file.
+/// Two sweeps at the same time could remove the file of a new lease: both find the same unused
+/// file, one sweep removes the file, a reservation creates a new file of that name, and the other
+/// sweep removes the new file. On Windows two sweeps may run at the same time, because Windows does
+/// not delete an open file.
 pub(super) fn sweep(
     folder: &system::Folder,
     files: impl IntoIterator<Item = Port>,

@@ -1,12 +1,11 @@
-//! The mark: a file in the lock folder with which the processes of a user share that the kernel
-//! passed the self-test of kernel claims. So not every process repeats the test.
+//! The mark: a file in the lock folder. It says that the kernel passed the self-test of claims. All
+//! processes of a user read the same mark, so not every process repeats the test.
 //!
 //! There is a mark only on Linux, in the folder of a known network namespace, and only on a file
 //! system in memory, which a restart of the machine empties. So the kernel that passed the test is
 //! the kernel that runs.
 //!
-//! Another user must not be able to make this process believe in a test that the kernel did not
-//! pass. See `Folder::read_own`.
+//! A mark that another user made must not count. `Folder::read_own` ensures this.
 
 pub(super) use system::remove_all;
 pub(crate) use system::{exists, make};
@@ -21,32 +20,34 @@ mod system {
     use crate::namespace::Namespace;
     use crate::retry::Sweep;
 
-    /// The start of the file name. The user ID follows.
-    const PREFIX: &str = "self-test-passed.";
+    /// The start of the file name. The [`VERSION`] and the user ID follow.
+    const PREFIX: &str = "self-test-passed-";
 
-    /// The whole text of a mark. The number changes whenever the self-test tests more, so that a
-    /// mark of an earlier version of this crate does not count.
-    const TEXT: &[u8] = b"portlease self-test 1: passed\n";
+    /// The version of the self-test. It changes whenever the self-test tests more, so that a mark
+    /// of an earlier version of this crate does not count.
+    const VERSION: u32 = 1;
 
-    /// Whether a process of this user has left a mark. If the mark cannot be read, the result is
-    /// `false`, and the process tests the kernel itself.
+    /// Whether a process of this user has left a mark. If the mark cannot be read, or if
+    /// [`is_true_for_all`] is `false`, the result is `false`, and the process tests the kernel
+    /// itself.
     pub(crate) fn exists() -> bool {
         let read = || {
             let folder = LockFolder::existing().ok()?.filter(can_have_mark)?;
             let user = own_user()?;
             folder.folder().read_own(&name(user), user).ok()
         };
-        is_true_for_all() && read().is_some_and(|text| text == TEXT)
+        is_true_for_all() && read().is_some_and(|found| found == text().as_bytes())
     }
 
-    /// Leaves a mark. If that fails, the next process tests the kernel again.
+    /// Leaves a mark, if [`is_true_for_all`] is `true`. Without a mark, the next process tests the
+    /// kernel again.
     pub(crate) fn make() {
         let make = || -> io::Result<()> {
             let folder = LockFolder::get().ok().filter(can_have_mark);
             let folder = folder.ok_or(io::ErrorKind::Unsupported)?;
             let user = own_user().ok_or(io::ErrorKind::Unsupported)?;
             let (file, _) = folder.folder().open_file(&name(user), Access::New)?;
-            write(&file, TEXT)
+            write(&file, text().as_bytes())
         };
         if is_true_for_all() {
             let _made = make();
@@ -64,7 +65,12 @@ mod system {
     }
 
     fn name(user: u32) -> String {
-        format!("{PREFIX}{user}")
+        format!("{PREFIX}{VERSION}.{user}")
+    }
+
+    /// The whole text of a mark.
+    fn text() -> String {
+        format!("portlease self-test {VERSION}: passed\n")
     }
 
     /// `None` for 65534, because in a user namespace every user that it does not map has this user
@@ -78,9 +84,9 @@ mod system {
         folder.folder().is_in_memory()
     }
 
-    /// Returns `false` if the answer may be true for this process only. A library in `LD_PRELOAD`
-    /// can replace bind(2). Where the namespace is unknown, an emulator such as gVisor can share
-    /// its lock folder with other kernels.
+    /// Returns `false` if the answer of the self-test may be true for this process only. A library
+    /// in `LD_PRELOAD` can replace bind(2). Where the namespace is unknown, an emulator such as
+    /// gVisor can share its lock folder with other kernels.
     fn is_true_for_all() -> bool {
         let preloads =
             std::env::var_os("LD_PRELOAD").is_some_and(|libraries| !libraries.is_empty());

@@ -323,8 +323,8 @@ impl BadText {
         if let Some((scheme, rest)) = whole.split_once("://") {
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
             let host = authority.rsplit('@').next().unwrap_or_default();
-            // The host may be a name other than `localhost`, which an endpoint cannot have. Then
-            // only the port is suggested.
+            // An endpoint cannot have a host name other than `localhost`. If the URL has such a
+            // name, only the port is suggested.
             let port = host.rsplit_once(':').and_then(|(_, port)| endpoint(port));
             // A URL without a port means the port of its scheme.
             let of_scheme = match scheme.to_ascii_lowercase().as_str() {

@@ -15,7 +15,8 @@ use super::text::RangeText;
 /// bound, else as connected, else as in TIME_WAIT. The claim (the bound socket) of a reservation
 /// counts as bound.
 ///
-/// [`Holders::ephemeral_usage`](crate::Holders::ephemeral_usage) returns it. `Display` prints it:
+/// [`Holders::ephemeral_usage`](crate::Holders::ephemeral_usage) returns this value. `Display`
+/// prints it:
 ///
 /// ```text
 /// 300 of the 300 ephemeral TCP ports 41000-41299 are in use: 10 bound, 290 in TIME_WAIT
@@ -60,7 +61,7 @@ impl Use {
     }
 
     /// Whether the reason means that the count of this use is unknown. With any other reason the
-    /// count is known, but can be too low.
+    /// count is known, but may not be exact.
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
             Incompleteness::Sockets(_) | Incompleteness::Descriptors(_) => true,

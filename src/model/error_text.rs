@@ -96,8 +96,8 @@ impl Error {
     pub(crate) fn several_bases(ports: &[u16]) -> Self {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let message = format!(
-            "ports {} cannot all be the base number, from which a block or the ports at fixed \
-             offsets follow: expected one exact port",
+            "ports {} were requested, but a block or ports at fixed offsets have one base number: \
+             expected one exact port",
             ports.join(", ")
         );
         Self::new(ErrorKind::InvalidPort, message)
@@ -311,7 +311,7 @@ impl Error {
         Self::new(ErrorKind::TimedOut, message)
     }
 
-    /// Appends the last lines that the program wrote to stderr to the message of this error.
+    /// Appends `lines`, the last lines of the program's stderr, to the message of this error.
     pub(crate) fn with_stderr(self, lines: &[String]) -> Self {
         if lines.is_empty() {
             return self;
@@ -414,7 +414,7 @@ impl Error {
                 let limit = descriptor_limit(&cause);
                 match act {
                     "inspect" | "wait for" => format!(": {limit}"),
-                    // Elsewhere a reservation can do with one descriptor.
+                    // On systems other than Linux, a reservation may need only one descriptor.
                     _ if cfg!(not(target_os = "linux")) => format!(": {limit}"),
                     _ => format!(": {limit}; each reservation uses at least two descriptors"),
                 }

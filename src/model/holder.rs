@@ -119,8 +119,8 @@ pub(crate) struct UnseenOwner {
     pub(crate) is_outside: bool,
     /// This process runs as root. Always `true` on Windows.
     pub(crate) as_root: bool,
-    /// The ids of processes that have not yet received descriptors that were sent to them. The
-    /// socket may be one of these descriptors.
+    /// The ids of processes that have not yet received descriptors that were sent to them. One of
+    /// these descriptors may be that of the socket.
     pub(crate) in_flight: Vec<u32>,
 }
 

@@ -11,7 +11,8 @@ use super::state::State;
 use super::text::connections;
 
 /// A report shows the sockets that differ only in the peer as one group. After this number of
-/// groups, it only counts further connections. It still lists every socket without a peer.
+/// groups, the report only counts the connections of further groups. It still lists every socket
+/// without a peer.
 const GROUPS_LISTED: usize = 20;
 
 /// A line of a report: a label, then a fact. Example:

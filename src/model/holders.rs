@@ -168,8 +168,9 @@ impl Holders {
     ///
     /// It is `false` if a socket is [hidden](Holder::hidden), if a process that could share a
     /// socket was not inspected, or if a part of the socket table could not be read. On Linux it is
-    /// also `false` if a reservation has the port, but its lock file is in another lock folder,
-    /// cannot be read, or is no longer locked.
+    /// also `false` if a process has the abstract Unix socket name of a reservation of the port,
+    /// but the lock file of the reservation is in another lock folder, cannot be read, or is no
+    /// longer locked.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

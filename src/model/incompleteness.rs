@@ -163,7 +163,7 @@ impl fmt::Display for Incompleteness {
             }
             Incompleteness::Lease(protocol) => write!(
                 f,
-                "a reservation has the {protocol} port: its lock file is in another lock folder, \
+                "a reservation has the {protocol} port: the lock file is in another lock folder, \
                  cannot be read, or is no longer locked"
             ),
             Incompleteness::NotSearched => f.write_str(

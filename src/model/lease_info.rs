@@ -100,7 +100,7 @@ impl Lease {
     /// The visible processes that still hold the reservation although the recorded process has
     /// ended. They are usually forked children that have not called exec. Empty if the recorded
     /// process runs, or if it is unknown who holds the reservation. Always empty on systems other
-    /// than Linux and macOS.
+    /// than Linux.
     pub fn inherited_by(&self) -> &[Process] {
         self.inherited_by.as_deref().unwrap_or_default()
     }

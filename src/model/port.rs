@@ -13,8 +13,9 @@ pub(crate) struct Port {
     pub(crate) number: u16,
     pub(crate) protocol: Protocol,
     pub(crate) ip: Option<IpAddr>,
-    /// The index of the interface of an IPv6 link-local `ip`. It is 0 if the caller named no
-    /// interface, and for any other `ip`.
+    /// The index of the interface of `ip`, if `ip` is an IPv6 link-local address, or a multicast
+    /// address of one link or interface. It is 0 for any other `ip`, and if the caller named no
+    /// interface.
     pub(crate) scope_id: u32,
 }
 

@@ -69,8 +69,8 @@ pub struct Process {
     /// ps --no-trunc` print it. For a container of systemd-nspawn or LXC it is the name. `None` if
     /// the process runs in no container, and on systems other than Linux.
     pub container: Option<String>,
-    /// The relation of the process to the calling process. `None` if neither process is an ancestor
-    /// of the other, or if their parents cannot be read.
+    /// The relation of the process to the calling process. `None` if they are different processes
+    /// and neither is an ancestor of the other. Also `None` if their parents cannot be read.
     pub relation: Option<Relation>,
     /// Whether the process and the calling process run in the same systemd unit and container.
     /// Stopping that unit or container would stop the calling process too. The field is also `true`
@@ -95,7 +95,8 @@ pub struct Process {
     /// When the process started, in the system's own unit; `None` if the system does not report
     /// it. The value distinguishes the process from a later one with the same pid.
     pub(crate) ticks: Option<NonZeroU64>,
-    /// A command that thaws the control group of the process. `None` if the group is not frozen.
+    /// A command that thaws the control group of the process. `None` if the group is not frozen, or
+    /// if its files cannot be found.
     pub(crate) thaw: Option<String>,
     /// Whether the process is the first one of another pid namespace. If it ends, the kernel kills
     /// all processes of that namespace.
@@ -162,7 +163,8 @@ pub enum ProcessState {
     /// `systemctl freeze`. The process keeps its sockets and answers no client. It calls no
     /// signal handler before the group is thawed. In version 1 of control groups, not even SIGKILL
     /// ends it before that. In version 2, SIGKILL takes effect at once, and so does SIGTERM if the
-    /// process neither handles nor ignores it.
+    /// process neither handles nor ignores it. If the files of the control group cannot be found,
+    /// the state is [`Running`](ProcessState::Running) instead.
     Frozen,
     /// The kernel writes the memory of the process to a core file. The process ends after that.
     DumpingCore,
@@ -200,9 +202,10 @@ pub enum Relation {
 
 impl Process {
     /// The parent of the process, if the process is a worker and the parent (its master) starts a
-    /// new worker when one ends. The master runs the same program with the same command line, has a
-    /// handler for SIGTERM, and owns none of the sockets that the call has read. An example is
-    /// `gunicorn --reuse-port`. Always `None` on systems other than Linux.
+    /// new worker when one ends. An example is `gunicorn --reuse-port`. A parent counts as a master
+    /// if it has the same command line as the process, has a handler for SIGTERM, and owns none of
+    /// the sockets that the same call reported. The calling process and its ancestors never count.
+    /// Always `None` on systems other than Linux.
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -38,8 +38,8 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StableName {
     pub(crate) name: String,
-    /// The first number in the order that the name determines. The reserved number can be another
-    /// one, for example because the first was taken.
+    /// The number that the name stands for. The reserved number can be another one, for example
+    /// because this one was taken.
     pub(crate) first_choice: u16,
 }
 

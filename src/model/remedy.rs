@@ -74,8 +74,8 @@ pub enum Remedy {
         traced: bool,
     },
     /// If the socket is one of the descriptors that were sent to the process `pid` (unix(7)), let
-    /// that process receive them, or stop the process. If the process ends first, the kernel closes
-    /// the descriptors.
+    /// that process receive them, or stop the process. If the process ends before it receives the
+    /// descriptors, the kernel closes them.
     #[non_exhaustive]
     ReceiveOrStop {
         /// The id of the process.
@@ -212,9 +212,9 @@ pub enum Remedy {
         endpoint: Endpoint,
         /// The id of the process that holds the reservation. `None` if this process holds it.
         pid: Option<u32>,
-        /// The id of the process for which the holder reserved the port. `None` if the holder
-        /// reserved the port for itself. If it is `Some`, the holder or the process with this id
-        /// is the calling process or one of its ancestors.
+        /// The id of the process for which the holder of the reservation reserved the port. `None`
+        /// if the holder reserved the port for itself. If another process is the holder, this is
+        /// usually the id of the calling process or of one of its ancestors.
         on_behalf_of: Option<u32>,
     },
     /// Start the server if it does not run.
@@ -302,7 +302,7 @@ pub enum Remedy {
     ///
     /// - It is an ancestor of the expected process, such as its parent.
     /// - A shell started both processes as parts of one pipeline.
-    /// - It may be a daemon that the expected process left before it ended.
+    /// - It may be a daemon of the expected process, which has ended.
     #[non_exhaustive]
     ExpectProcess {
         /// The id of the process that listens.
@@ -358,8 +358,9 @@ pub enum Remedy {
     },
 }
 
-/// The first process of a system or a container. No text advises to stop it: the kernel drops the
-/// signals that it does not handle, and its end ends the system or container.
+/// The first process of a system or a container. The texts about a watcher or a shell do not advise
+/// to stop this process: the kernel drops the signals for which it has no handler, and the whole
+/// system or container ends with it.
 const INIT: u32 = 1;
 
 impl fmt::Display for Remedy {
@@ -368,7 +369,8 @@ impl fmt::Display for Remedy {
             Remedy::StopProcess { pid } => write!(f, "stop pid {pid}"),
             Remedy::StopMaster { pid, name } => write!(
                 f,
-                "stop {} (pid {pid}), which ends its workers, and otherwise starts them again",
+                "stop {} (pid {pid}) to end its workers too: it replaces a worker that is stopped \
+                 alone",
                 printable(name)
             ),
             Remedy::InterruptProcess { pid } => write!(f, "stop pid {pid} with kill -INT {pid}"),
@@ -393,8 +395,8 @@ impl fmt::Display for Remedy {
             ),
             Remedy::ReceiveOrStop { pid } => write!(
                 f,
-                "let pid {pid} receive the descriptors that were sent to it, or stop pid {pid}, if \
-                 the socket is one of them"
+                "if the socket is one of the descriptors that were sent to pid {pid}, let pid \
+                 {pid} receive them, or stop pid {pid}"
             ),
             Remedy::WaitForCoreDump { pid } => {
                 write!(

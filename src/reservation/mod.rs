@@ -201,8 +201,9 @@ impl Reservation {
             .unwrap_or(Guarantee::BestEffort)
     }
 
-    /// Why no lock file records this reservation: the lock folder cannot be used, for example
-    /// because it is read-only or the disk is full. `None` if a lock file records the reservation.
+    /// Why no lock file records this reservation, or records only one protocol of a TCP+UDP pair:
+    /// the lock folder cannot be used, for example because it is read-only or the disk is full.
+    /// `None` if the reservation is recorded.
     ///
     /// The port is still reserved. But [`reservations`](crate::reservations) omits the reservation,
     /// or lists it without its process, and reports of other processes do not say who made it.
@@ -229,7 +230,8 @@ impl Reservation {
     }
 
     /// The stable name set with [`ReserveOptions::named`](crate::ReserveOptions::named). `None`
-    /// without a name, or if the options allow only preferred numbers.
+    /// without a name, or if [`first_choice`](Reservation::first_choice) is unknown, for example
+    /// because the options allow only preferred numbers.
     ///
     /// ```
     /// assert_eq!(portlease::reserve_port().name(), None);
@@ -238,10 +240,10 @@ impl Reservation {
         Some(self.name.as_ref()?.name.as_str())
     }
 
-    /// The first number in the order of the [name](Reservation::name).
-    /// [`port`](Reservation::port) is another number if the first one could not be reserved, or if
-    /// the call reserved a [preferred](crate::ReserveOptions::prefer) number, which it tries before
-    /// the numbers of the name. `None` without a name.
+    /// The number that the [name](Reservation::name) stands for. A call with this name tries it
+    /// first, or after its [preferred](crate::ReserveOptions::prefer) numbers.
+    /// [`port`](Reservation::port) is another number if this one could not be reserved, or if the
+    /// call reserved a preferred number. `None` if `name` returns `None`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;

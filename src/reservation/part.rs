@@ -54,10 +54,13 @@ impl ProtocolReservation {
         }
     }
 
-    /// The guarantee that holds now. It is lower than at the time of the reservation if a setting
-    /// of the system has changed so that the kernel may assign this number: in spite of the claim
-    /// or, without a claim, because the number is ephemeral now. It is also lower if the settings
-    /// cannot be read.
+    /// The guarantee that holds now. A change of the system's settings after the reservation lowers
+    /// it in two cases:
+    ///
+    /// - The kernel may now assign claimed numbers too.
+    /// - There is no claim, and the number is ephemeral now.
+    ///
+    /// The guarantee is also lower while the settings cannot be read.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
             Guarantee::Kernel if matches!(assigns_no_claimed_port(), Ok(Ok(()))) => {

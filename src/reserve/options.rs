@@ -77,7 +77,8 @@ impl ReserveOptions {
     /// socket of this crate). Instead, a lease (a locked file) keeps the port from other processes
     /// that use this crate. The call prefers numbers that the kernel never assigns by itself. Such
     /// a number has [`Guarantee::Cooperative`](crate::Guarantee::Cooperative). An ephemeral number
-    /// has only [`Guarantee::BestEffort`](crate::Guarantee::BestEffort).
+    /// has only [`Guarantee::BestEffort`](crate::Guarantee::BestEffort), and so has every number if
+    /// the system does not report its ephemeral range.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().udp().reserve()?;
@@ -440,7 +441,8 @@ impl ReserveOptions {
 
     /// Reserves on behalf of the process `pid`. For that process and its descendants, the
     /// reservation counts as their own: if they call [`is_port_free`](crate::is_port_free) or
-    /// another check, this reservation does not make the port busy.
+    /// another check, this reservation does not make the port busy. Exception: if another user runs
+    /// the process `pid`, the reservation counts as theirs only if root made the reservation.
     ///
     /// The reservation still ends with the process that made it, not with the process `pid`. The
     /// option has no effect if the process `pid` does not exist, or on a system that does not

@@ -91,8 +91,8 @@ impl ReserveOptions {
                 self.exact_offsets(&named, offsets, range.as_ref(), env_range.as_ref())?
             }
         };
-        // A preferred base number stays in the list if no port at the distances from it is
-        // excluded. `block::reserve` checks the range and `aligned`.
+        // A preferred base number stays in the list if each port at the distances from it is at
+        // most 65535 and is not excluded. `block::reserve` checks the range and `aligned`.
         let is_allowed = |port: &u16| match ports {
             Ports::Offsets(offsets) => offsets
                 .ports(*port)

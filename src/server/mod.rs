@@ -107,8 +107,8 @@ impl Reservation {
 /// process groups as Unix has them.
 ///
 /// On Unix `kill`, `stop`, `restart` and the drop signal the program by its pid. Once the caller
-/// has reaped the program, by `child().wait()`, another process can get that pid. So the methods
-/// then no longer signal the program's group.
+/// has reaped the program, by `child().wait()`, another process can get that pid. So after that
+/// the methods send no signal, and other processes of the program's group run on.
 #[must_use = "a server is killed when it is dropped: keep it in a variable"]
 pub struct Server {
     // The fields are in drop order. The program and the command come before the reservation, so the

@@ -158,7 +158,7 @@ impl<C: ChildProcess> Running<C> {
     /// group have ended. Sends SIGKILL if one of them still runs [`TERMINATE_GRACE`] after SIGTERM.
     /// If the child still runs [`KILL_LIMIT`] after SIGKILL, the call fails. If only other
     /// processes of the group still run then, the call returns `None`. It also returns `None` if
-    /// other code has reaped the child, because another process or group may then have that pid.
+    /// other code has reaped the child, because another process or group may then have its pid.
     ///
     /// `others_run` gets the pid of the child. It returns `true` if other processes of the child's
     /// group run.

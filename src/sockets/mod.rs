@@ -138,8 +138,8 @@ pub(crate) fn all_listeners() -> io::Result<Vec<Row>> {
 }
 
 /// An upper limit of the number of TCP sockets in this network namespace. Connection requests
-/// (SYN_RECV) do not count. The call reads one short file. `None` if the system does not report the
-/// counts.
+/// (SYN_RECV) do not count. The call reads one short file. `None` if that file is missing or lacks
+/// the counts, and always on systems other than Linux.
 pub(crate) fn tcp_at_most() -> Option<usize> {
     #[cfg(target_os = "linux")]
     return linux::tcp_at_most();
@@ -305,7 +305,7 @@ pub(crate) fn has_event_loop() -> bool {
 
 /// The running descendants of the process that have no running children of their own. If there are
 /// none, or if the system does not show the children, the result is the process itself. On systems
-/// other than Linux it always is.
+/// other than Linux, the result is always the process itself.
 pub(crate) fn leaves(pid: u32) -> Vec<u32> {
     #[cfg(target_os = "linux")]
     return linux::leaves(pid);

@@ -54,8 +54,9 @@ pub(crate) enum ScanDepth {
     Complete,
     /// Like `Complete`, but on Linux with more than
     /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes the search stops early.
-    /// Once every socket has a process, the search reads only the ancestors and descendants of
-    /// these processes. The report on a failed check has this depth.
+    /// Once every socket has a process, the search reads only the ancestors and descendants of the
+    /// processes that it has found. The report on a failed check has this depth, unless the check
+    /// expects a process.
     Report,
     /// One process for each socket is enough. The search starts at probable owners, such as the
     /// newest processes, and ends when every socket has a process.

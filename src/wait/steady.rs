@@ -39,9 +39,9 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 ///
 /// # Platform-specific behavior
 ///
-/// On systems without a socket table each poll tries one TCP connection to each port. On these
-/// systems the wait misses a break that is shorter than the time between two polls, about 20 ms. On
-/// Windows the wait misses such a break only if the same process opens the same address again.
+/// On systems without a socket table each poll tries to connect to each port. On these systems the
+/// wait misses a break that is shorter than the time between two polls, about 20 ms. On Windows the
+/// wait misses such a break only if the same process opens the same address again.
 ///
 /// [`wait_until_listening`]: crate::wait_until_listening
 pub fn wait_until_all_listening<P: ToEndpoint>(

@@ -72,8 +72,8 @@ pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
 struct ProcessImage {
     stat: ProcessStat,
     arguments: Vec<String>,
-    /// `None` if this user may not read `/proc/PID/exe`, for example because the process belongs to
-    /// another user.
+    /// `None` if `/proc/PID/exe` cannot be read, usually because the process belongs to another
+    /// user.
     program: Option<PathBuf>,
 }
 

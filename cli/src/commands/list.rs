@@ -28,8 +28,8 @@ pub(crate) fn list(console: &Console) -> Result<u8, Failure> {
     let leases = match reservations() {
         Ok(leases) => leases,
         Err(error) if is_misconfigured() => return Err(error.into()),
-        // If the lock files cannot be read, `list` still shows the ports that keepers (processes
-        // that hold ports) report.
+        // If the lock files cannot be read, `list` still shows the ports that no lock file records.
+        // The keepers (the processes that hold these ports) report them.
         Err(error) => {
             unseen.push(error.into());
             Vec::new()
@@ -148,8 +148,8 @@ fn unrecorded_cells(port: u16, protocol: Protocol, keeper: u32) -> [String; 11] 
     std::array::from_fn(|n| known.get(n).cloned().unwrap_or_else(|| "-".to_owned()))
 }
 
-/// The pid of the process that reserved the port. If forked children have kept the port since that
-/// process ended, their pids come first.
+/// The pid of the process that reserved the port. If that process has ended and other processes
+/// still hold the port, their pids come first.
 fn pids(lease: &Lease) -> String {
     let heirs = lease.inherited_by().iter().map(|heir| heir.pid.to_string());
     match (lease.pid(), heirs.collect::<Vec<_>>().join(", ")) {

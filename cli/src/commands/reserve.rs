@@ -15,7 +15,8 @@ use crate::reserve_options::check_choice;
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
     version: u8,
-    /// `null` if a port server holds all ports.
+    /// `null` if no keeper stays, because a port server holds all ports for the process `pid`, or
+    /// because `--for` is zero.
     keeper: Option<u32>,
     /// `null` if the ports are held only for the time of `--for`, and not for a process.
     pid: Option<u32>,
@@ -81,12 +82,14 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
         format!("{time} have passed")
     });
     let until: Vec<String> = ends.into_iter().chain(passed).collect();
-    let holder = match keeper.pid {
-        Some(pid) => format!("a keeper process (pid {pid})"),
-        None => "the port server of PORTSERVER_ADDRESS".to_owned(),
-    };
     let until = until.join(", or ");
-    console.detail(format_args!("{holder} holds the ports until {until}"));
+    console.detail(match keeper.pid {
+        Some(pid) => format!("a keeper process (pid {pid}) holds the ports until {until}"),
+        None if args.hold_for.is_some_and(|time| time.is_zero()) => {
+            "no keeper process holds the ports, because the time of --for has passed".to_owned()
+        }
+        None => format!("the port server of PORTSERVER_ADDRESS holds the ports until {until}"),
+    });
     if let Some(caller) = caller {
         note_brief(console, &caller);
     }

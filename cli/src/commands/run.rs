@@ -222,8 +222,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
 
 /// Releases the ports, and reports each release that fails. A release fails if a process still
 /// listens on the port, or if reading the socket table fails. Omits the report if the listeners
-/// were closed since, or if `reported` has the inodes of all of them. Returns `true` if any report
-/// was printed.
+/// were closed since, or if `reported` has the inodes of all of them. Returns `true` if there was
+/// any report, even if `-q` hides it.
 ///
 /// These reports can name listeners that `--leaks` does not find, because `--leaks` finds only
 /// listeners of processes that descend from the command. For example, the command may have asked a

@@ -23,7 +23,7 @@ use crate::process_stat::ProcessStat;
 use crate::stop_plan::{Refusal, StopPlan, may_restart, restarts, servers};
 use crate::text::{escape, os_message};
 
-/// The condition that `stop` checks for each port after it has ended the servers.
+/// The condition that `stop` checks for each port at the end, also with `--dry-run`.
 const FREE: Condition = Condition::Free(ServerKind::ReuseAddr);
 
 #[derive(Debug, Serialize)]
@@ -77,7 +77,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut stopped: Vec<StoppedRow> = Vec::new();
     let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
     let own: Vec<u32> = ProcessStat::lineage().map(|stat| stat.pid).collect();
-    // The parents of the stopped servers that may start their servers again.
+    // Those parents of the stopped servers that may start their server again.
     let mut parents: Vec<u32> = Vec::new();
     // The workers of a server may still listen after the server has ended, so one round is not
     // enough. The loop ends, because each round uses up handles, and all handles were opened before
@@ -289,7 +289,7 @@ fn stopped_text(row: &StoppedRow, args: &StopArgs) -> String {
             format!("would stop {process}, {listens} on {listened}")
         }
         "killed" => format!(
-            "killed {process}, {which} listened on {listened} and had not ended {} after {}",
+            "killed {process}, {which} listened on {listened}: it had not ended {} after {}",
             humantime::format_duration(args.timeout),
             row.signal
         ),

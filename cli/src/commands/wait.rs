@@ -52,9 +52,8 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
         )));
     }
     let started = Instant::now();
-    // With `--http` alone, no listener is required, because behind a packet filter a server can
-    // answer although no socket listens. Exception: with `--pid` or `--for`, a server must listen
-    // first.
+    // With `--http`, but neither `--pid` nor `--for`, no listener is required: behind a packet
+    // filter, a server can answer although no socket listens.
     let outcome = if args.http.is_some() && pid.is_none() && steady.is_none() {
         Outcome::Met
     } else {
@@ -169,8 +168,8 @@ struct HttpAnswer {
 struct UnansweredRow {
     endpoint: String,
     problem: String,
-    /// Why no server answered, as far as the sockets show it. Only the first [`WAIT_REPORTS`] rows
-    /// have a cause.
+    /// Why no server answered as expected, if the sockets show it. Only the first [`WAIT_REPORTS`]
+    /// rows can have a cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -37,7 +37,8 @@ struct ManyAnswers {
     ports: Vec<Answer>,
 }
 
-/// The answer to `portlease who` without a port: every listener.
+/// The answer to `portlease who` without a port: every listener, or those that `--pid` or `--under`
+/// selects.
 #[derive(Debug, Serialize)]
 struct AllAnswer {
     version: u8,
@@ -80,8 +81,8 @@ fn takes_connections(endpoint: Endpoint) -> bool {
     endpoint.protocol.is_none_or(|of| of == Protocol::Tcp)
 }
 
-/// Connects to the addresses of all the endpoints at the same time. Returns the results for each
-/// endpoint. A UDP port has no results, and without `--probe` no port has any.
+/// Connects to the addresses of all the endpoints, in up to [`CONNECTION_THREADS`] threads. Returns
+/// the results for each endpoint. A UDP port has no results, and without `--probe` no port has any.
 fn probes(endpoints: &[Endpoint], args: &WhoArgs) -> Vec<Vec<Probe>> {
     let addresses: Vec<(usize, Endpoint)> = endpoints
         .iter()
@@ -108,8 +109,8 @@ fn probes(endpoints: &[Endpoint], args: &WhoArgs) -> Vec<Vec<Probe>> {
     probes
 }
 
-/// Connects to `address`, an address of a client of the endpoint. A machine without IPv6 has no
-/// ::1. There, ::1 gets no result, unless the user named it.
+/// Connects to `address`, one of the [`client_endpoints`] of the endpoint. A machine without IPv6
+/// has no ::1. There, ::1 gets no result, unless the user named it.
 fn probe_address(endpoint: Endpoint, address: Endpoint, timeout: Duration) -> Option<Probe> {
     let is_named = endpoint.ip.is_some() && !endpoint.is_localhost();
     let (reachability, blocker) = probe_listener(address, timeout);
@@ -225,7 +226,7 @@ fn text(answer: &Answer, endpoint: Endpoint, holders: &Holders, args: &WhoArgs) 
             }
         );
     }
-    // Only one remedy exists, so every probe with a remedy has the same.
+    // `ListPacketFilter` is the only remedy of a probe, so every probe with a remedy has the same.
     if let Some(help) = answer.probes.iter().find_map(|probe| probe.help.as_ref()) {
         text += &format!("\nhelp: {help}");
     }

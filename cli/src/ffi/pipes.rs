@@ -1,4 +1,4 @@
-//! The calls of Windows about named pipes that have no safe form.
+//! Windows: the calls for named pipes, which have no safe form.
 #![expect(unsafe_code, reason = "calls of the Windows API")]
 
 use std::ffi::c_void;
@@ -106,8 +106,8 @@ fn own_sid() -> io::Result<String> {
     Ok(String::from_utf16_lossy(&units))
 }
 
-/// Creates an instance of the pipe, for one client. With `is_first`, fails if a pipe of this name
-/// already exists.
+/// Creates an instance of the pipe `path`, for one client. With `is_first`, fails if a pipe of this
+/// name already exists.
 pub(crate) fn create(path: &str, is_first: bool, owner: &OwnerOnly) -> io::Result<OwnedHandle> {
     let path: Vec<u16> = path.encode_utf16().chain([0]).collect();
     let first = if is_first {
@@ -147,8 +147,8 @@ const OPENED_BEFORE: [u32; 2] = [ERROR_PIPE_CONNECTED, ERROR_NO_DATA];
 pub(crate) fn wait_for_client(pipe: &OwnedHandle) -> io::Result<()> {
     // SAFETY: the pipe is open and synchronous, so the second pointer may be null.
     match check(unsafe { ConnectNamedPipe(pipe.as_raw_handle(), std::ptr::null_mut()) }) {
-        // The client opened the instance before this call. If the client has also closed it, the
-        // next read fails.
+        // The client opened the instance before this call. If the client has also closed its end,
+        // a later read reports the end of the file.
         Err(e) if OPENED_BEFORE.contains(&e.raw_os_error().unwrap_or_default().cast_unsigned()) => {
             Ok(())
         }

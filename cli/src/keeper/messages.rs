@@ -27,8 +27,8 @@ pub(crate) struct Request {
 pub(crate) enum Answer {
     Holds {
         rows: Vec<ReservedRow>,
-        /// `false` if a port server holds all ports for the process that needs them. The keeper
-        /// then ends at once.
+        /// `false` if the keeper ends at once: a port server holds all ports for the process that
+        /// needs them, or the time `hold_for` is over already.
         stays: bool,
     },
     Failed(String),

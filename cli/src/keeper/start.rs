@@ -14,7 +14,7 @@ use crate::process::{ProcessHandle, watch_failure};
 /// [`confirm`](KeeperHandle::confirm).
 #[derive(Debug)]
 pub(crate) struct KeeperHandle {
-    /// `None` if the keeper ends at once, because a port server holds all ports.
+    /// `None` if the keeper ends at once, usually because a port server holds all ports.
     pub(crate) pid: Option<u32>,
     pub(crate) rows: Vec<ReservedRow>,
     link: KeeperLink,

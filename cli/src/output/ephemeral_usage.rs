@@ -3,8 +3,8 @@
 use portlease::EphemeralUsage;
 use serde::Serialize;
 
-/// How many numbers of the ephemeral range have a TCP socket, by the state of the socket. A count
-/// is null if the sockets in that state could not be read.
+/// How many numbers of the ephemeral range have a TCP socket, by the state of the socket. The count
+/// of a state is null if the sockets in that state could not be read.
 #[derive(Debug, Serialize)]
 pub(crate) struct EphemeralUsageRow {
     low: u16,

@@ -131,7 +131,8 @@ pub(crate) struct LeaseRow {
     pid: Option<u32>,
     /// Whether `pid` and `on_behalf_of` belong to another pid namespace.
     foreign: bool,
-    /// The forked children that hold the reservation after the process with `pid` has ended.
+    /// The processes that still hold the reservation after the process `pid` has ended. They are
+    /// usually forked children.
     inherited_by: Vec<u32>,
     on_behalf_of: Option<u32>,
     /// The name of the process `on_behalf_of`.
@@ -198,15 +199,16 @@ impl From<&Lease> for LeaseRow {
     }
 }
 
-/// The command that runs under the reservation. `None` if a keeper or `portlease serve` reserved
-/// the port for another process, because [`Lease::command`] is then the name of that process.
+/// The command that runs under the reservation. `None` if the record has none. Also `None` if the
+/// port was reserved on behalf of another process, as a keeper and `portlease serve` do:
+/// [`Lease::command`] is then the name of that process.
 pub(crate) fn command_of(lease: &Lease) -> Option<&str> {
     lease.command().filter(|_| lease.on_behalf_of().is_none())
 }
 
 /// The time in RFC 3339. Returns `None` for a time after the year 9999, which a forged lock file
-/// can contain, and for a time before 1970. A process can have started before 1970 by the clock of
-/// a machine that has not been set yet.
+/// can contain, and for a time before 1970. While the clock of a machine is not set, a process can
+/// have started before 1970 by that clock.
 fn utc(time: SystemTime) -> Option<String> {
     time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     let mut text = String::new();

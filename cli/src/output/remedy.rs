@@ -46,8 +46,8 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
 
 /// The remedies that apply to this command.
 fn applicable(remedies: &[Remedy], asked: Asked) -> impl Iterator<Item = &Remedy> {
-    // This command's own copy of a socket is closed when the command ends. So the remedy to close
-    // the copy helps only if no other holder of the port must end.
+    // This command's own copy of a socket is closed when the command ends. So if another holder of
+    // the port must end, the remedy to close the copy is left out.
     let is_other = |remedy: &Remedy| *remedy != Remedy::CloseOwnSocket && remedy.ends_a_holder();
     let has_other = remedies.iter().any(is_other);
     remedies.iter().filter(move |remedy| match remedy {

@@ -201,7 +201,7 @@ pub(crate) fn name(pid: u32) -> String {
 
 /// Whether the process has another namespace of this kind (`mnt` or `net`) than this process.
 /// `None` if this user may not read the namespace of the process. A process that has ended counts
-/// as one in the same namespace, and so does every process without `/proc`.
+/// as one in the same namespace. Without `/proc`, every process does.
 pub(crate) fn is_in_other_namespace(pid: u32, kind: &str) -> Option<bool> {
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}"));
     match namespace(&pid.to_string()) {

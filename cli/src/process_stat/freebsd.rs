@@ -32,7 +32,7 @@ impl ProcessStat {
         Ok(found.iter().map(ProcessStat::from).collect())
     }
 
-    /// Returns `true` if `leader` leads the process group or the session of this process.
+    /// Returns `true` if `leader` leads the process group or the session of the process.
     pub(crate) fn is_led_by(&self, leader: u32) -> bool {
         [self.group, self.session].contains(&leader)
     }

@@ -47,7 +47,7 @@ impl ProcessStat {
         Ok(all)
     }
 
-    /// Returns `true` if `leader` leads the process group or the session of this process.
+    /// Returns `true` if `leader` leads the process group or the session of the process.
     pub(crate) fn is_led_by(&self, leader: u32) -> bool {
         [self.group, self.session].contains(&leader)
     }

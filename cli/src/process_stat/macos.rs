@@ -23,7 +23,7 @@ pub(crate) struct ProcessStat {
 }
 
 impl ProcessStat {
-    /// `None` if the process does not exist or cannot be seen.
+    /// `None` if the process does not exist, is a zombie, or cannot be seen.
     pub(crate) fn of(pid: u32) -> Option<ProcessStat> {
         let process = ffi::process(pid)?;
         let name = process.pbi_comm.iter().map(|byte| byte.cast_unsigned());
@@ -41,7 +41,7 @@ impl ProcessStat {
         })
     }
 
-    /// Every process that this user can see.
+    /// Every process that this user can see, except zombies.
     pub(crate) fn all() -> io::Result<Vec<ProcessStat>> {
         Ok(ffi::pids()?
             .into_iter()
@@ -49,7 +49,7 @@ impl ProcessStat {
             .collect())
     }
 
-    /// Returns `true` if `leader` leads the process group or the session of this process.
+    /// Returns `true` if `leader` leads the process group or the session of the process.
     pub(crate) fn is_led_by(&self, leader: u32) -> bool {
         [self.group, self.session].contains(&leader)
     }

@@ -12,7 +12,7 @@ pub(crate) struct ProcessStat {
     /// The pid of the parent process. 0 if the parent has ended and its pid now belongs to a
     /// process that started later than this process.
     pub(crate) parent: u32,
-    /// The time of the start in units of 100 ns since 1601. 0 if this user may not read it.
+    /// The time of the start in units of 100 ns since 1601. 0 if it cannot be read.
     pub(crate) started: u64,
 }
 

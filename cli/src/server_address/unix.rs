@@ -69,8 +69,9 @@ impl ServerAddress {
         }
     }
 
-    /// Connects. `timeout` limits the connect and each later read and write. Without a limit, a
-    /// connect on Linux would block while the queue of a suspended server is full.
+    /// Connects, and repeats a refused connect for up to [`SERVER_START_LIMIT`]. `timeout` limits
+    /// each connect, and each later read and write. Without a limit, a connect on Linux would block
+    /// while the queue of a suspended server is full.
     fn connect(&self, timeout: Duration) -> io::Result<UnixStream> {
         let address = match self {
             #[cfg(target_os = "linux")]
@@ -111,7 +112,8 @@ impl ServerAddress {
 pub(crate) struct PortStream(UnixStream);
 
 impl PortStream {
-    /// Connects. `timeout` limits the connect and each later read and write.
+    /// Connects, and repeats a refused connect for up to [`SERVER_START_LIMIT`]. `timeout` limits
+    /// each connect, and each later read and write.
     pub(crate) fn connect(address: &ServerAddress, timeout: Duration) -> io::Result<PortStream> {
         Ok(PortStream(address.connect(timeout)?))
     }

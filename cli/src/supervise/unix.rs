@@ -79,8 +79,8 @@ pub(crate) struct Supervised<'a> {
 }
 
 impl Supervised<'_> {
-    /// Passes signals on to the command until it ends. If the command does not listen in time,
-    /// [`ListenWait::poll`] ends it and the processes that it started.
+    /// Passes signals on to the command until it ends. If the command does not listen or answer in
+    /// time, [`ListenWait::poll`] ends it and the processes that it started.
     pub(crate) fn until_end(
         mut self,
         console: &Console,

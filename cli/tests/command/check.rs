@@ -620,7 +620,7 @@ fn a_reservation_in_another_lock_folder_is_no_process_to_stop() {
         panic!("{output}");
     };
     assert_eq!(code, "1", "{output}");
-    let cause = format!("port {port}/tcp is in use: reserved by portlease (pid {pid}): its lock ");
+    let cause = format!("port {port}/tcp is in use: reserved by portlease (pid {pid}): the lock ");
     assert!(output.starts_with(&cause), "{output}");
     let help =
         format!("help: use the port, which pid {pid}, an ancestor of this process, has already");

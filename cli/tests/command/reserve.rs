@@ -279,6 +279,12 @@ fn a_release_of_one_protocol_reports_the_other_one_of_the_reservation() {
 #[test]
 fn a_reservation_for_a_time_outlives_every_process_of_the_script() {
     let folder = Folder::new();
+    let over = finish(&mut command(&folder, &["reserve", "--for", "0s", "-v"])).code(0);
+    assert!(
+        over.err.contains("no keeper process holds the ports"),
+        "{}",
+        over.err
+    );
     let brief = number(&finish(&mut command(&folder, &["reserve", "--for", "1s"])).code(0));
     let long = number(&finish(&mut command(&folder, &["reserve", "--for", "10m"])).code(0));
     let long_keeper = keeper(&folder, long);

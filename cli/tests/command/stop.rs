@@ -118,7 +118,7 @@ fn a_server_that_ignores_sigterm_is_killed_and_a_suspended_one_resumed() {
     let server = Server::start(p.port(), "signal.signal(signal.SIGTERM, signal.SIG_IGN)");
     let output = ran(&["stop", "--timeout", "50ms", &p.to_string()]).code(0);
     let killed = format!(
-        "killed python3 (pid {}), which listened on 127.0.0.1:{p} and had not ended 50ms after \
+        "killed python3 (pid {}), which listened on 127.0.0.1:{p}: it had not ended 50ms after \
          SIGTERM\n",
         server.pid
     );
@@ -513,8 +513,8 @@ fn the_master_of_workers_with_their_own_sockets_is_stopped_instead_of_them() {
     let (pid, port) = (master.pid(), port.to_string());
     let check = ran(&["check", &port]).code(1);
     let help = format!(
-        "help: stop python3 (pid {pid}), which ends its workers, and otherwise starts them again, \
-         or "
+        "help: stop python3 (pid {pid}) to end its workers too: it replaces a worker that is \
+         stopped alone, or "
     );
     assert!(check.out.contains(&help), "{check:#?}");
     let planned = ran(&["stop", "--dry-run", &port]).code(0);

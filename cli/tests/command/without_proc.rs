@@ -16,7 +16,7 @@ const SERVER: &str = "import os, socket, sys, time\n\
                       print(os.getpid(), flush=True)\n\
                       time.sleep(600)";
 
-const UNSEEN: &str = "cannot check whose listener it is: /proc is missing or \
+const UNSEEN: &str = "cannot check which process has the listener: /proc is missing or \
                       belongs to another pid namespace";
 
 /// Runs the shell script under unshare(1) with these flags.

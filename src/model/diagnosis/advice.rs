@@ -30,8 +30,8 @@ impl Holder {
     ///
     /// - Pid 1, if nothing shows how to stop it safely.
     /// - A worker that ends with its parent. A worker shares the socket with its parent and runs
-    ///   the same program, or has a [master](Process::master). It ends with a parent that can run a
-    ///   handler for SIGTERM, and with a parent that is the first process of another pid namespace.
+    ///   the same program, or has a [master](Process::master). It ends with its parent if the
+    ///   parent can run a handler for SIGTERM, or is the first process of another pid namespace.
     ///   But a worker that does not run, for example because it is suspended, has a remedy. So has
     ///   a worker that ignores SIGTERM.
     ///
@@ -145,7 +145,8 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
             .map(expect)
             .into_iter()
             .collect();
-        // A process that has ended shows no relation to the listener, which may be a stranger's.
+        // Once the expected process has ended, its relation to the listener cannot be read. The
+        // listener may be a stranger's.
         let has_ended = report.facts.expected == Some(None);
         if remedies.is_empty() || has_ended {
             let for_stranger = for_holder(stranger, endpoint.port);
@@ -260,11 +261,11 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     }
 }
 
-/// The remedy if no visible process has inherited the reservation, or if nothing shows how to stop
-/// that process safely: use the port if the reservation is the caller's own or that of an ancestor,
-/// and otherwise queue for the port.
+/// The remedy for a reservation without an heir (a process that has inherited it) that can be
+/// stopped safely. If the reservation is the caller's own or an ancestor's, the remedy is to use
+/// the port, and otherwise to queue for it.
 fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
-    // The reservation has no record here, but its process is an ancestor of the calling process.
+    // No visible lock file records the reservation, but an ancestor of the calling process has it.
     let is_ancestor = |process: &&Process| process.relation == Some(Relation::Ancestor);
     if let Some(process) = report.facts.reserved_by.iter().find(is_ancestor) {
         return Remedy::UseOwnReservation {
@@ -332,7 +333,7 @@ fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
             vec![Remedy::WaitForKernel]
         };
     }
-    // The masters own no socket, but start each worker again that ends.
+    // The masters own no socket, but each of them replaces a worker that ends.
     let mut owners: Vec<&Process> = Vec::new();
     for process in holder.processes.iter().filter_map(Process::master) {
         if owners.iter().all(|other| other.pid != process.pid) {
@@ -442,8 +443,10 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
         }
         _ => match (supervisor, process.state, container, unit) {
             (Some(supervisor), ..) => for_supervised(process, supervisor),
-            (_, ProcessState::Suspended, ..) => Remedy::ResumeOrKill { pid },
-            (_, ProcessState::Traced, ..) => Remedy::KillProcess { pid, traced: true },
+            (_, ProcessState::Suspended, ..) if pid != INIT => Remedy::ResumeOrKill { pid },
+            (_, ProcessState::Traced, ..) if pid != INIT => {
+                Remedy::KillProcess { pid, traced: true }
+            }
             (_, ProcessState::DumpingCore, ..) => Remedy::WaitForCoreDump { pid },
             (_, _, Some(id), _) => Remedy::StopContainer {
                 id: id.clone(),

@@ -56,10 +56,11 @@ pub(crate) struct Facts {
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
     /// The id of the expected process, or of a descendant that is probably the server, and what has
-    /// stopped it. `None` if nothing has stopped it, or if the expected process has ended.
+    /// stopped that process. `None` if nothing has stopped it, if the expected process has ended,
+    /// or for [`Verdict::SharedWithStranger`].
     pub(crate) halted: Option<(u32, Halt)>,
-    /// The id of the expected process, or of a descendant that is probably the server, if it is in
-    /// another network namespace.
+    /// The id of the expected process, or of a descendant that is probably the server, if that
+    /// process is in another network namespace. Always `None` for [`Verdict::SharedWithStranger`].
     pub(crate) in_other_network: Option<u32>,
     /// A listener on the endpoint that is not known to belong to the expected process or to a
     /// process that it started. The owner of the listener may be hidden.
@@ -81,9 +82,9 @@ pub(crate) struct Facts {
     /// caller may have asked for the wrong protocol. `None` if a server of the endpoint's protocol
     /// has the number.
     pub(crate) other_protocol: Option<Holder>,
-    /// The processes that have the abstract Unix socket name of the port, if no visible lock file
-    /// shows their reservation. Empty if there is no such reservation, or if the processes are
-    /// hidden.
+    /// The processes that hold a reservation of the port that no visible lock file shows. They have
+    /// the port's abstract Unix socket name, or they run the command `portlease` and own the port's
+    /// sockets. Empty if there is no such reservation, or if its processes are hidden.
     pub(crate) reserved_by: Vec<Process>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
@@ -169,8 +170,8 @@ impl Diagnosis {
         self
     }
 
-    /// Why the expected listener is missing, or who listens beside it. `None` if the check found
-    /// neither.
+    /// Why the expected listener is missing, or who listens beside it. `None` if the check found no
+    /// such reason and no such process.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }
@@ -194,9 +195,11 @@ impl Diagnosis {
     }
 
     /// Whether the port is free: a server could bind it now, and no reservation blocks it. On Unix,
-    /// this means a server that sets SO_REUSEADDR. A reservation that the caller or an ancestor
-    /// made, or that was made [on behalf](crate::ReserveOptions::on_behalf_of) of one of them, does
-    /// not block the port. Exception: for a `&Reservation`, every other reservation blocks.
+    /// this means a TCP server that sets SO_REUSEADDR, or a UDP server that sets no reuse option.
+    ///
+    /// A reservation that the caller or an ancestor made does not block the port. Neither does one
+    /// that was made [on behalf](crate::ReserveOptions::on_behalf_of) of the caller or an ancestor.
+    /// Exception: for a `&Reservation`, every other reservation blocks.
     ///
     /// Only a report of [`diagnose`](crate::diagnose) can be about a free port. For the error of a
     /// check, the result is always `false`.
@@ -225,9 +228,9 @@ impl Diagnosis {
         !matches!(self.0.facts.verdict, Verdict::CannotTell { .. })
     }
 
-    /// Whether the expected process, or one that it started, listens on the port, but an unrelated
-    /// process also listens there, on an overlapping address. Only a check for a process can find
-    /// that, such as [`check_port_held_by`](crate::check_port_held_by).
+    /// Whether the expected process, or one of the processes that it started, listens on the port,
+    /// but an unrelated process also listens there, on an overlapping address. Only a check for a
+    /// process can find that, such as [`check_port_held_by`](crate::check_port_held_by).
     ///
     /// ```
     /// let p = portlease::reserve_port();

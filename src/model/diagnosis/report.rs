@@ -83,8 +83,8 @@ impl Report {
                     .to_owned()
             }
             Verdict::InUse(Cause::Gone) => {
-                "a socket held the port, or a process locked its lock file, until a moment ago; \
-                 the port is free now"
+                "a socket held the port, or a process locked the port's lock file, until a moment \
+                 ago; the port is free now"
                     .to_owned()
             }
             Verdict::InUse(Cause::Unexplained) => {

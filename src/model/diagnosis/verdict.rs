@@ -19,13 +19,13 @@ pub(crate) enum Verdict {
     /// A bound UDP socket without a peer counts as a listener. The id is `None` if the process has
     /// ended and its id is no longer known.
     NotHeldBy(Option<u32>),
-    /// The process with this id, or one that it started, listens on the port. An unrelated process
-    /// also listens, on an overlapping address.
+    /// The process with this id, or a process that it started, listens on the port. An unrelated
+    /// process also listens, on an overlapping address.
     SharedWithStranger(u32),
     /// A socket still listens after the test, the checked code or the reservation has ended.
     Leaked,
-    /// A socket still listens after the reservation has ended. All of its owners are visible, and
-    /// the calling process started none of them.
+    /// At least one socket still listens after the reservation has ended. All owners of these
+    /// listeners are visible, and the calling process started none of the owners.
     UnrelatedListener,
     /// Binding the port requires a privilege that this user lacks.
     Privileged,
@@ -72,10 +72,10 @@ pub(crate) enum Cause {
     /// keeps servers from binding, except the claim (this crate's bound socket) of the lease and
     /// connections in TIME_WAIT.
     Reserved,
-    /// A reservation has the abstract Unix socket name of the port, or the command `portlease` has
-    /// bound the port, but this process sees no locked lock file of the reservation. For example, a
-    /// container uses another lock folder, or a forked child still has the name after its parent
-    /// released the port.
+    /// The port's abstract Unix socket name, or a bound socket of the command `portlease`, shows
+    /// that a reservation has the port. But this process sees no locked lock file of the
+    /// reservation. For example, a container uses another lock folder, or a forked child still has
+    /// the name after its parent released the port.
     Named,
     /// Only connections in TIME_WAIT keep servers from binding, even a server that sets
     /// SO_REUSEADDR. Usually a client, or a server without SO_REUSEADDR, left the connections.
@@ -96,7 +96,7 @@ pub(crate) enum Cause {
     Gone,
 }
 
-/// The text of [`Cause::Named`]. `owner` is the process that has the abstract name, if it is
+/// The text of [`Cause::Named`]. `owner` is a process that holds the reservation; `None` if none is
 /// visible.
 pub(crate) fn named_by(owner: Option<&Process>) -> String {
     match owner {
@@ -105,11 +105,11 @@ pub(crate) fn named_by(owner: Option<&Process>) -> String {
             process.name_and_pid()
         ),
         Some(process) => format!(
-            "reserved by {}: its lock file is in another lock folder, cannot be read, or is \
+            "reserved by {}: the lock file is in another lock folder, cannot be read, or is \
              missing",
             process.name_and_pid()
         ),
-        None => "reserved by an unknown process: its lock file is in another lock folder, cannot \
+        None => "reserved by an unknown process: the lock file is in another lock folder, cannot \
                  be read, or is missing"
             .to_owned(),
     }

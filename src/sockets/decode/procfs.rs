@@ -38,7 +38,7 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
         inode,
         // The file does not show whether the socket is dual stack. By default an IPv6 socket of
         // Linux is dual stack, so every IPv6 wildcard counts as dual stack. A wrong guess hides no
-        // conflict. But it can add one to a report, and an IPv6-only server then counts as
+        // conflict. But it can add a conflict to a report, and an IPv6-only server then counts as
         // listening on IPv4 addresses too.
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
         client: false,

@@ -390,7 +390,8 @@ pub(in super::super) fn is_running(pid: u32) -> io::Result<bool> {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(false),
         // The kernel lacks pidfd_open(2), or a sandbox refuses the call. `/proc` shows no such
         // process, but with the mount option `hidepid` it hides processes of other users. So a
-        // kill(2) without a signal tests whether the process exists.
+        // kill(2) without a signal tests whether the process exists. A zombie then counts as
+        // running.
         Err(_) if proc_fs::shows_own_processes() => Ok(ffi::exists(pid)),
         Err(_) => Err(io::Error::new(
             io::ErrorKind::Unsupported,

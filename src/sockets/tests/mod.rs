@@ -144,7 +144,7 @@ fn connect(ip: IpAddr, port: u16) -> TcpStream {
     socket.into()
 }
 
-/// Prints that a test cannot run here, and why. If `PORTLEASE_NO_SKIP` is 1, it panics instead.
+/// Prints that a test cannot run here, and why. Panics instead if `PORTLEASE_NO_SKIP` is 1.
 pub(super) fn skip(test: &str, reason: &str) {
     let line = format!("skipped: {test}: {reason}");
     assert!(

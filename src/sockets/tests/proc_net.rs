@@ -18,7 +18,7 @@ fn the_fallback_reports_the_same_rows_as_sock_diag() {
         row::label_clients(&mut fallback.rows);
         let mut expected = sockets(port, Some(protocol)).unwrap();
         expected.rows.sort_by_key(|row| row.inode);
-        // The files do not show the length of a queue.
+        // The files of `/proc/net` do not show whether the queue of a listener is full.
         for row in &mut expected.rows {
             row.is_queue_full = None;
         }

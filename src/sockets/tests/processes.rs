@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-/// The scan relies on the size of the folder to skip processes without descriptors.
+/// The scan skips a process without descriptors by the size of its folder `/proc/PID/fd`.
 #[test]
 fn the_size_of_a_folder_of_descriptors_is_their_number() {
     if !crate::proc_fs::is_release_at_least(6, 2) {

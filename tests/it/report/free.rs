@@ -174,7 +174,7 @@ fn a_claim_in_another_lock_folder_is_called_a_reservation() {
     let check = format!("check={port}");
     let text = other.command(&check);
     let process = format!(
-        "(pid {}): its lock file is in another lock folder",
+        "(pid {}): the lock file is in another lock folder",
         one.pid()
     );
     assert!(
@@ -212,7 +212,7 @@ fn a_reservation_in_another_lock_folder_is_in_use_even_without_a_socket() {
         let text = other.command(&format!("check={operand}"));
         let expected = format!("port {operand} is in use: reserved by ");
         let process = format!(
-            "(pid {}): its lock file is in another lock folder",
+            "(pid {}): the lock file is in another lock folder",
             one.pid()
         );
         assert!(
@@ -221,7 +221,7 @@ fn a_reservation_in_another_lock_folder_is_in_use_even_without_a_socket() {
         );
         let who = other.command(&format!("who={operand}"));
         assert!(
-            who.starts_with("complete=false ") && who.contains(": its lock file is in another"),
+            who.starts_with("complete=false ") && who.contains(": the lock file is in another"),
             "{who}"
         );
         // The error about a range of this number alone names the process too.
@@ -381,7 +381,7 @@ fn a_port_that_is_free_again_when_its_refusal_is_reported_is_called_free() {
     reader.try_lock_shared().unwrap();
     let how = format!("port={port} wait=10");
     let message = reserver.reserve(&how).refused("TimedOut");
-    let cause = "a socket held the port, or a process locked its lock file, until a moment ago; \
-                 the port is free now";
+    let cause = "a socket held the port, or a process locked the port's lock file, until a moment \
+                 ago; the port is free now";
     assert!(message.contains(cause), "{message}");
 }

@@ -21,8 +21,8 @@ const PREFIX: &str = "keeper-";
 pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
-    /// Ignores `_has_unrecorded`, because it is always `false`: on these systems each reservation
-    /// has a lock file, which records the port.
+    /// Ignores `_has_unrecorded`: on these systems each reservation has a lock file, which also
+    /// records the port, unless that write failed.
     pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
         remove_stale()?;
         let path = folder().join(new_name(&prefix(keeper)));
@@ -75,7 +75,8 @@ pub(crate) fn all_addresses() -> io::Result<Vec<Address>> {
     Ok(found)
 }
 
-/// Removes the socket files of keepers that were killed.
+/// Removes the socket files of keepers that were killed. A file stays while another process has the
+/// pid of its keeper.
 fn remove_stale() -> io::Result<()> {
     for entry in std::fs::read_dir(folder())? {
         let entry = entry?;

@@ -40,8 +40,8 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
 }
 
 /// Returns `true` if the folder is a file system in memory (tmpfs(5)) that every user can write to,
-/// with room for the lock files of all ports. All processes that see the same mount get the same
-/// answer.
+/// and that is large enough for the lock files of all ports. The size counts, not the free space,
+/// so all processes that see the same mount get the same answer.
 ///
 /// A small file system is not used, because the lock files could fill it. For example, Docker gives
 /// a container 64 MiB by default, which a browser under test may need.

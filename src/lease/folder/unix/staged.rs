@@ -122,8 +122,8 @@ impl Folder {
                 AtFlags::empty()
             };
             self.remove_staged(&name, flags);
-            // Unlocks explicitly. If the file has its final name by now, a child that was forked
-            // meanwhile would keep it locked.
+            // Unlocks explicitly, because a close would leave the lock to a child that was forked
+            // meanwhile. The file may have its final name by now.
             staged.unlock()?;
         }
         Ok(())
