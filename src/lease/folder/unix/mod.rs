@@ -299,6 +299,7 @@ impl Folder {
     }
 
     /// Removes a file that is no lock file.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn remove_file(&self, name: &str) -> io::Result<()> {
         Ok(unlinkat(&self.0, name, AtFlags::empty())?)
     }
