@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{OFlags, fcntl_getfl, fstat};
+use rustix::fs::{OFlags, Stat, fcntl_getfl, fstat};
 use rustix::io::Errno;
 
 #[derive(Debug)]
@@ -40,6 +40,11 @@ impl<T: AsFd> KeptFd<T> {
         let value = self.value.as_ref()?;
         let now = identity(value).ok();
         (now == Some(self.identity)).then_some(value)
+    }
+
+    /// Whether this is the status of the kept file.
+    pub(crate) fn is_described_by(&self, status: &Stat) -> bool {
+        self.identity == identity_in(status)
     }
 
     /// Returns `true` if the number still seems to belong to the kept descriptor: file and access
@@ -77,8 +82,11 @@ impl<T: AsFd> Drop for KeptFd<T> {
 }
 
 fn identity(file: impl AsFd) -> io::Result<Identity> {
-    let about = fstat(file)?;
-    Ok((about.st_dev.into(), about.st_ino.into()))
+    Ok(identity_in(&fstat(file)?))
+}
+
+fn identity_in(status: &Stat) -> Identity {
+    (status.st_dev.into(), status.st_ino.into())
 }
 
 fn access(file: impl AsFd) -> io::Result<OFlags> {

@@ -57,17 +57,18 @@ mod system {
             // The process keeps one socket per network namespace for this check. Creating and
             // closing a socket takes longer than all other steps of a check for a free port.
             static ASKER: PerNamespace<KeptFd<UnixDatagram>> = PerNamespace::new();
-            let make = || KeptFd::new(UnixDatagram::unbound()?);
-            let mut kept = ASKER.get_or_try_init(make)?;
-            if kept.intact().is_none() {
-                kept = ASKER.set(make()?);
-            }
-            let asker = kept.intact().ok_or(io::ErrorKind::Interrupted)?;
-            match asker.connect_addr(&address(protocol, port)?) {
+            let name = address(protocol, port)?;
+            let ask = |asker: &UnixDatagram| match asker.connect_addr(&name) {
                 Ok(()) => Ok(true),
                 Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
                 Err(e) => Err(e),
+            };
+            let kept = ASKER.get();
+            if let Some(asker) = kept.as_ref().and_then(|kept| kept.intact()) {
+                return ask(asker);
             }
+            let made = ASKER.set(KeptFd::new(UnixDatagram::unbound()?)?);
+            ask(made.intact().ok_or(io::ErrorKind::Interrupted)?)
         }
     }
 

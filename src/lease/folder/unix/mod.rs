@@ -190,10 +190,13 @@ impl Folder {
     /// The link count does not show a deletion: on overlays and on gVisor, a deleted folder can
     /// keep its count.
     pub(super) fn has_folder(&self, name: &str, inner: &Folder) -> bool {
-        let (Some(outer), Some(inner)) = (self.0.intact(), inner.0.intact()) else {
+        let (Some(outer), Some(_)) = (self.0.intact(), inner.0.intact()) else {
             return false;
         };
-        leads_to(outer, name, inner).unwrap_or(true)
+        match statat(outer, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) => inner.0.is_described_by(&named),
+            Err(error) => error != Errno::NOENT,
+        }
     }
 
     /// Locks the folder, so that only the caller sweeps it (removes unused files) until the value
@@ -255,7 +258,11 @@ impl Folder {
                 let flags = OFlags::RDWR | SAFE_OPEN;
                 File::from(openat(&self.0, name, flags, Mode::empty())?)
             }
-            Access::New => self.make_staged_file(name)?.0,
+            Access::New => {
+                return self
+                    .make_staged_file(name)
+                    .map(|(file, owner, _)| (file, owner));
+            }
         };
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -270,9 +277,7 @@ impl Folder {
     /// If this process locked the file, no sweep removes the name while the lock lasts, because a
     /// sweep must lock the file first. So the name leads to this file.
     pub(crate) fn create_locked(&self, name: &str) -> io::Result<(File, u32, bool)> {
-        let (file, is_locked) = self.make_staged_file(name)?;
-        let owner = fstat(&file)?.st_uid;
-        Ok((file, owner, is_locked))
+        self.make_staged_file(name)
     }
 
     /// Reads the first bytes of a file that only `user` can have written: it belongs to `user`, no

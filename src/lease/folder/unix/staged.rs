@@ -47,11 +47,11 @@ impl Folder {
         Ok(moved?)
     }
 
-    /// Creates the file, or fails if the name exists. Also returns `true` if this process locked
-    /// the file before the name was visible. Returns `false` if the system cannot rename without
-    /// replacing, if the file system has no locks, or if a [`sweep_staged`](Self::sweep_staged)
-    /// locked the file first.
-    pub(super) fn make_staged_file(&self, name: &str) -> io::Result<(File, bool)> {
+    /// Creates the file, or fails if the name exists. Returns the file, its owner, and `true` if
+    /// this process locked the file before the name was visible. The `bool` is `false` if the
+    /// system cannot rename without replacing, if the file system has no locks, or if a
+    /// [`sweep_staged`](Self::sweep_staged) locked the file first.
+    pub(super) fn make_staged_file(&self, name: &str) -> io::Result<(File, u32, bool)> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE_OPEN;
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
         let (staged, file) = with_temporary_name(make)?;
@@ -59,10 +59,18 @@ impl Folder {
         // Locks the file, because a sweep of another process removes unlocked staged files, which
         // killed processes leave behind.
         let is_locked = file.try_lock().is_ok();
-        let moved =
-            fchmod(&file, FILE).and_then(|()| self.rename_if_absent(&staged, name.as_ref()));
-        let Err(e) = moved else {
-            return Ok((file, is_locked));
+        let prepare = || {
+            let stat = fstat(&file)?;
+            // The umask may have removed permissions.
+            if stat.st_mode & Mode::all().bits() != FILE.bits() {
+                fchmod(&file, FILE)?;
+            }
+            self.rename_if_absent(&staged, name.as_ref())?;
+            Ok(stat.st_uid)
+        };
+        let e = match prepare() {
+            Ok(owner) => return Ok((file, owner, is_locked)),
+            Err(e) => e,
         };
         self.remove_staged(&staged, AtFlags::empty());
         match e {
@@ -75,7 +83,8 @@ impl Folder {
                 // mode is set.
                 let file = File::from(openat(&self.0, name, flags, FILE)?);
                 fchmod(&file, FILE)?;
-                Ok((file, false))
+                let owner = fstat(&file)?.st_uid;
+                Ok((file, owner, false))
             }
             e => Err(e.into()),
         }
