@@ -103,6 +103,11 @@ impl Unanswered {
         false
     }
 
+    /// Returns `true` if a server answered, but not as expected.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.kind == Some(ProblemKind::Answer)
+    }
+
     pub(crate) fn headline(&self) -> String {
         let Unanswered {
             endpoint,

@@ -8,6 +8,7 @@ use portlease::{Diagnosis, Endpoint, Remedy, State};
 
 use crate::command_end::End;
 use crate::failure::{self, Failure};
+use crate::inherited_sockets::InheritedSockets;
 use crate::limits::LISTEN_REPORT;
 use crate::output::console::Console;
 use crate::output::remedy::{self, Asked};
@@ -29,6 +30,7 @@ pub(crate) struct ListenWait {
     pub(crate) limit: Duration,
     /// Receives the time that the wait took, or why it failed.
     pub(crate) listened: Receiver<Result<Duration, Failure>>,
+    pub(crate) inherited: Option<InheritedSockets>,
 }
 
 impl ListenWait {
@@ -74,8 +76,10 @@ pub(crate) fn after_end(
     status: ExitStatus,
     listening: Option<ListenWait>,
 ) -> Result<End, Failure> {
-    let result = listening.map(|wait| wait.listened.recv_timeout(LISTEN_REPORT));
-    let Some(Ok(Err(failure))) = result else {
+    let Some(wait) = listening else {
+        return Ok(status.into());
+    };
+    let Ok(Err(failure)) = wait.listened.recv_timeout(LISTEN_REPORT) else {
         return Ok(status.into());
     };
     if could_not_check(&failure) {
@@ -85,7 +89,12 @@ pub(crate) fn after_end(
         ));
         return Ok(status.into());
     }
-    let text = ended_first(status, &failure);
+    let mut text = ended_first(status, &failure);
+    // The command may have failed to bind a port whose socket it inherited. The failure of a
+    // request contains this help already.
+    if let Some(sockets) = wait.inherited.filter(|_| report_of(&failure).is_some()) {
+        text = report::with_help(text, Some(sockets.help()));
+    }
     if status.success() {
         return Err(Failure::new(text));
     }

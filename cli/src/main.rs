@@ -19,6 +19,7 @@ mod finding;
 mod help;
 mod http_probe;
 mod http_wait;
+mod inherited_sockets;
 mod interruption;
 mod keeper;
 mod leaks;

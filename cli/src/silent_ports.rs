@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use portlease::{Endpoint, Holder, Remedy, State, wait_until_listening, who_holds};
 
+use crate::inherited_sockets::InheritedSockets;
 use crate::limits::SILENT_PORTS_WATCH;
 use crate::output::console::Console;
 use crate::output::remedy::{self, Asked};
@@ -41,9 +42,17 @@ impl SilentPorts {
     /// Prints a note on each port on which nothing has listened, if the reservation itself may be
     /// the reason. Call this after the command has failed. Prints nothing if the command ran for
     /// longer than [`SILENT_PORTS_WATCH`], because a server may have listened later.
-    pub(crate) fn explain(self, console: &Console) {
+    ///
+    /// `inherited` has the sockets of `--listen`. The kernel refuses a further bind of their ports,
+    /// so a further note says that the command must use the sockets.
+    pub(crate) fn explain(self, console: &Console, inherited: Option<&InheritedSockets>) {
         if self.started.elapsed() >= SILENT_PORTS_WATCH {
             return;
+        }
+        if let Some(sockets) = inherited {
+            let text = "the command failed: if it reported \"address already in use\", it may not \
+                        have used the inherited socket";
+            console.note(report::with_help(text.to_owned(), Some(sockets.help())));
         }
         for (endpoint, seen) in self.watched {
             if seen.try_recv() != Err(TryRecvError::Empty) {

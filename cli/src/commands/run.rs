@@ -17,6 +17,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::http_probe::NamedProbe;
 use crate::http_wait::{HttpOutcome, Obstacle, Unanswered, until_answered};
+use crate::inherited_sockets::InheritedSockets;
 use crate::interruption::{self, is_interrupted};
 use crate::leaks::LeakCheck;
 use crate::limits::{COMMAND_CHARS, LEAK_GRACE, LEAK_POLL, sleep};
@@ -172,7 +173,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
                 .iter()
                 .filter(|of| !is_passed(of))
                 .map(endpoint);
-            let wait = spawn_listen_wait(awaited.collect(), running.pid, limit, requests);
+            let sockets = InheritedSockets::of(args);
+            let wait = spawn_listen_wait(awaited.collect(), running.pid, limit, requests, sockets);
             if wait.is_err() {
                 // This process fails and releases the ports, so the command must end too. Only the
                 // failure to start the thread is reported, because it says more than a failure to
@@ -184,8 +186,11 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         None => None,
     };
     let silent = listening.is_none().then(|| {
-        let is_tcp = |named: &&NamedReservation| named.protocol == Protocol::Tcp;
-        SilentPorts::watch(reservations.iter().filter(is_tcp).map(endpoint))
+        // `--no-reuse-addr` does not help for a port of `--listen`, because it has a listener.
+        let watched = reservations
+            .iter()
+            .filter(|of| of.protocol == Protocol::Tcp && !is_passed(of));
+        SilentPorts::watch(watched.map(endpoint))
     });
     // The failure of the wait is reported first, because it may explain the listeners that the code
     // below reports.
@@ -197,7 +202,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         });
     interruption::watch().map_err(|e| Failure::system("handle signals", &e))?;
     if let Some(silent) = silent.filter(|_| end.is_own_failure()) {
-        silent.explain(console);
+        silent.explain(console, InheritedSockets::of(args).as_ref());
     }
     // On Unix, the drop kills the watcher process, which would otherwise outlive this process for a
     // moment. On Windows, the drop releases the job object, so that the processes that the command
@@ -409,13 +414,22 @@ fn spawn_listen_wait(
     pid: u32,
     limit: Duration,
     requests: Vec<Unanswered>,
+    inherited: Option<InheritedSockets>,
 ) -> Result<ListenWait, Failure> {
     let listening = endpoints.clone();
+    let sockets = inherited.clone();
     let (sender, receiver) = channel();
     let wait = move || {
         let started = Instant::now();
-        let listen = wait_until_all_held_by(endpoints, pid, limit).map_err(Failure::from);
-        let listen = listen.and_then(|()| answer(requests, started, limit, pid));
+        let awaited = endpoints.iter().copied();
+        let listen = wait_until_all_held_by(awaited, pid, limit).map_err(Failure::from);
+        let listen = listen.and_then(|()| {
+            answer(requests, started, limit, pid, |left| {
+                let mut unanswered = left.iter().filter(|of| !of.is_answered());
+                // The wait for `endpoints` excludes the ports of `--listen`.
+                sockets.filter(|_| unanswered.any(|of| !endpoints.contains(&of.endpoint)))
+            })
+        });
         // After the command has ended, the supervisor waits for this result for at most
         // `LISTEN_REPORT`. After that time the receiver is gone, and the send fails.
         let _sent = sender.send(listen.map(|()| started.elapsed()));
@@ -429,14 +443,18 @@ fn spawn_listen_wait(
         endpoints: listening,
         limit,
         listened: receiver,
+        inherited,
     })
 }
 
+/// Waits for the answers to the requests of `--http`. `unused` returns the inherited sockets on
+/// which the command has not answered.
 fn answer(
     requests: Vec<Unanswered>,
     started: Instant,
     limit: Duration,
     pid: u32,
+    unused: impl FnOnce(&[Unanswered]) -> Option<InheritedSockets>,
 ) -> Result<(), Failure> {
     // The search for an obstacle reads the sockets of the command. The kernel closes these when the
     // command ends, so the search runs only after a timeout.
@@ -451,6 +469,7 @@ fn answer(
         let obstacles = Obstacle::find_each(&left, Some(pid));
         lines.extend(obstacles.iter().flatten().map(Obstacle::text));
     }
+    lines.extend(unused(&left).map(|sockets| format!("help: {}", sockets.help())));
     Err(Failure::new(lines.join("\n")))
 }
 

@@ -37,6 +37,7 @@ const FLOORS: [&[&str]; 19] = [
     ],
     &[
         "ending",
+        "inherited_sockets",
         "keeper::holding",
         "keeper::link",
         "output::annotations",

@@ -97,6 +97,39 @@ fn portlease_does_not_keep_the_socket_that_it_passed() {
     .code(0);
 }
 
+/// The kernel refuses a bind of the port, even with SO_REUSEADDR, because the socket listens.
+#[test]
+fn a_command_that_does_not_use_the_socket_is_explained() {
+    need!(installed("python3"), capability::native());
+    let binds = "import os, socket\n\
+        socket.create_server(('127.0.0.1', int(os.environ['WEB'])), backlog=1)";
+    let help = "help: let the server use the socket of --listen WEB (LISTEN_FDS: descriptor 3), \
+                or pass --port if it binds the port itself\n";
+    let http = |limit| [limit, "--http", "/"];
+    let run = |options: &[&str], command: &[&str]| {
+        ran(&[&["run", "--listen", "WEB"], options, &["--"], command].concat())
+    };
+    let bind = ["python3", "-c", binds];
+    let output = run(&[], &bind).code(1);
+    let failed = "portlease: the command failed: if it reported \"address already in use\", it may \
+                  not have used the inherited socket\n";
+    assert!(
+        output.err.ends_with(&format!("{failed}{help}")),
+        "{output:#?}"
+    );
+    // --no-reuse-addr would not help.
+    assert!(!output.err.contains("--no-reuse-addr"), "{output:#?}");
+    let output = run(&http("--wait-listening=10m"), &bind).code(1);
+    assert!(output.err.ends_with(help), "{output:#?}");
+    let output = run(&["--port", "X", "--wait-listening=10m"], &bind).code(1);
+    assert!(output.err.ends_with(help), "{output:#?}");
+    let output = run(&http("--wait-listening=200ms"), &["sleep", "600"]).code(125);
+    assert!(output.err.ends_with(help), "{output:#?}");
+    let output = run(&["--fd", "7"], &bind).code(1);
+    let help = help.replace("LISTEN_FDS: descriptor 3", "descriptor 7");
+    assert!(output.err.ends_with(&help), "{output:#?}");
+}
+
 #[test]
 fn a_command_that_does_not_exist_exits_with_127() {
     for options in [&["--listen", "WEB"][..], &["--listen", "WEB", "--fd", "3"]] {
