@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint, Holder, ServerKind};
+use portlease::{Diagnosis, Endpoint, Holder, ServerKind, who_holds};
 
 use crate::condition::Condition;
 use crate::exit;
@@ -113,4 +113,9 @@ pub(crate) fn verdict(findings: &[Finding]) -> u8 {
         (false, true) => exit::INCOMPLETE,
         (false, false) => exit::YES,
     }
+}
+
+/// Whether a server has the port. `false` also if the sockets of the port cannot be read.
+pub(crate) fn has_server(endpoint: Endpoint) -> bool {
+    who_holds(endpoint).is_ok_and(|holders| holders.iter().any(Holder::is_server))
 }

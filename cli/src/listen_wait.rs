@@ -8,6 +8,7 @@ use portlease::{Diagnosis, Endpoint, Remedy, State};
 
 use crate::command_end::End;
 use crate::failure::{self, Failure};
+use crate::finding::has_server;
 use crate::inherited_sockets::InheritedSockets;
 use crate::limits::LISTEN_REPORT;
 use crate::output::console::Console;
@@ -60,7 +61,7 @@ impl ListenWait {
             Ok(Err(error)) => {
                 let left = end_tree(pid);
                 let left = left.map_err(|e| Failure::system("wait for the command", &e))?;
-                Err(not_in_time(self.limit, &left, &error))
+                Err(not_in_time(self.limit, &left, &error, &self.endpoints))
             }
             Err(TryRecvError::Disconnected) => Ok(None),
             Err(TryRecvError::Empty) => Ok(Some(self)),
@@ -89,7 +90,7 @@ pub(crate) fn after_end(
         ));
         return Ok(status.into());
     }
-    let mut text = ended_first(status, &failure);
+    let mut text = ended_first(status, &failure, &wait.endpoints);
     // The command may have failed to bind a port whose socket it inherited. The failure of a
     // request contains this help already.
     if let Some(sockets) = wait.inherited.filter(|_| report_of(&failure).is_some()) {
@@ -119,7 +120,8 @@ fn could_not_check(failure: &Failure) -> bool {
     }
 }
 
-fn ended_first(status: ExitStatus, failure: &Failure) -> String {
+/// `awaited` are the ports on which the command was expected to listen.
+fn ended_first(status: ExitStatus, failure: &Failure, awaited: &[Endpoint]) -> String {
     let found = report_of(failure).and_then(|report| Some((report, report.endpoint()?)));
     let Some((diagnosis, endpoint)) = found else {
         return report::failure(failure);
@@ -130,15 +132,28 @@ fn ended_first(status: ExitStatus, failure: &Failure) -> String {
     if is_redirected || sockets.any(|socket| socket.state == State::Listen) {
         text += &format!(": {}", diagnosis.cause());
     }
-    report::with_help(text, report::help(diagnosis, AFTER_WAIT))
+    let help = remedy::in_one_line(&remedies(diagnosis, awaited), AFTER_WAIT);
+    report::with_help(text, help)
+}
+
+/// The remedies after the command has ended. `awaited` are the ports on which it was expected to
+/// listen.
+fn remedies(diagnosis: &Diagnosis, awaited: &[Endpoint]) -> Vec<Remedy> {
+    let mut remedies = diagnosis.remedies().to_vec();
+    // The command may have failed because of a server on another port of `run`. The release of
+    // that port reports the server.
+    if awaited.iter().any(|port| has_server(*port)) {
+        remedies.retain(|remedy| *remedy != Remedy::ReserveForPlainServer);
+    }
+    remedies
 }
 
 /// `left` are the pids of the processes that run on because this user may not signal them.
-fn not_in_time(limit: Duration, left: &[u32], failure: &Failure) -> Failure {
+fn not_in_time(limit: Duration, left: &[u32], failure: &Failure, awaited: &[Endpoint]) -> Failure {
     let text = match report_of(failure) {
         Some(diagnosis) => {
             // The command has usually ended by now, so it can neither be resumed nor inspected.
-            let is_late = |remedy: &&Remedy| {
+            let is_late = |remedy: &Remedy| {
                 matches!(
                     remedy,
                     Remedy::Resume { .. }
@@ -146,8 +161,8 @@ fn not_in_time(limit: Duration, left: &[u32], failure: &Failure) -> Failure {
                         | Remedy::InspectInNetworkNamespace { .. }
                 )
             };
-            let remedies = diagnosis.remedies().iter();
-            let remedies: Vec<Remedy> = remedies.filter(|of| !is_late(of)).cloned().collect();
+            let mut remedies = remedies(diagnosis, awaited);
+            remedies.retain(|remedy| !is_late(remedy));
             let help = remedy::in_one_line(&remedies, AFTER_WAIT);
             report::with_help(diagnosis.headline(), help)
         }

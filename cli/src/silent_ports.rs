@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use portlease::{Endpoint, Holder, Remedy, State, wait_until_listening, who_holds};
 
+use crate::finding::has_server;
 use crate::inherited_sockets::InheritedSockets;
 use crate::limits::SILENT_PORTS_WATCH;
 use crate::output::console::Console;
 use crate::output::remedy::{self, Asked};
 use crate::output::report;
+use crate::ports::port_summary;
 
 /// Watches each port for [`SILENT_PORTS_WATCH`].
 #[derive(Debug)]
@@ -39,14 +41,21 @@ impl SilentPorts {
         }
     }
 
-    /// Prints a note on each port on which nothing has listened, if the reservation itself may be
+    /// Prints a note on the ports on which nothing has listened, if the reservation itself may be
     /// the reason. Call this after the command has failed. Prints nothing if the command ran for
-    /// longer than [`SILENT_PORTS_WATCH`], because a server may have listened later.
+    /// longer than [`SILENT_PORTS_WATCH`], because a server may have listened later. Also prints
+    /// nothing if one of `all`, the ports of `run`, still has a server. The command may have failed
+    /// because of that server, and the release of its port reports it.
     ///
     /// `inherited` has the sockets of `--listen`. The kernel refuses a further bind of their ports,
     /// so a further note says that the command must use the sockets.
-    pub(crate) fn explain(self, console: &Console, inherited: Option<&InheritedSockets>) {
-        if self.started.elapsed() >= SILENT_PORTS_WATCH {
+    pub(crate) fn explain(
+        self,
+        console: &Console,
+        mut all: impl Iterator<Item = Endpoint>,
+        inherited: Option<&InheritedSockets>,
+    ) {
+        if self.started.elapsed() >= SILENT_PORTS_WATCH || all.any(has_server) {
             return;
         }
         if let Some(sockets) = inherited {
@@ -54,16 +63,23 @@ impl SilentPorts {
                         have used the inherited socket";
             console.note(report::with_help(text.to_owned(), Some(sockets.help())));
         }
+        let mut silent = Vec::new();
         for (endpoint, seen) in self.watched {
             if seen.try_recv() != Err(TryRecvError::Empty) {
                 continue;
             }
             if has_claim(endpoint) {
-                let text = format!("nothing listened on port {endpoint} before the command failed");
-                let remedies = [Remedy::ReserveForPlainServer];
-                let help = remedy::in_one_line(&remedies, Asked::default());
-                console.note(report::with_help(text, help));
+                silent.push(endpoint);
             }
+        }
+        if !silent.is_empty() {
+            let port = if silent.len() == 1 { "port" } else { "ports" };
+            let text = format!(
+                "no server was seen on {port} {} before the command failed",
+                port_summary(&silent)
+            );
+            let help = remedy::in_one_line(&[Remedy::ReserveForPlainServer], Asked::default());
+            console.note(report::with_help(text, help));
         }
     }
 }

@@ -604,7 +604,7 @@ impl fmt::Display for Remedy {
             ),
             Remedy::ReserveForPlainServer => f.write_str(
                 "reserve the port with ReserveOptions::new().reuse_addr(false) if the server \
-                 reported \"address already in use\": some servers do not set SO_REUSEADDR",
+                 reported \"address already in use\" for it: some servers do not set SO_REUSEADDR",
             ),
             Remedy::WaitForTimeWait => f.write_str("wait up to 60 s until TIME_WAIT ends"),
             Remedy::WaitForKernel => f.write_str("wait until the kernel has closed the socket"),

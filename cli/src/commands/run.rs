@@ -202,7 +202,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         });
     interruption::watch().map_err(|e| Failure::system("handle signals", &e))?;
     if let Some(silent) = silent.filter(|_| end.is_own_failure()) {
-        silent.explain(console, InheritedSockets::of(args).as_ref());
+        let all = reservations.iter().map(endpoint);
+        silent.explain(console, all, InheritedSockets::of(args).as_ref());
     }
     // On Unix, the drop kills the watcher process, which would otherwise outlive this process for a
     // moment. On Windows, the drop releases the job object, so that the processes that the command

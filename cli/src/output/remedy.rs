@@ -94,7 +94,7 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         }
         Remedy::ReserveForPlainServer => {
             "reserve the port with --no-reuse-addr if the server reported \"address already in \
-             use\": some servers do not set SO_REUSEADDR"
+             use\" for it: some servers do not set SO_REUSEADDR"
                 .to_owned()
         }
         // `run` and `reserve` reserve the number on every address.

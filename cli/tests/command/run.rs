@@ -1,5 +1,6 @@
 //! `portlease run`.
 
+use std::net::TcpListener;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -27,7 +28,8 @@ fn a_command_that_fails_because_of_the_claim_is_explained() {
     need!(capability::native(), capability::bound_sockets());
     let bind = "s.bind(('127.0.0.1', port))\ns.listen()";
     let output = python_server(&[], bind).code(1);
-    let note = "/tcp before the command failed\nhelp: reserve the port with --no-reuse-addr if ";
+    let note = "/tcp before the command failed\nhelp: reserve the port with --no-reuse-addr if the \
+                server reported \"address already in use\" for it: ";
     assert!(output.err.contains("Address already in use"), "{output:#?}");
     assert!(output.err.contains(note), "{output:#?}");
     // The remedy. The controls: a server that listened, and a command that succeeds.
@@ -39,6 +41,35 @@ fn a_command_that_fails_because_of_the_claim_is_explained() {
     );
     assert_eq!(python_server(&[], &failing).code(3).err, "");
     assert_eq!(finish(&mut script(&[], "exit 0")).code(0).err, "");
+}
+
+/// Another server binds a port of the run over its claim, so the command may have failed because of
+/// that server.
+#[test]
+fn a_busy_port_of_the_run_does_not_suggest_another_kind_of_reservation() {
+    need!(capability::native(), capability::bound_sockets());
+    let fails = "echo > \"$UP\"; while [ ! -e \"$GO\" ]; do sleep 0.01; done; exit 1";
+    let help = "--no-reuse-addr";
+    for options in [&[][..], &["--wait-listening=10m"]] {
+        for is_busy in [true, false] {
+            let folder = Folder::new();
+            let [up, go] = ["up", "go"].map(|name| folder.path().join(name));
+            let number = silent().port();
+            let busy = format!("B={number}");
+            let mut command = script(
+                &[options, &["--port", "A", "--port", &busy]].concat(),
+                fails,
+            );
+            let run = Running::start(command.env("UP", &up).env("GO", &go));
+            line_in(&up);
+            // The standard library sets SO_REUSEADDR.
+            let server = is_busy.then(|| TcpListener::bind(("127.0.0.1", number)).unwrap());
+            std::fs::write(&go, "").unwrap();
+            let output = run.finish().code(1);
+            assert_eq!(output.err.contains(help), !is_busy, "{output:#?}");
+            drop(server);
+        }
+    }
 }
 
 /// The server needs a moment for its end after the signal.
