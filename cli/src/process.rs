@@ -76,6 +76,27 @@ pub(crate) fn real_folder(folder: &Path) -> Result<PathBuf, Failure> {
     Ok(real)
 }
 
+/// Fails as [`ProcessHandle::terminate`] does if this user may not end the process.
+#[cfg(unix)]
+pub(crate) fn check_permission(pid: u32) -> io::Result<()> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    match pid.map(rustix::process::test_kill_process) {
+        Some(Err(e @ rustix::io::Errno::PERM)) => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Fails as [`ProcessHandle::terminate`] does if this user may not end the process.
+#[cfg(windows)]
+pub(crate) fn check_permission(pid: u32) -> io::Result<()> {
+    match crate::ffi::windows::open_to_end(pid) {
+        Err(e) if !crate::ffi::windows::is_no_such_process(&e) => Err(e),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(unix)]
 fn is_same_folder(one: &Path, other: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

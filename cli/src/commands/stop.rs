@@ -18,7 +18,7 @@ use crate::output::json::JSON_VERSION;
 use crate::output::remedy::{self, Asked, RemedyRow};
 use crate::output::report::{needs_reuse_addr, with_help};
 use crate::ports::PortList;
-use crate::process::{ProcessHandle, real_folder};
+use crate::process::{ProcessHandle, check_permission, real_folder};
 use crate::process_stat::ProcessStat;
 use crate::stop_plan::{Refusal, StopPlan, may_restart, restarts, servers};
 use crate::text::{escape, os_message};
@@ -92,11 +92,12 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         let targets = std::mem::take(&mut plan.targets);
         plan.notes.iter().for_each(|note| console.note(note));
         if args.dry_run || targets.is_empty() {
-            stopped.extend(
-                targets
-                    .iter()
-                    .map(|target| stopped_row(target, "would_stop")),
-            );
+            for target in &targets {
+                match check_permission(target.process.pid) {
+                    Ok(()) => stopped.push(stopped_row(target, "would_stop")),
+                    Err(cause) => not_stopped.push(failed_row(target, os_message(&cause))),
+                }
+            }
             // `not_stopped` already lists the processes that an earlier round failed to end.
             let is_new = |refusal: &Refusal| {
                 let pid = refusal.process.as_ref().map(|process| process.pid);

@@ -107,9 +107,14 @@ pub(crate) fn is_signaled_within(process: &OwnedHandle, timeout: Duration) -> io
     }
 }
 
+/// Opens a handle with the right to end the process.
+pub(crate) fn open_to_end(pid: u32) -> io::Result<OwnedHandle> {
+    open(pid, PROCESS_TERMINATE)
+}
+
 /// Ends the process with this exit code.
 pub(crate) fn terminate(pid: u32, code: u32) -> io::Result<()> {
-    let process = open(pid, PROCESS_TERMINATE)?;
+    let process = open_to_end(pid)?;
     // SAFETY: the process is open with the right to end it.
     check(unsafe { TerminateProcess(process.as_raw_handle(), code) })
 }

@@ -9,7 +9,9 @@ use portlease::reserve_port;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::program::{Running, finish, for_everybody, line_in, plain, portlease, ran, silent};
+use crate::program::{
+    BINARY, Running, finish, for_everybody, line_in, plain, portlease, ran, silent,
+};
 use crate::support::ports::non_ephemeral_ports;
 use crate::support::program::installed;
 use crate::support::{Folder, capability, is_root, need};
@@ -88,6 +90,40 @@ fn a_server_is_stopped_and_its_port_is_free() {
     let again = ran(&["stop", &port.to_string()]).code(0);
     assert_eq!(again.out, "");
     assert_eq!(again.err, "portlease: no server listens on these ports\n");
+}
+
+/// Whether this process can start another one that may not signal processes of other users.
+fn without_cap_kill() -> Result<(), String> {
+    let mut command = Command::new("setpriv");
+    match finish(command.args(["--bounding-set=-kill", "true"])) {
+        ran if ran.status.success() => Ok(()),
+        ran => Err(ran.err),
+    }
+}
+
+#[test]
+fn a_server_that_this_user_may_not_signal_is_not_stopped_by_a_dry_run_either() {
+    need!(
+        installed("python3"),
+        capability::nobody(),
+        without_cap_kill()
+    );
+    let port = silent().port();
+    let server = Server::start(port, "os.chmod('.', 0o777); os.setuid(65534)");
+    let expected = format!(
+        "did not stop python3 (pid {}), which listens on 127.0.0.1:{port}: operation not \
+         permitted\n",
+        server.pid
+    );
+    for options in [&["--dry-run"][..], &[]] {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--bounding-set=-kill", BINARY, "stop"])
+            .args(options);
+        plain(command.arg(port.to_string()));
+        let output = finish(&mut command).code(1);
+        assert!(output.out.starts_with(&expected), "{output:#?}");
+    }
 }
 
 #[test]
