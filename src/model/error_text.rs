@@ -311,6 +311,14 @@ impl Error {
         Self::new(ErrorKind::TimedOut, message)
     }
 
+    /// Appends that the pipe of this stream (stdout or stderr) of the program is full.
+    pub(crate) fn with_full_pipe(self, stream: &str) -> Self {
+        self.with_note(&format!(
+            "; the {stream} pipe of the program is full, so the program blocks when it writes \
+             there: redirect {stream} to a file, or use Stdio::inherit() or Stdio::null()"
+        ))
+    }
+
     /// Appends `lines`, the last lines of the program's stderr, to the message of this error.
     pub(crate) fn with_stderr(self, lines: &[String]) -> Self {
         if lines.is_empty() {

@@ -21,7 +21,7 @@ mod system;
 pub(crate) use running::ChildProcess;
 pub(crate) use running::Running;
 #[cfg(feature = "tokio")]
-pub(crate) use system::{Pipe, others_run};
+pub(crate) use system::{Pipe, is_full, others_run};
 pub(crate) use system::{Signal, prepare};
 
 impl Reservation {
@@ -62,7 +62,7 @@ impl Reservation {
     ///
     /// The call does not read a piped stdout or stderr while it waits. A pipe of Linux holds 64 KiB
     /// by default. A program that writes more than that before it listens blocks, and the call
-    /// times out.
+    /// times out. On Linux the error then names the full pipe.
     pub fn spawn(self, mut command: Command, at_most: Duration) -> Result<Server> {
         let running = start(&mut command)?;
         let mut server = Server {
@@ -209,7 +209,7 @@ impl Server {
         outcome.map_err(|error| {
             // If the kill fails too, the caller still gets the error of the wait, which says more.
             let _ended = self.running.end(Signal::Kill);
-            error.with_stderr(&self.running.last_lines())
+            self.running.explain(error)
         })
     }
 }

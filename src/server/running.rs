@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::system::{self, Pipe, Signal};
 use crate::model::error::{Error, Result};
+use crate::model::error_kind::ErrorKind;
 use crate::retry::{ENDING_PAUSE, KILL_LIMIT, STDERR_LINES, TERMINATE_GRACE, block_for};
 use crate::sockets;
 use crate::wait::ExitInfo;
@@ -18,6 +19,9 @@ pub(crate) trait ChildProcess {
     fn pid(&self) -> Option<u32>;
     fn try_wait(&mut self) -> io::Result<Option<ExitStatus>>;
     fn start_kill(&mut self) -> io::Result<()>;
+    /// Which of stdout and stderr is piped, and its pipe is full. `None` also if the caller has
+    /// taken the pipe.
+    fn full_pipe(&self) -> Option<&'static str>;
     /// The reading end of the child's stderr, if stderr is piped and the caller has not taken it.
     fn take_stderr(&mut self) -> Option<Pipe>;
 }
@@ -33,6 +37,14 @@ impl ChildProcess for Child {
 
     fn start_kill(&mut self) -> io::Result<()> {
         self.kill()
+    }
+
+    fn full_pipe(&self) -> Option<&'static str> {
+        match (&self.stdout, &self.stderr) {
+            (Some(pipe), _) if system::is_full(pipe) => Some("stdout"),
+            (_, Some(pipe)) if system::is_full(pipe) => Some("stderr"),
+            _ => None,
+        }
     }
 
     fn take_stderr(&mut self) -> Option<Pipe> {
@@ -210,9 +222,21 @@ impl<C: ChildProcess> Running<C> {
         Ok(())
     }
 
+    /// Adds to the error of a wait what the pipes of the child show: whether one is full, and the
+    /// last lines of stderr. Call this once the child and its group have ended.
+    pub(crate) fn explain(&mut self, error: Error) -> Error {
+        // A pipe stays full after the end of its writer.
+        let full = self.child.full_pipe();
+        let error = match full.filter(|_| error.kind() == ErrorKind::TimedOut) {
+            Some(stream) => error.with_full_pipe(stream),
+            None => error,
+        };
+        error.with_stderr(&self.last_lines())
+    }
+
     /// The last lines that the child wrote to its stderr; empty if stderr is not piped. Call this
     /// once the child and its group have ended.
-    pub(crate) fn last_lines(&mut self) -> Vec<String> {
+    fn last_lines(&mut self) -> Vec<String> {
         let Some(pipe) = self.child.take_stderr() else {
             return Vec::new();
         };

@@ -17,7 +17,7 @@ use crate::model::to_endpoint::listening_ports_of;
 use crate::ownership::Asker;
 use crate::reservation::Reservation;
 use crate::retry::RELEASE_LIMIT;
-use crate::server::{ChildProcess, Pipe, Running, Signal, others_run, prepare};
+use crate::server::{ChildProcess, Pipe, Running, Signal, is_full, others_run, prepare};
 use crate::wait::Freeing;
 
 impl ChildProcess for Child {
@@ -31,6 +31,14 @@ impl ChildProcess for Child {
 
     fn start_kill(&mut self) -> io::Result<()> {
         Child::start_kill(self)
+    }
+
+    fn full_pipe(&self) -> Option<&'static str> {
+        match (&self.stdout, &self.stderr) {
+            (Some(pipe), _) if is_full(pipe) => Some("stdout"),
+            (_, Some(pipe)) if is_full(pipe) => Some("stderr"),
+            _ => None,
+        }
     }
 
     fn take_stderr(&mut self) -> Option<Pipe> {
@@ -196,7 +204,7 @@ impl Server {
             Err(error) => {
                 // The error of the wait says more than a failure to end the program.
                 let _ended = self.end(Signal::Kill).await;
-                Err(error.with_stderr(&self.running.last_lines()))
+                Err(self.running.explain(error))
             }
         }
     }

@@ -189,6 +189,23 @@ mod unix {
     }
 
     #[test]
+    fn a_program_that_fills_a_pipe_before_it_listens_is_explained() {
+        need!(capability::native());
+        for stream in ["stdout", "stderr"] {
+            let redirect = if stream == "stderr" { "exec >&2;" } else { "" };
+            let mut command = shell(&format!("{redirect} exec yes"));
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            // The limit is long enough for yes(1) to fill the pipe on a busy machine.
+            let error = reserve_port().spawn(command, Duration::from_secs(3));
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+            let expected =
+                format!("; the {stream} pipe of the program is full, so the program blocks");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+    }
+
+    #[test]
     fn a_program_that_never_listens_is_ended_and_its_last_lines_are_shown() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pid");

@@ -1,9 +1,10 @@
-//! The two calls about child processes that the standard library does not have: a signal to a
-//! process group, and the exit status of a child that stays a zombie.
-#![expect(unsafe_code, reason = "kill(2) and waitid(2) are C functions")]
+//! The calls about child processes that the standard library does not have: a signal to a process
+//! group, the exit status of a child that stays a zombie, and whether a pipe has room.
+#![expect(unsafe_code, reason = "kill(2), waitid(2) and poll(2) are C functions")]
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -13,6 +14,20 @@ pub(super) fn signal_group(group: libc::pid_t, signal: libc::c_int) -> io::Resul
     match unsafe { libc::kill(-group, signal) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether a write to the descriptor would not block.
+pub(super) fn is_writable(fd: &OwnedFd) -> io::Result<bool> {
+    let mut polled = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: poll(2) writes to the one `pollfd` whose address it gets.
+    match unsafe { libc::poll(&raw mut polled, 1, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        ready => Ok(ready > 0),
     }
 }
 

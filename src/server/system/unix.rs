@@ -1,11 +1,11 @@
 //! On Unix, every server leads a process group of its own.
 
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 
 use super::{Signal, ffi};
 use crate::sockets;
@@ -56,6 +56,20 @@ pub(crate) fn others_run(child: u32) -> bool {
         let is_member = || sockets::group(pid).is_some_and(|group| group.group == child);
         pid != child && is_member() && sockets::is_running(pid).unwrap_or(false)
     })
+}
+
+/// Whether the pipe of this reading end is full, so that a write to it blocks. Always `false`
+/// without `/proc`, and on systems other than Linux.
+pub(crate) fn is_full(pipe: &impl AsFd) -> bool {
+    if !cfg!(target_os = "linux") {
+        return false;
+    }
+    // Only the writing end shows whether the pipe is full. The number of its bytes does not: a
+    // write that does not fit into the last page begins a new one.
+    let path = format!("/proc/self/fd/{}", pipe.as_fd().as_raw_fd());
+    let writing = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let end = open(path, writing, Mode::empty());
+    end.is_ok_and(|end| ffi::is_writable(&end).is_ok_and(|is_writable| !is_writable))
 }
 
 /// The reading end of a pipe.

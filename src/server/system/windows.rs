@@ -40,6 +40,11 @@ pub(crate) fn others_run(_child: u32) -> bool {
     false
 }
 
+/// Always `false`: Windows does not show this to the reader of a pipe.
+pub(crate) fn is_full<T>(_pipe: &T) -> bool {
+    false
+}
+
 /// The reading end of a pipe.
 pub(crate) type Pipe = OwnedHandle;
 
