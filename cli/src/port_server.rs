@@ -3,7 +3,7 @@
 
 use std::io;
 
-use portlease::{ErrorKind, Protocol, Reservation, ReserveOptions};
+use portlease::{ErrorKind, Lease, Protocol, Reservation, ReserveOptions};
 
 use crate::failure::Failure;
 use crate::limits::{PORT_SERVER_ATTEMPTS, PORT_SERVER_TIMEOUT};
@@ -16,14 +16,18 @@ use crate::text::os_message;
 pub(crate) enum Granted {
     Reserved(Reservation),
     /// The port server holds the reservation until the process that the request names has ended.
-    HeldByServer(u16),
+    HeldByServer {
+        port: u16,
+        /// `None` if the server is outside of this pid namespace.
+        server: Option<u32>,
+    },
 }
 
 impl Granted {
     pub(crate) fn port(&self) -> u16 {
         match self {
             Granted::Reserved(reservation) => reservation.port(),
-            Granted::HeldByServer(port) => *port,
+            Granted::HeldByServer { port, .. } => *port,
         }
     }
 
@@ -31,7 +35,7 @@ impl Granted {
         match self {
             Granted::Reserved(reservation) => reservation.protocols(),
             // `portlease serve` reserves each number for both protocols.
-            Granted::HeldByServer(_) => &[Protocol::Tcp, Protocol::Udp],
+            Granted::HeldByServer { .. } => &[Protocol::Tcp, Protocol::Udp],
         }
     }
 
@@ -43,7 +47,7 @@ impl Granted {
     pub(crate) fn release(self) -> portlease::Result<()> {
         match self {
             Granted::Reserved(reservation) => reservation.release(),
-            Granted::HeldByServer(_) => Ok(()),
+            Granted::HeldByServer { .. } => Ok(()),
         }
     }
 }
@@ -52,17 +56,16 @@ impl From<&Granted> for ReservedRow {
     fn from(granted: &Granted) -> Self {
         match granted {
             Granted::Reserved(reservation) => reservation.into(),
-            Granted::HeldByServer(port) => ReservedRow::granted(*port),
+            Granted::HeldByServer { port, .. } => ReservedRow::granted(*port),
         }
     }
 }
 
-/// Returns `true` if the port is reserved on behalf of the process `pid`.
-fn is_reserved_for(port: u16, pid: u32) -> Result<bool, Failure> {
-    let leases = portlease::reservations()?;
-    Ok(leases
-        .iter()
-        .any(|lease| lease.port() == port && lease.on_behalf_of() == Some(pid)))
+/// The lease of the port, if the port is reserved on behalf of the process `pid`.
+fn lease_for(port: u16, pid: u32) -> Result<Option<Lease>, Failure> {
+    let mut leases = portlease::reservations()?;
+    leases.retain(|lease| lease.port() == port && lease.on_behalf_of() == Some(pid));
+    Ok(leases.pop())
 }
 
 /// The port server from which this process requests numbers.
@@ -97,8 +100,9 @@ impl PortServer {
         loop {
             attempts += 1;
             let port = self.request_port(pid)?;
-            if is_reserved_for(port, pid)? {
-                return Ok(Granted::HeldByServer(port));
+            if let Some(lease) = lease_for(port, pid)? {
+                let server = lease.pid().filter(|_| !lease.is_foreign());
+                return Ok(Granted::HeldByServer { port, server });
             }
             match options.clone().port(port).reserve() {
                 Err(error)

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
@@ -20,14 +21,15 @@ use crate::http_wait::{HttpOutcome, Obstacle, Unanswered, until_answered};
 use crate::inherited_sockets::InheritedSockets;
 use crate::interruption::{self, is_interrupted};
 use crate::leaks::LeakCheck;
-use crate::limits::{COMMAND_CHARS, LEAK_GRACE, LEAK_POLL, sleep};
+use crate::limits::{COMMAND_CHARS, LEAK_GRACE, LEAK_POLL, PROCESS_END_POLL, sleep};
 use crate::listen_wait::ListenWait;
 use crate::output::console::Console;
 use crate::output::json::{JSON_VERSION, ReservedRow};
 use crate::output::report;
 use crate::placeholders::Placeholders;
 use crate::port_server::Granted;
-use crate::ports::NamedPort;
+use crate::ports::{NamedPort, port_summary};
+use crate::process::ProcessHandle;
 use crate::process_tree::end_tree;
 use crate::reserve_options::{check_choice, check_distinct, reserve_options, reserve_port};
 use crate::silent_ports::SilentPorts;
@@ -185,6 +187,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         }
         None => None,
     };
+    watch_port_server(console, &reservations);
     let silent = listening.is_none().then(|| {
         // `--no-reuse-addr` does not help for a port of `--listen`, because it has a listener.
         let watched = reservations
@@ -274,6 +277,39 @@ fn has_ended_since(report: &Diagnosis) -> bool {
             Ok(_) | Err(_) => return false,
         }
     }
+}
+
+/// Starts a thread that prints a note when the port server that holds ports of this run has ended.
+/// Without the thread, which may fail to start, the command runs on without the note.
+fn watch_port_server(console: &Console, reservations: &[NamedReservation]) {
+    let mut held = Vec::new();
+    let mut holder = None;
+    for named in reservations {
+        if let Granted::HeldByServer { server, .. } = named.reservation {
+            held.push(endpoint(named));
+            holder = server;
+        }
+    }
+    let Some(pid) = holder else {
+        return;
+    };
+    let console = console.clone();
+    let await_end = move || -> io::Result<()> {
+        if let Some(server) = ProcessHandle::open(pid)? {
+            while !server.ended_within(PROCESS_END_POLL)? {}
+        }
+        Ok(())
+    };
+    let watch = move || {
+        if await_end().is_ok() {
+            console.note(format_args!(
+                "the port server (pid {pid}) has ended, so these ports are no longer reserved: {}",
+                port_summary(&held)
+            ));
+        }
+    };
+    let thread = std::thread::Builder::new().name("server".to_owned());
+    let _started = thread.spawn(watch);
 }
 
 fn udp_endpoints(reservations: &[NamedReservation]) -> Vec<Endpoint> {

@@ -130,7 +130,7 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
             for _ in 0..count {
                 let own = std::process::id();
                 let mut port = server.reserve(&options, own)?;
-                if matches!(port, Granted::HeldByServer(_)) && requester != own {
+                if matches!(port, Granted::HeldByServer { .. }) && requester != own {
                     // The server holds `port` until the keeper ends. A keeper that holds no port
                     // itself ends at once, before `requester` ends. So request another port, which
                     // the server holds until `requester` ends.
@@ -138,7 +138,7 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
                 }
                 match port {
                     Granted::Reserved(reservation) => held.push(reservation),
-                    Granted::HeldByServer(port) => granted.push(port),
+                    Granted::HeldByServer { port, .. } => granted.push(port),
                 }
             }
             held

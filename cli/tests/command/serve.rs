@@ -270,6 +270,28 @@ fn reserve_names_the_server_that_holds_the_port() {
 }
 
 #[test]
+fn run_reports_that_the_server_which_holds_its_port_has_ended() {
+    let (folder, address) = (Folder::new(), name("killed"));
+    let server = serve(&address, &folder);
+    let [log, file] = ["run.log", "port"].map(|name| folder.path().join(name));
+    let script = "echo $PORT > \"$FILE\"; kill -9 $SERVER; exec sleep 600";
+    let mut command = portlease(&["run", "--", "sh", "-c", script]);
+    command
+        .env("FILE", &file)
+        .env("SERVER", server.pid().to_string())
+        .env("PORTSERVER_ADDRESS", &address)
+        .env("PORTLEASE_DIR", folder.locks());
+    let (_run, line) = Running::with_log(&mut command, &log);
+    let expected = format!(
+        "portlease: the port server (pid {}) has ended, so these ports are no longer reserved: \
+         {}/tcp",
+        server.pid(),
+        line_in(&file)
+    );
+    assert_eq!(line, expected);
+}
+
+#[test]
 fn ports_of_portpickers_own_server_are_claimed_and_leased() {
     let script = portserver();
     need!(script.as_ref().map(drop).map_err(Clone::clone));
