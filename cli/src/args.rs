@@ -184,7 +184,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) shared: SharedReserveArgs,
     /// If the command does not listen on all ports within DURATION (30s if DURATION is omitted),
-    /// stop it and the processes that it started, and fail. Also fail if it ends before it listens
+    /// stop it and the processes that it started, and fail. Also fail if it ends before it listens.
+    /// With --both, wait for TCP listeners only
     #[arg(
         long, value_name = "DURATION", value_parser = parse_duration,
         num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT_WAIT,
