@@ -458,7 +458,7 @@ fn a_violated_property_panics() {
         dual_stack: false,
         client: false,
         interface: None,
-        is_queue_full: None,
+        queue: None,
     };
     assert!(std::panic::catch_unwind(|| super::is_row_of(&row, Protocol::Tcp)).is_err());
     assert!(std::panic::catch_unwind(|| super::distinct([1, 2, 1].into_iter())).is_err());

@@ -14,7 +14,7 @@ use crate::model::port::Port;
 use crate::model::remedy::Remedy;
 use crate::model::to_endpoint::{ToEndpoint, port_of};
 use crate::retry::{CONNECT_LIMIT, SHORTEST_CONNECT};
-use crate::sockets::{self, Inode, Row};
+use crate::sockets::{self, Inode, Queue, Row};
 
 /// What a client meets at an address.
 ///
@@ -49,7 +49,7 @@ pub enum Blocker {
     PacketFilterRejects,
     /// A connection gets no answer, although a socket listens and has room for connections.
     PacketFilterDrops,
-    /// The server does not accept its connections, and no further connection fits into its queue.
+    /// The connection did not fit into the queue of those that the server has not accepted.
     QueueFull,
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for Blocker {
             Blocker::PacketFilterRejects => "a packet filter probably rejects the connections",
             Blocker::PacketFilterDrops => "a packet filter probably drops the connections",
             Blocker::QueueFull => {
-                "the queue of connections that the server has not accepted is full"
+                "the queue of connections that the server has not accepted was full"
             }
         })
     }
@@ -135,32 +135,51 @@ pub fn probe_listener(addr: impl ToEndpoint, at_most: Duration) -> (Reachability
     };
     let before = queues(port);
     let met = connect(port, at_most);
-    let filter = match met {
-        // A filter that rejects with an ICMP error "administratively prohibited" causes the error
-        // "host unreachable".
-        Reachability::Refuses | Reachability::Failed(io::ErrorKind::HostUnreachable) => {
-            Blocker::PacketFilterRejects
-        }
-        Reachability::NoAnswer => Blocker::PacketFilterDrops,
-        Reachability::Accepts | Reachability::Failed(_) => return (met, None),
-    };
-    let queues =
-        before.filter(|before| !before.is_empty() && queues(port).as_ref() == Some(before));
-    let blocker = queues.and_then(|queues| {
-        let full = queues.iter().filter(|(_, is_full)| *is_full).count();
-        match full {
-            0 => Some(filter),
-            // The kernel answers no connection for which the queue has no room.
-            _ if met == Reachability::NoAnswer => Some(Blocker::QueueFull),
-            _ => None,
-        }
-    });
+    if let Reachability::Accepts = met {
+        return (met, None);
+    }
+    let blocker = before.and_then(|before| blocker(met, &before, &queues(port)?));
     (met, blocker)
 }
 
-/// The inode of each listener that may get the connections to the port, and whether its queue is
-/// full. `None` if the system does not report the queues, or if the port has several addresses.
-fn queues(port: Port) -> Option<Vec<(Inode, bool)>> {
+/// What probably caused the result `met` of an attempt to connect. `before` and `after` are the
+/// queues before and after the attempt.
+fn blocker(
+    met: Reachability,
+    before: &[(Inode, Queue)],
+    after: &[(Inode, Queue)],
+) -> Option<Blocker> {
+    let inodes = |of: &[(Inode, Queue)]| of.iter().map(|(inode, _)| *inode).collect::<Vec<_>>();
+    if before.is_empty() || inodes(before) != inodes(after) {
+        return None;
+    }
+    let is_full = |of: &[(Inode, Queue)]| of.iter().any(|(_, queue)| queue.is_full);
+    let dropped = |of: &[(Inode, Queue)]| {
+        let drops = of.iter().map(|(_, queue)| queue.drops);
+        drops.collect::<Option<Vec<_>>>()
+    };
+    let (was_full, is_full) = (is_full(before), is_full(after));
+    match met {
+        // A filter that rejects with an ICMP error "administratively prohibited" causes the error
+        // "host unreachable".
+        Reachability::Refuses | Reachability::Failed(io::ErrorKind::HostUnreachable) => {
+            (!was_full && !is_full).then_some(Blocker::PacketFilterRejects)
+        }
+        // The kernel answers no connection for which the queue has no room.
+        Reachability::NoAnswer if was_full && is_full => Some(Blocker::QueueFull),
+        // The queue can have been full for a moment only. The listener has then dropped a packet.
+        Reachability::NoAnswer => match (dropped(before)?, dropped(after)?) {
+            (before, after) if before != after => Some(Blocker::QueueFull),
+            _ if was_full || is_full => None,
+            _ => Some(Blocker::PacketFilterDrops),
+        },
+        Reachability::Accepts | Reachability::Failed(_) => None,
+    }
+}
+
+/// The inode of each listener that may get the connections to the port, and its queue. `None` if
+/// the system does not report the queues, or if the port has several addresses.
+fn queues(port: Port) -> Option<Vec<(Inode, Queue)>> {
     let ip = port.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     if link_local::socket_addrs(ip, port.scope_id, port.number).len() != 1 {
         return None;
@@ -169,9 +188,9 @@ fn queues(port: Port) -> Option<Vec<(Inode, bool)>> {
     rows.retain(|row| row.is_reachable_at(Some(ip), port.scope_id));
     let closest = rows.iter().map(|row| row.closeness(ip)).max();
     rows.retain(|row| Some(row.closeness(ip)) == closest);
-    let queue = |row: &Row| Some((row.inode?, row.is_queue_full?));
+    let queue = |row: &Row| Some((row.inode?, row.queue?));
     let mut queues = rows.iter().map(queue).collect::<Option<Vec<_>>>()?;
-    queues.sort_unstable();
+    queues.sort_unstable_by_key(|(inode, _)| *inode);
     Some(queues)
 }
 
@@ -275,30 +294,64 @@ mod tests {
         accepts_once.join().unwrap();
     }
 
-    #[test]
-    fn a_full_queue_is_no_packet_filter() {
+    /// A listener whose queue has room for one connection. `None` if the kernel or a sandbox has no
+    /// sock_diag(7).
+    fn listener_with_short_queue() -> Option<(Socket, SocketAddr, Port)> {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         listener.bind(&any.into()).unwrap();
-        // The queue has room for one connection.
         listener.listen(0).unwrap();
         let addr = listener.local_addr().unwrap().as_socket().unwrap();
         let port = Port {
             ip: Some(addr.ip()),
             ..Port::new(addr.port(), Protocol::Tcp)
         };
-        if queues(port).is_none() {
-            return; // The kernel or a sandbox has no sock_diag(7).
-        }
-        let _client = TcpStream::connect(addr).unwrap();
+        queues(port)?;
+        Some((listener, addr, port))
+    }
+
+    fn fill(addr: SocketAddr, port: Port) -> TcpStream {
+        let client = TcpStream::connect(addr).unwrap();
         // The kernel may still deliver the last packet of the handshake.
-        while !queues(port).unwrap()[0].1 {
+        while !queues(port).unwrap()[0].1.is_full {
             thread::yield_now();
         }
+        client
+    }
+
+    #[test]
+    fn a_full_queue_is_no_packet_filter() {
+        let Some((listener, addr, port)) = listener_with_short_queue() else {
+            return;
+        };
+        let _client = fill(addr, port);
         let blocked = (Reachability::NoAnswer, Some(Blocker::QueueFull));
         assert_eq!(probe_listener(addr, CONNECT_LIMIT), blocked);
         drop(listener);
         let refused = (Reachability::Refuses, None);
         assert_eq!(probe_listener(addr, CONNECT_LIMIT), refused);
+    }
+
+    #[test]
+    fn a_queue_that_was_full_for_a_moment_is_no_packet_filter() {
+        let Some((listener, addr, port)) = listener_with_short_queue() else {
+            return;
+        };
+        let before = queues(port).unwrap();
+        let client = fill(addr, port);
+        let met = connect(port, CONNECT_LIMIT);
+        assert_eq!(met, Reachability::NoAnswer);
+        let _accepted = listener.accept().unwrap();
+        let after = queues(port).unwrap();
+        assert!(!before[0].1.is_full && !after[0].1.is_full);
+        drop(client);
+        let Some(dropped) = after[0].1.drops else {
+            return; // The kernel is older than Linux 4.7.
+        };
+        assert!(dropped > 0, "{after:?}");
+        assert_eq!(blocker(met, &before, &after), Some(Blocker::QueueFull));
+        // A packet that does not reach the listener.
+        let filtered = Some(Blocker::PacketFilterDrops);
+        assert_eq!(blocker(met, &after, &after), filtered);
     }
 }

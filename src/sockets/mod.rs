@@ -46,7 +46,7 @@ use windows as system;
 
 pub(crate) use owners::{owners, owners_of_each};
 pub(crate) use port_tables::PortTables;
-pub(crate) use row::{Inode, OwnedRows, Row, ScanDepth, ScanResult, Table};
+pub(crate) use row::{Inode, OwnedRows, Queue, Row, ScanDepth, ScanResult, Table};
 
 /// Whether a forked child shares the sockets of its parent until the child calls exec.
 pub(crate) const CHILDREN_SHARE: bool = cfg!(unix);
@@ -128,7 +128,7 @@ pub(crate) fn by_inode(inode: Inode, port: Port) -> Row {
         dual_stack: false,
         client: false,
         interface: None,
-        is_queue_full: None,
+        queue: None,
     }
 }
 

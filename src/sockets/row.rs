@@ -42,9 +42,17 @@ pub(crate) struct Row {
     /// such an interface, and if the system does not report it. Also `None` if the scope id of
     /// `local` names an interface.
     pub(crate) interface: Option<NonZeroU32>,
-    /// Whether a listener's queue of connections that its process has not accepted is full. `None`
-    /// for any other socket, and without sock_diag(7) of Linux.
-    pub(crate) is_queue_full: Option<bool>,
+    /// The queue of a listener. `None` for any other socket, and without sock_diag(7) of Linux.
+    pub(crate) queue: Option<Queue>,
+}
+
+/// A listener's queue of connections that its process has not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queue {
+    pub(crate) is_full: bool,
+    /// How many packets the listener has dropped, usually because this queue was full. A packet
+    /// filter drops packets before they reach the listener. `None` before Linux 4.7.
+    pub(crate) drops: Option<u32>,
 }
 
 /// How far to search for the processes that own the sockets.

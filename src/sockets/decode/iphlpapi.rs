@@ -124,7 +124,7 @@ fn row(
         dual_stack: local.is_ipv6() && local.ip().is_unspecified(),
         client: false,
         interface: None,
-        is_queue_full: None,
+        queue: None,
     }
 }
 

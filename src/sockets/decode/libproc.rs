@@ -79,7 +79,7 @@ pub(crate) fn socket(info: &[u8]) -> Option<Row> {
         dual_stack: v6 && local.ip().is_unspecified() && versions & OF_IPV4 != 0,
         client: false,
         interface: None,
-        is_queue_full: None,
+        queue: None,
     };
     (local.port() != 0).then_some(row)
 }

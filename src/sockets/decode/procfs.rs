@@ -43,7 +43,7 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
         client: false,
         interface: None,
-        is_queue_full: None,
+        queue: None,
     })
 }
 

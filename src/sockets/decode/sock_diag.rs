@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
 
-use super::super::Row;
+use super::super::{Queue, Row};
 use crate::link_local;
 use crate::model::endpoint::Protocol;
 use crate::model::state::State;
@@ -73,7 +73,13 @@ const ANSWER_SIZE: usize = 72;
 /// The size of the smallest datagram that contains a row.
 #[cfg(any(test, fuzzing))]
 pub(crate) const ROW_AT_LEAST: usize = HEADER_SIZE + ANSWER_SIZE;
+/// The kernel sends this attribute only for sockets that listen, and for sockets that are bound and
+/// not connected.
 const INET_DIAG_SKV6ONLY: u16 = 11;
+/// The kernel sends this attribute only on request.
+const INET_DIAG_SKMEMINFO: u16 = 7;
+/// The offset of the number of drops (SK_MEMINFO_DROPS) in INET_DIAG_SKMEMINFO.
+const DROPS_OFFSET: usize = 32;
 
 /// Masks of the states that a request selects: bit N stands for the kernel's state N.
 pub(crate) const ALL: u32 = u32::MAX;
@@ -107,14 +113,19 @@ pub(crate) fn request(
     // INET_DIAG_NOCOOKIE: the request is not for a single socket.
     identity[40..].fill(0xff);
 
+    // The attributes that the answers should contain: bit N stands for the attribute N + 1.
+    let attributes = match states {
+        LISTEN => 1 << (INET_DIAG_SKMEMINFO - 1),
+        _ => 0,
+    };
     let mut body = Vec::with_capacity(84);
     if family == Family::Any {
-        body.extend([af, 0, 0, 0]);
+        body.extend([af, 0, 0, attributes]);
         body.extend(identity);
         body.extend(states.to_ne_bytes());
         body.extend([0; 4]);
     } else {
-        body.extend([af, protocol_number(protocol), 0, 0]);
+        body.extend([af, protocol_number(protocol), attributes, 0]);
         body.extend(states.to_ne_bytes());
         body.extend(identity);
     }
@@ -245,6 +256,7 @@ fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
 
 fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
     let answer: &[u8; ANSWER_SIZE] = payload.first_chunk()?;
+    let attributes = &payload[ANSWER_SIZE..];
     let [family, state, ..] = *answer;
     let inode = NonZeroU64::new(order.u32(bytes_at(answer, 68)?).into());
     let interface = order.u32(bytes_at(answer, 40)?);
@@ -280,11 +292,18 @@ fn row(payload: &[u8], order: Order, protocol: Protocol) -> Option<Row> {
             Some(order.u32(bytes_at(answer, 64)?))
         },
         inode,
-        dual_stack: family == AF_INET6 && v6only(&payload[ANSWER_SIZE..], order) == Some(false),
+        dual_stack: family == AF_INET6
+            && attribute(attributes, INET_DIAG_SKV6ONLY, order)
+                .is_some_and(|only| only.first() == Some(&0)),
         client: false,
         // The scope id of a link-local address already names the interface.
         interface: NonZeroU32::new(interface).filter(|_| !is_scoped(&local)),
-        is_queue_full: (state == State::Listen).then_some(waiting > limit),
+        queue: (state == State::Listen).then(|| Queue {
+            is_full: waiting > limit,
+            drops: attribute(attributes, INET_DIAG_SKMEMINFO, order)
+                .and_then(|memory| bytes_at(memory, DROPS_OFFSET))
+                .map(|drops| order.u32(drops)),
+        }),
     })
 }
 
@@ -313,14 +332,13 @@ fn address(family: u8, bytes: [u8; 16], port: u16, interface: u32) -> Option<Soc
     }
 }
 
-/// Finds the attribute INET_DIAG_SKV6ONLY. The kernel sends it only for sockets that listen, and
-/// for sockets that are bound and not connected.
-fn v6only(mut attributes: &[u8], order: Order) -> Option<bool> {
+/// Finds the attribute of this kind.
+fn attribute(mut attributes: &[u8], kind: u16, order: Order) -> Option<&[u8]> {
     loop {
         let length = usize::from(order.u16(bytes_at(attributes, 0)?));
         let value = attributes.get(4..length)?;
-        if order.u16(bytes_at(attributes, 2)?) == INET_DIAG_SKV6ONLY {
-            return value.first().map(|only| *only != 0);
+        if order.u16(bytes_at(attributes, 2)?) == kind {
+            return Some(value);
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;
     }

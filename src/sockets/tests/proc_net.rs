@@ -20,7 +20,7 @@ fn the_fallback_reports_the_same_rows_as_sock_diag() {
         expected.rows.sort_by_key(|row| row.inode);
         // The files of `/proc/net` do not show whether the queue of a listener is full.
         for row in &mut expected.rows {
-            row.is_queue_full = None;
+            row.queue = None;
         }
         fallback.rows.sort_by_key(|row| row.inode);
         assert_eq!(fallback.rows, expected.rows);
