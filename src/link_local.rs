@@ -117,6 +117,19 @@ pub(crate) fn interface_text(index: u32) -> String {
     ffi::name_of(index).unwrap_or_else(|_| index.to_string())
 }
 
+/// Whether the loopback interface is down, in the thread's network namespace. Linux delivers the
+/// packets from the machine to its own addresses through this interface.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_loopback_down() -> bool {
+    ffi::is_up(c"lo").is_ok_and(|is_up| !is_up)
+}
+
+/// Always `false`: this crate reads the flags of an interface on Linux only.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_loopback_down() -> bool {
+    false
+}
+
 #[cfg(not(target_os = "linux"))]
 fn interfaces_with(_: Ipv6Addr) -> Vec<u32> {
     Vec::new()

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -51,6 +51,12 @@ pub enum Blocker {
     PacketFilterDrops,
     /// The connection did not fit into the queue of those that the server has not accepted.
     QueueFull,
+    /// The loopback interface is down. Linux delivers the connections of this machine to itself
+    /// through it, for every address.
+    LoopbackDown,
+    /// This machine does not have the address, although a socket listens there. It had the address
+    /// when the socket was bound, or the socket listens on every address.
+    AddressMissing,
 }
 
 impl Blocker {
@@ -60,7 +66,7 @@ impl Blocker {
             Blocker::PacketFilterRejects | Blocker::PacketFilterDrops => {
                 Some(Remedy::ListPacketFilter)
             }
-            Blocker::QueueFull => None,
+            Blocker::QueueFull | Blocker::LoopbackDown | Blocker::AddressMissing => None,
         }
     }
 }
@@ -74,6 +80,10 @@ impl fmt::Display for Blocker {
             Blocker::QueueFull => {
                 "the queue of connections that the server has not accepted was full"
             }
+            Blocker::LoopbackDown => {
+                "the network interface lo is down: `ip link set lo up` brings it up"
+            }
+            Blocker::AddressMissing => "this machine does not have the address",
         })
     }
 }
@@ -138,21 +148,38 @@ pub fn probe_listener(addr: impl ToEndpoint, at_most: Duration) -> (Reachability
     if let Reachability::Accepts = met {
         return (met, None);
     }
-    let blocker = before.and_then(|before| blocker(met, &before, &queues(port)?));
+    let blocker = before.and_then(|before| {
+        let after = queues(port)?;
+        let is_steady = !before.is_empty() && inodes(&before) == inodes(&after);
+        let find = || unreachable(port).or_else(|| blocker(met, &before, &after));
+        is_steady.then(find).flatten()
+    });
     (met, blocker)
 }
 
+fn inodes(queues: &[(Inode, Queue)]) -> Vec<Inode> {
+    queues.iter().map(|(inode, _)| *inode).collect()
+}
+
+/// Why no packet gets to the address of the port.
+fn unreachable(port: Port) -> Option<Blocker> {
+    if link_local::is_loopback_down() {
+        return Some(Blocker::LoopbackDown);
+    }
+    let ip = port.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let addr = link_local::socket_addrs(ip, port.scope_id, 0)[0];
+    let is_missing = |e: io::Error| e.kind() == io::ErrorKind::AddrNotAvailable;
+    let is_missing = UdpSocket::bind(addr).is_err_and(is_missing);
+    is_missing.then_some(Blocker::AddressMissing)
+}
+
 /// What probably caused the result `met` of an attempt to connect. `before` and `after` are the
-/// queues before and after the attempt.
+/// queues of the same listeners before and after the attempt.
 fn blocker(
     met: Reachability,
     before: &[(Inode, Queue)],
     after: &[(Inode, Queue)],
 ) -> Option<Blocker> {
-    let inodes = |of: &[(Inode, Queue)]| of.iter().map(|(inode, _)| *inode).collect::<Vec<_>>();
-    if before.is_empty() || inodes(before) != inodes(after) {
-        return None;
-    }
     let is_full = |of: &[(Inode, Queue)]| of.iter().any(|(_, queue)| queue.is_full);
     let dropped = |of: &[(Inode, Queue)]| {
         let drops = of.iter().map(|(_, queue)| queue.drops);

@@ -1,7 +1,8 @@
-//! The names and indexes of network interfaces, from the C library or from Windows.
+//! The names and indexes of network interfaces, from the C library or from Windows, and on Linux
+//! their flags.
 #![expect(
     unsafe_code,
-    reason = "if_nametoindex(3) and if_indextoname(3) are C functions"
+    reason = "if_nametoindex(3), if_indextoname(3) and ioctl(2) are C functions"
 )]
 
 use std::ffi::{CStr, CString};
@@ -36,6 +37,31 @@ pub(super) fn name_of(index: u32) -> io::Result<String> {
     }
     let name = CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?;
     Ok(name.to_string_lossy().into_owned())
+}
+
+/// Whether the network interface with this name is up, in the thread's network namespace.
+#[cfg(target_os = "linux")]
+pub(super) fn is_up(name: &CStr) -> io::Result<bool> {
+    use std::os::fd::AsRawFd;
+
+    // The system call needs a socket of any kind.
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    // SAFETY: each field of `ifreq` is a number, a pointer or an array of numbers. Zero is a valid
+    // value of all these.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte of the name stays zero.
+    let room = request.ifr_name.len() - 1;
+    for (to, byte) in request.ifr_name[..room].iter_mut().zip(name.to_bytes()) {
+        *to = *byte as libc::c_char;
+    }
+    let flags = libc::SIOCGIFFLAGS as libc::Ioctl;
+    // SAFETY: SIOCGIFFLAGS reads and writes the `ifreq` whose address it gets.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), flags, &raw mut request) } != 0 {
+        return Err(last_error());
+    }
+    // SAFETY: SIOCGIFFLAGS has written this field.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(i32::from(flags) & libc::IFF_UP != 0)
 }
 
 /// The error of the last failed call of the C library. Linux reports a missing interface as ENODEV

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use crate::program::{BINARY, finish, plain, portlease, ran, silent};
 #[cfg(target_os = "linux")]
 use crate::program::{Running, filtered, for_everybody};
+#[cfg(target_os = "linux")]
+use crate::support::program::installed;
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// The JSON of a listener of this process on 127.0.0.1.
@@ -417,4 +419,39 @@ fn a_process_whose_network_namespace_cannot_be_read_may_listen() {
     let is_named = |reason: &Value| reason.as_str().unwrap().starts_with(&text);
     assert!(unseen.iter().any(is_named), "{answer}");
     assert_eq!(answer["complete"], json!(false), "{answer}");
+}
+
+/// The sockets still listen, and no packet filter is in the way.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_that_gets_no_packets_is_named_by_a_probe() {
+    need!(
+        installed("python3"),
+        capability::network_namespace(),
+        capability::sock_diag()
+    );
+    let script = "ip link set lo up && ip addr add 10.9.9.1/32 dev lo || exit 99\n\
+        python3 -c \"import socket, time; lost = socket.create_server(('10.9.9.1', 4004)); \
+        local = socket.create_server(('127.0.0.1', 4003)); time.sleep(600)\" &\n\
+        \"$BIN\" wait -q --listening --timeout 60s 4003 4004 || exit 98\n\
+        ip addr del 10.9.9.1/32 dev lo\n\
+        \"$BIN\" who --probe 10.9.9.1:4004\n\
+        \"$BIN\" wait --http / --timeout 100ms 10.9.9.1:4004\n\
+        ip link set lo down\n\
+        \"$BIN\" who --probe 4003; kill $!";
+    let folder = Folder::new();
+    let mut command = Command::new("unshare");
+    command
+        .args(capability::unshare_flags())
+        .args(["-n", "sh", "-c", script])
+        .env("PORTLEASE_DIR", folder.locks());
+    plain(&mut command);
+    let output = finish(&mut command).code(0);
+    let missing = "although a socket listens: this machine does not have the address\n";
+    assert!(output.out.contains(missing), "{output:#?}");
+    let missing = "a socket listens on 10.9.9.1:4004, but this machine does not have the address\n";
+    assert!(output.out.contains(missing), "{output:#?}");
+    let down = "although a socket listens: the network interface lo is down: `ip link set lo up` ";
+    assert!(output.out.contains(down), "{output:#?}");
+    assert!(!output.out.contains("packet filter"), "{output:#?}");
 }
