@@ -217,7 +217,7 @@ impl Request {
 fn keeps_claims() -> Result<bool, AttemptError> {
     let test = || {
         if self_test_mark::exists() {
-            return Ok(Ok(()));
+            return claim::test_sandbox(test_numbers);
         }
         let answer = claim::test_kernel(test_numbers)?;
         if answer.is_ok() {

@@ -28,7 +28,7 @@ use windows as system;
 pub(crate) use abstract_name::ExclusiveName;
 pub(crate) use autobind_reuse::assigns_no_claimed_port;
 pub(crate) use probe::{BindMode, try_bind};
-pub(crate) use self_test::{kernel_keeps_claims, test_kernel};
+pub(crate) use self_test::{kernel_keeps_claims, test_kernel, test_sandbox};
 pub(crate) use system::{BIND_MODES, listen, udp_socket};
 
 /// A TCP socket that is bound to a port on all addresses and never listens.

@@ -13,6 +13,7 @@ pub(crate) use system::{exists, make};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
     use std::io;
+    use std::path::Path;
     use std::sync::Arc;
 
     use super::super::folder::system::{Folder, user, write};
@@ -46,6 +47,11 @@ mod system {
             let folder = LockFolder::get().ok().filter(can_have_mark);
             let folder = folder.ok_or(io::ErrorKind::Unsupported)?;
             let user = own_user().ok_or(io::ErrorKind::Unsupported)?;
+            let read = folder.folder().read_own(&name(user), user);
+            if read.is_ok_and(|found| found != text().as_bytes()) {
+                // A process that was killed, or a full file system, left an incomplete mark.
+                folder.folder().remove_file(&name(user))?;
+            }
             let (file, _) = folder.folder().open_file(&name(user), Access::New)?;
             write(&file, text().as_bytes())
         };
@@ -85,12 +91,13 @@ mod system {
     }
 
     /// Returns `false` if the answer of the self-test may be true for this process only. A library
-    /// in `LD_PRELOAD` can replace bind(2). Where the namespace is unknown, an emulator such as
-    /// gVisor can share its lock folder with other kernels.
+    /// that ld.so(8) loads first can replace bind(2). Where the namespace is unknown, an emulator
+    /// such as gVisor can share its lock folder with other kernels.
     fn is_true_for_all() -> bool {
-        let preloads =
-            std::env::var_os("LD_PRELOAD").is_some_and(|libraries| !libraries.is_empty());
-        Namespace::current().inode().is_some() && !preloads
+        let is_set = |name| std::env::var_os(name).is_some_and(|libraries| !libraries.is_empty());
+        let may_preload =
+            is_set("LD_PRELOAD") || is_set("LD_AUDIT") || Path::new("/etc/ld.so.preload").exists();
+        Namespace::current().inode().is_some() && !may_preload
     }
 }
 
