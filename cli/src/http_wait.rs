@@ -68,9 +68,10 @@ impl Unanswered {
     }
 
     /// Sends the request once, and waits for the answer for at most `left`. Returns whether the
-    /// answer is the expected one. If not, notes the problem. Sends nothing if `process` runs, and
-    /// [`endpoint_of`] finds no endpoint for the process. `is_over` returns whether the time limit
-    /// of the wait has passed.
+    /// answer is the expected one. If not, notes the problem, unless the limit of the wait cut the
+    /// attempt short and an earlier problem is known. Sends nothing if `left` is zero, or if
+    /// `process` runs and [`endpoint_of`] finds no endpoint for the process. `is_over` returns
+    /// whether the time limit of the wait has passed.
     fn attempt(
         &mut self,
         process: Option<&(u32, Option<ProcessHandle>)>,

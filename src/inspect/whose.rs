@@ -127,7 +127,9 @@ impl Expected {
     ///
     /// - `process` is an ancestor of the expected process, as the primary process of a Node.js
     ///   cluster is.
-    /// - A shell started both as parts of one pipeline, and `$!` named only the last part.
+    /// - On Linux, `process` and the expected process have the same parent and process group, and
+    ///   started at almost the same time. A shell probably started them as one pipeline, and `$!`
+    ///   names only its last part.
     /// - The expected process ended before the call, and `process` is an [orphan](is_orphan) with a
     ///   higher pid. It may be a daemon that the expected process left: the kernel gives pids in
     ///   ascending order until they wrap around.

@@ -66,7 +66,7 @@ impl Error {
 
     pub(crate) fn block_outside_firewall(port: u16, firewall: &RangeInclusive<u16>) -> Self {
         let message = format!(
-            "port {port} of the block is outside PORTLEASE_RANGE ({})",
+            "port {port} of the requested ports is outside PORTLEASE_RANGE ({})",
             RangeText(firewall)
         );
         Self::new(ErrorKind::InvalidPort, message)

@@ -40,14 +40,15 @@ impl Services {
     }
 }
 
-/// Whether the number is in [`COMMON`] or in the services file. The process reads the file once,
-/// and a missing file counts as empty. If the file cannot be read for another reason, such as a
-/// lack of descriptors, only [`COMMON`] counts, and the next call tries to read the file again.
+/// Whether the number is in [`COMMON`] or in the services file. A missing file counts as empty. If
+/// the file cannot be read for another reason, such as a lack of descriptors, only [`COMMON`]
+/// counts, and the next call tries to read the file again.
 ///
 /// Most processes reserve one port or a few. So the first call only searches the file for the
-/// digits of the number, which takes a third of the time of reading the file into memory. The next
-/// calls, up to [`SERVICE_SEARCHES`], search the text in memory, at 1 us each. The call after them
-/// parses the text, which takes 60 us, and the process keeps the numbers.
+/// digits of the number, which takes a third of the time of reading the file into memory. A later
+/// call reads the file once more, and the process keeps the text. The next calls, up to
+/// [`SERVICE_SEARCHES`], search the text in memory, at 1 us each. The call after them parses the
+/// text, which takes 60 us, and the process keeps the numbers.
 pub(crate) fn is_common(port: u16) -> bool {
     static TEXT: OnceCell<String> = OnceCell::new();
     static NUMBERS: OnceCell<PortSet> = OnceCell::new();

@@ -193,8 +193,9 @@ fn wait_for_http(
         HttpOutcome::TimedOut(left) => ("timed_out", exit::NO, left),
         HttpOutcome::ProcessEnded(left) => ("ended", exit::PROCESS_ENDED, left),
     };
-    // After the process has ended, an answer of a daemon that it left counts. So the search for an
-    // obstacle then expects no particular process to listen.
+    // The search for obstacles expects the process `pid` only if the wait timed out. If the process
+    // has ended, it may have left a daemon, and the search must not report that daemon as a
+    // stranger.
     let expected = args.pid.filter(|_| code == exit::NO);
     let reported = &unanswered[..unanswered.len().min(WAIT_REPORTS)];
     let obstacles = Obstacle::find_each(reported, expected);

@@ -27,8 +27,8 @@ pub(crate) struct Request {
 pub(crate) enum Answer {
     Holds {
         rows: Vec<ReservedRow>,
-        /// `false` if the keeper ends at once: a port server holds all ports for the process that
-        /// needs them, or the time `hold_for` is over already.
+        /// `false` if the keeper ends at once, because it has nothing to hold: a port server holds
+        /// every port until the process `pid` ends, or the time `hold_for` has passed.
         stays: bool,
     },
     Failed(String),

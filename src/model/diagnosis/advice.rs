@@ -245,8 +245,8 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
         Cause::Reserved | Cause::Named => {
             // An heir holds the port although the process that reserved the port has ended or
             // released the port. The heir is usually a forked child that never calls exec, and
-            // keeps the port until it exits. A queued call could wait forever, so the remedy is to
-            // stop the heir.
+            // keeps the port until it exits. A call that waits for the port could wait forever, so
+            // the remedy is to stop the heir and not to wait.
             let forked = report.facts.reserved_by.first();
             let forked = forked.filter(|process| process.forked);
             let heir = report.leases().first().and_then(Lease::heir).or(forked);

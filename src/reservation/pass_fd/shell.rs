@@ -93,8 +93,8 @@ pub(super) fn wrap(
     let (names, count) = passed.names();
     let variables = carried.len();
     // The shell's `exec` keeps the process id, so `$$` is also the process id of the program. The
-    // values need no quotes, because shells do not split the value of an assignment, even with an
-    // inherited IFS.
+    // values need no quotes: `systemd_name` leaves no character in a name that the shell
+    // interprets, and shells do not split the value of an assignment, even with an inherited IFS.
     let mut script = format!(
         "LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; \
          export LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; "

@@ -129,7 +129,8 @@ struct Scan<'a> {
     /// Whether the search ends when every socket has a process.
     first_hit: bool,
     depth: ScanDepth,
-    /// Whether a folder `/proc/PID/fd` of size 0 is known to be empty ([`has_counts`]).
+    /// Whether the size of a folder `/proc/PID/fd` is its number of descriptors, so that the scan
+    /// can skip a folder of size 0 ([`has_counts`]).
     has_counts: bool,
     clock: Clock,
 }
