@@ -20,7 +20,7 @@ use crate::limits::{
     remaining, sleep,
 };
 use crate::output::console::{Console, progress_line};
-use crate::output::report;
+use crate::output::{remedy, report};
 use crate::ports::{client_endpoints, port_summary};
 use crate::process::{ProcessHandle, watch_failure};
 use crate::survey::in_threads;
@@ -125,9 +125,11 @@ impl Unanswered {
 pub(crate) enum Obstacle {
     /// No server listens where the request was sent, or a process other than the expected one does.
     NoListener(Box<Finding>),
-    /// A server listens, but one of its processes is halted (suspended, frozen or stopped by a
-    /// debugger), or something keeps connections from the server.
-    Listener { cause: String, help: Option<String> },
+    /// A server listens, but one of its processes is halted: suspended, frozen or stopped by a
+    /// debugger.
+    Halted { cause: String, help: String },
+    /// A server listens, but something else prevents connections to it, such as a packet filter.
+    Blocked { cause: String, help: Option<String> },
 }
 
 impl Obstacle {
@@ -183,7 +185,7 @@ impl Obstacle {
         );
         let blocked = is_unconnected.then(|| blocked(target)).flatten();
         match &blocked {
-            Some(Obstacle::Listener { help: Some(_), .. }) => blocked,
+            Some(Obstacle::Blocked { help: Some(_), .. }) => blocked,
             // A halted process comes first, because it accepts no connections, and so explains why
             // the queue of its listener is full.
             _ => halted(request).or(blocked),
@@ -193,7 +195,7 @@ impl Obstacle {
     pub(crate) fn cause(&self) -> Option<String> {
         match self {
             Obstacle::NoListener(finding) => finding.problem.as_ref().map(Diagnosis::cause),
-            Obstacle::Listener { cause, .. } => Some(cause.clone()),
+            Obstacle::Halted { cause, .. } | Obstacle::Blocked { cause, .. } => Some(cause.clone()),
         }
     }
 
@@ -203,7 +205,8 @@ impl Obstacle {
                 let problem = finding.problem.as_ref();
                 problem.and_then(|problem| report::help(problem, finding.asked))
             }
-            Obstacle::Listener { help, .. } => help.clone(),
+            Obstacle::Halted { help, .. } => Some(help.clone()),
+            Obstacle::Blocked { help, .. } => help.clone(),
         }
     }
 
@@ -216,13 +219,32 @@ impl Obstacle {
                 .map_or_else(String::new, |problem| {
                     report::headline_and_help(problem, finding.asked)
                 }),
-            Obstacle::Listener { cause, help } => report::with_help(cause.clone(), help.clone()),
+            Obstacle::Halted { cause, .. } | Obstacle::Blocked { cause, .. } => {
+                report::with_help(cause.clone(), self.help())
+            }
+        }
+    }
+
+    /// The report in text after the server has been ended, so that it can no longer be resumed.
+    pub(crate) fn text_after_end(&self) -> String {
+        match self {
+            Obstacle::NoListener(finding) => match &finding.problem {
+                Some(problem) => {
+                    let mut remedies = problem.remedies().to_vec();
+                    remedies.retain(|remedy| !remedy::needs_running_process(remedy));
+                    let help = remedy::in_one_line(&remedies, finding.asked);
+                    report::with_help(problem.headline(), help)
+                }
+                None => String::new(),
+            },
+            Obstacle::Halted { cause, .. } => cause.clone(),
+            Obstacle::Blocked { .. } => self.text(),
         }
     }
 }
 
-/// Returns [`Obstacle::Listener`] if something keeps connections from a listener, such as a packet
-/// filter. Connects once to each of the [`client_endpoints`], until one shows an obstacle.
+/// Returns [`Obstacle::Blocked`] if something prevents connections to a listener. Connects once to
+/// each of the [`client_endpoints`], until one shows an obstacle.
 fn blocked(target: Endpoint) -> Option<Obstacle> {
     let find = |endpoint: Endpoint| {
         let (_, blocker) = probe_listener(endpoint, WAIT_REPORT_TIME);
@@ -234,13 +256,13 @@ fn blocked(target: Endpoint) -> Option<Obstacle> {
         protocol: None,
         ..endpoint
     };
-    Some(Obstacle::Listener {
+    Some(Obstacle::Blocked {
         cause: format!("a socket listens on {shown}, but {blocker}"),
         help: blocker.remedy().as_ref().map(ToString::to_string),
     })
 }
 
-/// Returns [`Obstacle::Listener`] if all visible processes of a listener are halted. Another
+/// Returns [`Obstacle::Halted`] if all visible processes of a listener are halted. Another
 /// listener on the port may serve, but the kernel may give some of the connections to the halted
 /// listener.
 ///
@@ -294,8 +316,7 @@ fn halted(request: &Unanswered) -> Option<Obstacle> {
              it the connection"
         ),
     };
-    let help = Some(help);
-    Some(Obstacle::Listener { cause, help })
+    Some(Obstacle::Halted { cause, help })
 }
 
 /// How a wait for answers ended.

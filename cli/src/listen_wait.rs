@@ -153,16 +153,8 @@ fn not_in_time(limit: Duration, left: &[u32], failure: &Failure, awaited: &[Endp
     let text = match report_of(failure) {
         Some(diagnosis) => {
             // The command has usually ended by now, so it can neither be resumed nor inspected.
-            let is_late = |remedy: &Remedy| {
-                matches!(
-                    remedy,
-                    Remedy::Resume { .. }
-                        | Remedy::Thaw { .. }
-                        | Remedy::InspectInNetworkNamespace { .. }
-                )
-            };
             let mut remedies = remedies(diagnosis, awaited);
-            remedies.retain(|remedy| !is_late(remedy));
+            remedies.retain(|remedy| !remedy::needs_running_process(remedy));
             let help = remedy::in_one_line(&remedies, AFTER_WAIT);
             report::with_help(diagnosis.headline(), help)
         }

@@ -504,7 +504,8 @@ fn answer(
     let mut lines = vec![problems.join("; ")];
     if is_running {
         let obstacles = Obstacle::find_each(&left, Some(pid));
-        lines.extend(obstacles.iter().flatten().map(Obstacle::text));
+        // The command is ended before the user reads the report.
+        lines.extend(obstacles.iter().flatten().map(Obstacle::text_after_end));
     }
     lines.extend(unused(&left).map(|sockets| format!("help: {}", sockets.help())));
     Err(Failure::new(lines.join("\n")))

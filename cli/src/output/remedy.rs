@@ -17,6 +17,15 @@ pub(crate) struct Asked {
     pub(crate) reserves: bool,
 }
 
+/// Whether the remedy only helps while the process that it names runs: to resume the process, or to
+/// inspect what it sees.
+pub(crate) fn needs_running_process(remedy: &Remedy) -> bool {
+    matches!(
+        remedy,
+        Remedy::Resume { .. } | Remedy::Thaw { .. } | Remedy::InspectInNetworkNamespace { .. }
+    )
+}
+
 /// Joins the remedies into one line. Returns `None` if none of them applies to this command.
 pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
     let mut text = String::new();

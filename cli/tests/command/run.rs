@@ -495,6 +495,12 @@ fn wait_listening_stops_a_command_that_does_not_listen() {
     assert!(output.err.ends_with(cause), "{output:#?}");
 
     need!(installed("python3"));
+    let suspended = "import os, signal, socket; s = socket.create_server(('127.0.0.1', {PORT})); \
+                     os.kill(os.getpid(), signal.SIGSTOP)";
+    let run = ["run", "--wait-listening=1s", "--http", "/", "--"];
+    let output = finish(portlease(&run).args(["python3", "-c", suspended])).code(125);
+    let cause = "is suspended\n";
+    assert!(output.err.ends_with(cause), "{output:#?}");
     let folder = Folder::new();
     let serve =
         "import socket, os, time; s = socket.create_server(('127.0.0.1', {PORT})); time.sleep(600)";
