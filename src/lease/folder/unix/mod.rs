@@ -15,6 +15,7 @@ use rustix::io::Errno;
 mod ffi;
 mod staged;
 
+pub(crate) use ffi::user;
 use staged::is_lost_race;
 
 use super::Access;
@@ -259,9 +260,8 @@ impl Folder {
                 File::from(openat(&self.0, name, flags, Mode::empty())?)
             }
             Access::New => {
-                return self
-                    .make_staged_file(name)
-                    .map(|(file, owner, _)| (file, owner));
+                let (file, owner, _) = self.make_staged_file(name)?;
+                return Ok((file, owner));
             }
         };
         let stat = fstat(&file)?;
@@ -346,8 +346,6 @@ impl Drop for SweepLock {
         let _unlocked = self.folder.unlock();
     }
 }
-
-pub(crate) use ffi::user;
 
 /// Whether the path is a symbolic link of this user or of root. A link of another user is not
 /// trusted, because it may be planted.
