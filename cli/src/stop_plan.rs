@@ -91,9 +91,14 @@ impl StopPlan {
                 continue;
             }
             if remedies.is_empty() {
-                let cause =
-                    "stopping pid 1 would end every other process of this system or container";
-                plan.refuse(holder, holder.processes.first(), cause, remedies);
+                let process = holder.processes.first();
+                let cause = match process.is_some_and(|process| process.pid == INIT) {
+                    true => {
+                        "stopping pid 1 would end every other process of this system or container"
+                    }
+                    false => "the kernel listens itself",
+                };
+                plan.refuse(holder, process, cause, remedies);
                 continue;
             }
             if let Some(Remedy::Thaw { pid, .. }) = remedies.first() {
@@ -352,6 +357,9 @@ fn cause_of(remedy: &Remedy) -> &'static str {
             "it is a service manager that listens on behalf of a service"
         }
         Remedy::StopPublishingContainer { .. } => "it forwards the port to a container",
+        Remedy::StopServerInWsl { .. } => "it forwards the port to a server in WSL",
+        Remedy::FindProgramOfHttpSys => "it is the kernel of Windows, which listens for a program",
+        Remedy::TurnOffAirPlayReceiver => "macOS starts it again",
         Remedy::StopContainer { .. } => "it runs in a container",
         Remedy::StopUnit { .. } => "a service manager may start it again",
         Remedy::StopBySupervisor {

@@ -141,6 +141,19 @@ pub enum Remedy {
         /// Whether the holder is a program of Podman. If not, it is a program of Docker.
         podman: bool,
     },
+    /// Stop the server in WSL (the Windows Subsystem for Linux). The holder of the port is a
+    /// program of Windows that only forwards connections to that server.
+    #[non_exhaustive]
+    StopServerInWsl {
+        /// The id of the holder.
+        pid: u32,
+    },
+    /// Find and stop the program for which the kernel of Windows accepts HTTP connections (the
+    /// driver HTTP.sys). IIS is such a program. The socket table shows the kernel as the holder.
+    FindProgramOfHttpSys,
+    /// Turn off AirPlay Receiver, a service of macOS that has the ports 5000 and 7000. macOS starts
+    /// its process again after a kill.
+    TurnOffAirPlayReceiver,
     /// Stop the process through its supervisor, such as supervisord. Otherwise the supervisor may
     /// start the process again.
     #[non_exhaustive]
@@ -446,6 +459,19 @@ impl fmt::Display for Remedy {
                  shows it",
                 if *udp { "/udp" } else { "" }
             ),
+            Remedy::StopServerInWsl { pid } => write!(
+                f,
+                "stop the server in WSL to which pid {pid} forwards the port: wsl ss -tlnp lists \
+                 the servers of the default distribution"
+            ),
+            Remedy::FindProgramOfHttpSys => f.write_str(
+                "find the program with netsh http show servicestate view=requestq, and stop it: \
+                 Windows accepts its connections (HTTP.sys)",
+            ),
+            Remedy::TurnOffAirPlayReceiver => f.write_str(
+                "turn off AirPlay Receiver in the System Settings of macOS (General, AirDrop & \
+                 Handoff)",
+            ),
             Remedy::StopBySupervisor {
                 pid,
                 supervisor,
@@ -740,6 +766,9 @@ impl Remedy {
                 | Remedy::ListSocketUnits { .. }
                 | Remedy::StopContainer { .. }
                 | Remedy::StopPublishingContainer { .. }
+                | Remedy::StopServerInWsl { .. }
+                | Remedy::FindProgramOfHttpSys
+                | Remedy::TurnOffAirPlayReceiver
                 | Remedy::StopBySupervisor { .. }
                 | Remedy::StopWatcherFirst { .. }
                 | Remedy::StopProcessOfScript { .. }
@@ -836,7 +865,10 @@ mod tests {
                 udp: true,
                 podman: false,
             },
-            Remedy::StopPublishingContainer { .. } => Remedy::StopBySupervisor {
+            Remedy::StopPublishingContainer { .. } => Remedy::StopServerInWsl { pid },
+            Remedy::StopServerInWsl { .. } => Remedy::FindProgramOfHttpSys,
+            Remedy::FindProgramOfHttpSys => Remedy::TurnOffAirPlayReceiver,
+            Remedy::TurnOffAirPlayReceiver => Remedy::StopBySupervisor {
                 pid,
                 supervisor: 1,
                 name: name(),
@@ -920,7 +952,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 50);
+        assert_eq!(remedies.len(), 53);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -184,6 +184,9 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::ListSocketUnits { .. } => ("list_socket_units", None, None),
         Remedy::StopContainer { id, .. } => ("stop_container", None, Some(id.clone())),
         Remedy::StopPublishingContainer { .. } => ("stop_publishing_container", None, None),
+        Remedy::StopServerInWsl { pid, .. } => ("stop_server_in_wsl", Some(*pid), None),
+        Remedy::FindProgramOfHttpSys => ("find_program_of_http_sys", None, None),
+        Remedy::TurnOffAirPlayReceiver => ("turn_off_airplay_receiver", None, None),
         Remedy::StopBySupervisor { pid, name, .. } => {
             ("stop_by_supervisor", Some(*pid), Some(name.clone()))
         }

@@ -1,6 +1,7 @@
 //! Which remedies follow from the verdict and the facts of a report.
 
 use super::Facts;
+use super::known_programs;
 use super::report::Report;
 use super::verdict::{Cause, Verdict};
 use crate::link_local;
@@ -28,7 +29,7 @@ impl Holder {
     ///
     /// Two kinds of process have no remedy:
     ///
-    /// - Pid 1, if nothing shows how to stop it safely.
+    /// - Pid 1, and pid 4 of Windows (the kernel), if nothing shows how to free the port safely.
     /// - A worker that ends with its parent. A worker shares the socket with its parent and runs
     ///   the same program, or has a [master](Process::master). It ends with its parent if the
     ///   parent can run a handler for SIGTERM, or is the first process of another pid namespace.
@@ -406,15 +407,10 @@ fn thaw(process: &Process) -> Option<Remedy> {
 fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remedy> {
     const INIT: u32 = 1;
     let pid = process.pid;
-    let name = process.name.as_str();
     let is_other_unit = !process.shares_unit;
-    let starts_others = |unit: &&String| {
-        let name = unit.split(['@', '.']).next().unwrap_or_default();
-        LAUNCHERS.contains(&name) || RUNNERS.iter().any(|runner| unit.starts_with(runner))
-    };
     let unit = process.unit.as_ref();
     let unit = unit.filter(|_| is_other_unit && process.in_session_of_unit);
-    let unit = unit.filter(|unit| !starts_others(unit));
+    let unit = unit.filter(|unit| !known_programs::starts_others(unit));
     let container = process.container.as_ref().filter(|_| is_other_unit);
     // If the process is in another systemd unit, the remedy is usually to stop that unit.
     // Exception: if a service manager runs the process, the remedy names the manager. A stop of the
@@ -424,41 +420,36 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
         let is_manager = matches!(supervisor.kind, SupervisorKind::Manager(_));
         container.is_none() && (unit.is_none() || is_manager)
     });
+    let known = known_programs::remedy(process, port, protocol);
     Some(match process.relation {
         Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
         // systemd owns the sockets of its socket units. This arm comes before the arm for
         // ancestors, because systemd may be an ancestor of the calling process.
-        _ if name == "systemd" && !(process.is_init_elsewhere && container.is_some()) => {
+        _ if process.name == "systemd" && !(process.is_init_elsewhere && container.is_some()) => {
             Remedy::ListSocketUnits {
                 user: pid != INIT && !process.is_init_elsewhere,
             }
         }
         Some(Relation::Ancestor) => Remedy::CloseSocketOfAncestor { pid },
-        _ if PROXIES_OF_DOCKER.contains(&name) || PROXIES_OF_PODMAN.contains(&name) => {
-            Remedy::StopPublishingContainer {
-                port,
-                udp: protocol == Protocol::Udp,
-                podman: PROXIES_OF_PODMAN.contains(&name),
-            }
-        }
-        _ => match (supervisor, process.state, container, unit) {
-            (Some(supervisor), ..) => for_supervised(process, supervisor),
-            (_, ProcessState::Suspended, ..) if pid != INIT => Remedy::ResumeOrKill { pid },
-            (_, ProcessState::Traced, ..) if pid != INIT => {
+        _ => match (known, supervisor, process.state, container, unit) {
+            (Some(remedy), ..) => remedy,
+            (_, Some(supervisor), ..) => for_supervised(process, supervisor),
+            (_, _, ProcessState::Suspended, ..) if pid != INIT => Remedy::ResumeOrKill { pid },
+            (_, _, ProcessState::Traced, ..) if pid != INIT => {
                 Remedy::KillProcess { pid, traced: true }
             }
-            (_, ProcessState::DumpingCore, ..) => Remedy::WaitForCoreDump { pid },
-            (_, _, Some(id), _) => Remedy::StopContainer {
+            (_, _, ProcessState::DumpingCore, ..) => Remedy::WaitForCoreDump { pid },
+            (.., Some(id), _) => Remedy::StopContainer {
                 id: id.clone(),
                 manager: process.manager,
             },
-            (_, _, _, Some(unit)) => Remedy::StopUnit {
+            (.., Some(unit)) => Remedy::StopUnit {
                 unit: unit.clone(),
                 user: process.user_unit,
             },
             // Pid 1 is the first process of the system or container. If pid 1 ends, the system or
             // container ends too.
-            _ if pid == INIT => return None,
+            _ if pid == INIT || known_programs::is_windows_kernel(process) => return None,
             _ => end(process),
         },
     })
@@ -468,17 +459,12 @@ fn end(process: &Process) -> Remedy {
     let pid = process.pid;
     if process.ignores_sigterm {
         Remedy::KillProcess { pid, traced: false }
-    } else if ENDED_BY_SIGINT.contains(&process.name.as_str()) {
+    } else if known_programs::is_ended_by_sigint(&process.name) {
         Remedy::InterruptProcess { pid }
     } else {
         Remedy::StopProcess { pid }
     }
 }
-
-/// Servers that end at once after SIGINT, but not after SIGTERM. PostgreSQL waits for its clients
-/// (section "Shutting Down the Server" of its manual), and uWSGI starts its workers again (section
-/// "Managing the uWSGI server" of its manual).
-const ENDED_BY_SIGINT: [&str; 2] = ["postgres", "uwsgi"];
 
 fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
     let pid = process.pid;
@@ -511,64 +497,6 @@ fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
         },
     }
 }
-
-/// Services that start programs for others, such as jobs, sessions and containers. Stopping such a
-/// service would end other programs too, so the remedy stops only the process that holds the port.
-/// The service usually does not start that process again.
-const LAUNCHERS: [&str; 34] = [
-    "act_runner",
-    "amazon-ssm-agent",
-    "atd",
-    "buildkite-agent",
-    "code-server",
-    "containerd",
-    "cron",
-    "crond",
-    "docker",
-    "dropbear",
-    "emacs",
-    "forgejo-runner",
-    "gdm",
-    "gitlab-runner",
-    "gnome-shell",
-    "gnome-terminal-server",
-    "jenkins",
-    "jupyter",
-    "jupyterhub",
-    "lightdm",
-    "nomad",
-    "podman",
-    "rstudio-server",
-    "ssh",
-    "sshd",
-    "systemd-logind",
-    "tailscaled",
-    "teamcity-agent",
-    "teleport",
-    "tmux",
-    "ttyd",
-    "woodpecker-agent",
-    "xrdp",
-    "xrdp-sesman",
-];
-
-/// The start of the names of the services that run jobs of GitHub Actions and of Azure Pipelines.
-const RUNNERS: [&str; 2] = ["actions.runner.", "vsts.agent."];
-
-/// Programs of Docker that forward a published port into a container. The names are those that the
-/// kernel shows.
-const PROXIES_OF_DOCKER: [&str; 2] = ["docker-proxy", "rootlesskit"];
-
-/// Programs of Podman that forward a published port into a container, and conmon. conmon forwards
-/// nothing. It keeps the published port bound if a packet filter forwards the packets.
-const PROXIES_OF_PODMAN: [&str; 6] = [
-    "conmon",
-    "rootlessport",
-    "rootlessport-ch",
-    "slirp4netns",
-    "pasta",
-    "pasta.avx2",
-];
 
 /// How to find the owner of a socket if no owner is visible.
 fn for_hidden(holder: &Holder) -> Vec<Remedy> {

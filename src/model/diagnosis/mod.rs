@@ -15,6 +15,7 @@ use super::process::{Halt, Process};
 use super::remedy::{self, Remedy};
 
 mod advice;
+mod known_programs;
 pub(crate) mod number;
 mod report;
 pub(crate) mod trial;
