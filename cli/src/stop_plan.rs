@@ -359,6 +359,7 @@ fn cause_of(remedy: &Remedy) -> &'static str {
         Remedy::StopPublishingContainer { .. } => "it forwards the port to a container",
         Remedy::StopServerInWsl { .. } => "it forwards the port to a server in WSL",
         Remedy::FindProgramOfHttpSys => "it is the kernel of Windows, which listens for a program",
+        Remedy::DeletePortProxy { .. } => "it forwards the port by a rule of netsh",
         Remedy::TurnOffAirPlayReceiver => "macOS starts it again",
         Remedy::StopContainer { .. } => "it runs in a container",
         Remedy::StopUnit { .. } => "a service manager may start it again",

@@ -61,9 +61,12 @@ pub struct Process {
     pub ignores_sigterm: bool,
     /// The working directory; `None` if this user may not read it, and on systems other than Linux.
     pub working_directory: Option<PathBuf>,
-    /// The systemd service that the process belongs to, such as `nginx.service`. systemd may start
-    /// the process again if it is killed. `None` if the process belongs to no service or runs in a
-    /// container, and on systems other than Linux.
+    /// The service that the process belongs to. systemd, or the service control manager of Windows,
+    /// may start the process again if it is killed.
+    ///
+    /// On Linux it is a systemd service, such as `nginx.service`, and `None` for a process in a
+    /// container. On Windows it is the service that the process runs, such as `MySQL80`, and `None`
+    /// if the process runs several services. On other systems it is always `None`.
     pub unit: Option<String>,
     /// The full id of the container that the process runs in, as `docker ps --no-trunc` and `podman
     /// ps --no-trunc` print it. For a container of systemd-nspawn or LXC it is the name. `None` if

@@ -107,13 +107,14 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Stop the systemd service that holds the port. If only its process is stopped, systemd may
-    /// start the process again.
+    /// Stop the service that holds the port: a service of systemd or, on Windows, of the service
+    /// control manager. If only its process is stopped, the manager may start the process again.
     #[non_exhaustive]
     StopUnit {
         /// The name of the service.
         unit: String,
-        /// Whether a user's service manager runs the service (`systemctl --user`).
+        /// Whether a user's service manager runs the service (`systemctl --user`). Always `false`
+        /// on Windows.
         user: bool,
     },
     /// Find and stop the systemd socket unit that holds the port.
@@ -151,6 +152,13 @@ pub enum Remedy {
     /// Find and stop the program for which the kernel of Windows accepts HTTP connections (the
     /// driver HTTP.sys). IIS is such a program. The socket table shows the kernel as the holder.
     FindProgramOfHttpSys,
+    /// Delete the rule of Windows that forwards the port (`netsh interface portproxy`). The service
+    /// iphlpsvc, which applies these rules, is the holder of the port.
+    #[non_exhaustive]
+    DeletePortProxy {
+        /// The number of the port.
+        port: u16,
+    },
     /// Turn off AirPlay Receiver, a service of macOS that has the ports 5000 and 7000. macOS starts
     /// its process again after a kill.
     TurnOffAirPlayReceiver,
@@ -417,6 +425,9 @@ impl fmt::Display for Remedy {
                     "wait until the kernel has written the core file of pid {pid}"
                 )
             }
+            Remedy::StopUnit { unit, .. } if cfg!(windows) => {
+                write!(f, "stop the service with net stop {}", printable(unit))
+            }
             Remedy::StopUnit { unit, user } => {
                 write!(
                     f,
@@ -467,6 +478,11 @@ impl fmt::Display for Remedy {
             Remedy::FindProgramOfHttpSys => f.write_str(
                 "find the program with netsh http show servicestate view=requestq, and stop it: \
                  Windows accepts its connections (HTTP.sys)",
+            ),
+            Remedy::DeletePortProxy { port } => write!(
+                f,
+                "find the rule for port {port} with netsh interface portproxy show all, and delete \
+                 it with netsh interface portproxy delete"
             ),
             Remedy::TurnOffAirPlayReceiver => f.write_str(
                 "turn off AirPlay Receiver in the System Settings of macOS (General, AirDrop & \
@@ -768,6 +784,7 @@ impl Remedy {
                 | Remedy::StopPublishingContainer { .. }
                 | Remedy::StopServerInWsl { .. }
                 | Remedy::FindProgramOfHttpSys
+                | Remedy::DeletePortProxy { .. }
                 | Remedy::TurnOffAirPlayReceiver
                 | Remedy::StopBySupervisor { .. }
                 | Remedy::StopWatcherFirst { .. }
@@ -867,7 +884,8 @@ mod tests {
             },
             Remedy::StopPublishingContainer { .. } => Remedy::StopServerInWsl { pid },
             Remedy::StopServerInWsl { .. } => Remedy::FindProgramOfHttpSys,
-            Remedy::FindProgramOfHttpSys => Remedy::TurnOffAirPlayReceiver,
+            Remedy::FindProgramOfHttpSys => Remedy::DeletePortProxy { port },
+            Remedy::DeletePortProxy { .. } => Remedy::TurnOffAirPlayReceiver,
             Remedy::TurnOffAirPlayReceiver => Remedy::StopBySupervisor {
                 pid,
                 supervisor: 1,
@@ -952,7 +970,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 53);
+        assert_eq!(remedies.len(), 54);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

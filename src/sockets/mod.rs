@@ -183,8 +183,8 @@ pub(crate) fn adopts_orphans() -> bool {
     return false;
 }
 
-/// The name of the systemd service and the id of the container that a process runs in. Systems
-/// other than Linux always return `None` for both.
+/// The name of the service and the id of the container that a process runs in. Windows shows no
+/// containers. Systems other than Linux and Windows always return `None` for both.
 pub(crate) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
     system::unit_and_container(pid)
 }

@@ -186,6 +186,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::StopPublishingContainer { .. } => ("stop_publishing_container", None, None),
         Remedy::StopServerInWsl { pid, .. } => ("stop_server_in_wsl", Some(*pid), None),
         Remedy::FindProgramOfHttpSys => ("find_program_of_http_sys", None, None),
+        Remedy::DeletePortProxy { .. } => ("delete_port_proxy", None, None),
         Remedy::TurnOffAirPlayReceiver => ("turn_off_airplay_receiver", None, None),
         Remedy::StopBySupervisor { pid, name, .. } => {
             ("stop_by_supervisor", Some(*pid), Some(name.clone()))

@@ -73,6 +73,7 @@ pub(super) fn remedy(process: &Process, port: u16, protocol: Protocol) -> Option
         _ if RELAYS_OF_WSL.contains(&name) => Some(Remedy::StopServerInWsl { pid }),
         // The ports of AirPlay Receiver, which is on by default.
         "ControlCenter" if matches!(port, 5000 | 7000) => Some(Remedy::TurnOffAirPlayReceiver),
+        _ if process.unit.as_deref() == Some("iphlpsvc") => Some(Remedy::DeletePortProxy { port }),
         // The kernel itself serves shared files on the ports 139 and 445.
         _ if is_windows_kernel(process) && !matches!(port, 139 | 445) => {
             Some(Remedy::FindProgramOfHttpSys)
@@ -164,6 +165,12 @@ mod tests {
         assert_eq!(remedy_for(612, "ControlCenter", 5000), airplay);
         assert_eq!(remedy_for(612, "ControlCenter", 7000), airplay);
         assert_eq!(remedy_for(612, "ControlCenter", 60315), None);
+        let helper = Process {
+            unit: Some("iphlpsvc".to_owned()),
+            ..process(4242, "svchost.exe")
+        };
+        let proxy = Some(Remedy::DeletePortProxy { port: 3000 });
+        assert_eq!(remedy(&helper, 3000, Protocol::Tcp), proxy);
         let http_sys = Some(Remedy::FindProgramOfHttpSys);
         assert_eq!(remedy_for(4, "System", 80), http_sys);
         assert_eq!(remedy_for(4, "System", 445), None);

@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::io;
 use std::os::windows::ffi::OsStringExt;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
+use std::{ptr, slice};
 
 use windows_sys::Win32::Foundation::{
-    ERROR_INSUFFICIENT_BUFFER, ERROR_NO_MORE_FILES, FILETIME, INVALID_HANDLE_VALUE, NO_ERROR,
-    WAIT_OBJECT_0, WAIT_TIMEOUT,
+    ERROR_INSUFFICIENT_BUFFER, ERROR_MORE_DATA, ERROR_NO_MORE_FILES, FILETIME,
+    INVALID_HANDLE_VALUE, NO_ERROR, WAIT_OBJECT_0, WAIT_TIMEOUT,
 };
 use windows_sys::Win32::NetworkManagement::IpHelper::{
     GetExtendedTcpTable, GetExtendedUdpTable, TCP_TABLE_OWNER_PID_ALL,
@@ -17,6 +18,10 @@ use windows_sys::Win32::NetworkManagement::IpHelper::{
 use windows_sys::Win32::Networking::WinSock::{AF_INET, AF_INET6};
 use windows_sys::Win32::System::Diagnostics::ToolHelp::{
     CreateToolhelp32Snapshot, PROCESSENTRY32W, Process32FirstW, Process32NextW, TH32CS_SNAPPROCESS,
+};
+use windows_sys::Win32::System::Services::{
+    CloseServiceHandle, ENUM_SERVICE_STATUS_PROCESSW, EnumServicesStatusExW, OpenSCManagerW,
+    SC_ENUM_PROCESS_INFO, SC_HANDLE, SC_MANAGER_ENUMERATE_SERVICE, SERVICE_ACTIVE, SERVICE_WIN32,
 };
 use windows_sys::Win32::System::Threading::{
     GetProcessTimes, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE,
@@ -118,6 +123,80 @@ pub(super) fn processes() -> io::Result<Vec<Listed>> {
         e if e.raw_os_error() == Some(ERROR_NO_MORE_FILES as i32) => Ok(listed),
         e => Err(e),
     }
+}
+
+/// The handle of the service control manager.
+struct ServiceManager(SC_HANDLE);
+
+impl Drop for ServiceManager {
+    fn drop(&mut self) {
+        // SAFETY: the handle is open, and only this value closes it.
+        unsafe { CloseServiceHandle(self.0) };
+    }
+}
+
+/// The names of the active services, each with the id of the process that runs the service. Every
+/// user may list them.
+pub(super) fn services() -> io::Result<Vec<(u32, String)>> {
+    const WORDS: usize = 8192;
+    // SAFETY: the null pointers stand for this machine and its active database.
+    let manager = unsafe { OpenSCManagerW(ptr::null(), ptr::null(), SC_MANAGER_ENUMERATE_SERVICE) };
+    if manager.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let manager = ServiceManager(manager);
+    // The entries contain pointers, so the buffer is aligned to eight bytes.
+    let mut buffer = vec![0u64; WORDS];
+    let size = (WORDS * size_of::<u64>()) as u32;
+    let mut services = Vec::new();
+    // Each call continues where the last one ended.
+    let mut resume = 0;
+    loop {
+        let (mut needed, mut returned) = (0, 0);
+        // SAFETY: the handle is open, the buffer is writable for `size` bytes, and the other
+        // pointers lead to writable values.
+        let done = unsafe {
+            EnumServicesStatusExW(
+                manager.0,
+                SC_ENUM_PROCESS_INFO,
+                SERVICE_WIN32,
+                SERVICE_ACTIVE,
+                buffer.as_mut_ptr().cast(),
+                size,
+                &mut needed,
+                &mut returned,
+                &mut resume,
+                ptr::null(),
+            )
+        };
+        let error = io::Error::last_os_error();
+        let has_more = done == 0 && error.raw_os_error() == Some(ERROR_MORE_DATA as i32);
+        if done == 0 && !has_more {
+            return Err(error);
+        }
+        let entries = buffer.as_ptr().cast::<ENUM_SERVICE_STATUS_PROCESSW>();
+        // SAFETY: the call wrote `returned` entries to the buffer, which is aligned for them.
+        let entries = unsafe { slice::from_raw_parts(entries, returned as usize) };
+        services.extend(entries.iter().filter_map(|entry| {
+            let name = text_within(&buffer, entry.lpServiceName)?;
+            Some((entry.ServiceStatusProcess.dwProcessId, name))
+        }));
+        // A call without an entry makes no progress.
+        if !has_more || returned == 0 {
+            return Ok(services);
+        }
+    }
+}
+
+/// The text of UTF-16 units that starts at this place in the buffer, and ends at the next zero.
+/// `None` if the place is outside of the buffer.
+fn text_within(buffer: &[u64], start: *const u16) -> Option<String> {
+    let bytes: Vec<u8> = buffer.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let offset = start.addr().checked_sub(buffer.as_ptr().addr())?;
+    let units = bytes.get(offset..)?.chunks_exact(2);
+    let units = units.map(|unit| u16::from_ne_bytes([unit[0], unit[1]]));
+    let text: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
+    Some(String::from_utf16_lossy(&text))
 }
 
 pub(super) fn open(pid: u32) -> io::Result<OwnedHandle> {

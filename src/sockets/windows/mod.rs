@@ -1,5 +1,6 @@
 //! Windows: reads the sockets with `GetExtendedTcpTable` and `GetExtendedUdpTable`. Reads the names
 //! of processes from a snapshot, and the program and the start of each process through its handle.
+//! The service control manager lists the services.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -75,14 +76,38 @@ pub(super) fn processes(
         }
     }
     let all = ffi::processes()?;
+    // Without the list of services, a report names no service.
+    let services = ffi::services().unwrap_or_default();
     let found = sockets.into_iter().filter_map(|(pid, inodes)| {
         let listed = all.iter().find(|process| process.pid == pid)?;
-        Some((describe(listed), inodes))
+        let mut process = describe(listed);
+        process.unit = service_of(&process, &services);
+        Some((process, inodes))
     });
     Ok(ScanResult {
         found: found.collect(),
         unseen: Vec::new(),
     })
+}
+
+/// The service that the process runs. `None` if it runs none or several of these services. A
+/// service can run its server as a child from its own folder, as the service of PostgreSQL does. So
+/// the service of such a parent counts too.
+fn service_of(process: &Process, services: &[(u32, String)]) -> Option<String> {
+    let run_by = |pid: u32| {
+        let mut names = services.iter().filter(|service| service.0 == pid);
+        let name = names.next().map(|service| service.1.clone());
+        name.filter(|_| names.next().is_none())
+    };
+    let folder = |program: &PathBuf| Some(program.parent()?.to_owned());
+    let of_parent = || {
+        let parent = process.parent?;
+        let service = run_by(parent)?;
+        let program = ffi::program(&ffi::open(parent).ok()?).ok()?;
+        let own_folder = process.program.as_ref().and_then(folder)?;
+        (folder(&PathBuf::from(program))? == own_folder).then_some(service)
+    };
+    run_by(process.pid).or_else(of_parent)
 }
 
 /// Every user can read the name of a process, but only a handle shows the program and the start. If
@@ -146,8 +171,13 @@ fn parent_of(parent: u32, child: Option<NonZeroU64>) -> Option<u32> {
     (parent != 0 && is_older).then_some(parent)
 }
 
-pub(super) fn unit_and_container(_pid: u32) -> (Option<String>, Option<String>) {
-    (None, None)
+pub(super) fn unit_and_container(pid: u32) -> (Option<String>, Option<String>) {
+    let find = || {
+        let listed = ffi::processes().ok()?;
+        let listed = listed.iter().find(|process| process.pid == pid)?;
+        service_of(&describe(listed), &ffi::services().ok()?)
+    };
+    (find(), None)
 }
 
 pub(super) fn group(_pid: u32) -> Option<Group> {
@@ -182,6 +212,36 @@ mod tests {
     use std::net::{Ipv4Addr, UdpSocket};
 
     use super::*;
+
+    #[test]
+    fn a_service_is_that_of_the_process_or_of_a_parent_with_the_same_folder() {
+        let listed = ffi::processes().unwrap();
+        // Windows and wine always run some services.
+        let services = ffi::services().unwrap();
+        let has_name = |(pid, name): &(u32, String)| *pid != 0 && !name.is_empty();
+        assert!(services.iter().any(has_name), "{services:?}");
+        let own = std::process::id();
+        let is_own = |process: &&ffi::Listed| process.pid == own;
+        let process = describe(listed.iter().find(is_own).unwrap());
+        let service = |pid, name: &str| (pid, name.to_owned());
+        let found = |services: &[_]| service_of(&process, services);
+        assert_eq!(found(&[service(own, "web")]).as_deref(), Some("web"));
+        assert_eq!(found(&[service(own, "a"), service(own, "b")]), None);
+        assert_eq!(found(&[service(1_000_001, "web")]), None);
+        // The child runs the program of this process, so it has the same folder.
+        let child = Process {
+            pid: 1_000_001,
+            parent: Some(own),
+            ..process.clone()
+        };
+        let services = [service(own, "web")];
+        assert_eq!(service_of(&child, &services).as_deref(), Some("web"));
+        let elsewhere = Process {
+            program: Some(PathBuf::from(r"C:\other\server.exe")),
+            ..child
+        };
+        assert_eq!(service_of(&elsewhere, &services), None);
+    }
 
     #[test]
     fn this_process_is_described_and_runs_and_an_unused_pid_does_not() {
