@@ -18,8 +18,8 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     }
 }
 
-/// Whether the error means that descriptors or memory are used up. Such an error does not show what
-/// the call would otherwise have returned, so no caller may cache it as an answer.
+/// Whether the error means that descriptors or memory are used up. A later call can succeed, so no
+/// caller may cache the error as an answer.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }

@@ -138,9 +138,9 @@ impl Asker {
         }
     }
 
-    /// The inode of the asker's claim (a bound socket). `None` if another process made the
-    /// reservation: only the lease records that claim, and this function reads no lease. Also
-    /// `None` without a claim, or if the inode is unknown.
+    /// The inode of the asker's claim (a bound socket). `None` if there is no claim, or if the
+    /// inode is unknown. Also `None` if another process made the reservation, because this function
+    /// does not read the lease.
     pub(crate) fn claim(self, port: Port) -> Option<NonZeroU64> {
         self.owned(port, None)?.claim
     }
@@ -154,8 +154,8 @@ pub(crate) struct Owned {
     pub(crate) claim: Option<NonZeroU64>,
 }
 
-/// Whether an ancestor of this process has this lease, or another process has it on behalf of this
-/// process or of an ancestor.
+/// Whether the lease belongs to an ancestor of this process, or is held on behalf of this process
+/// or of an ancestor.
 ///
 /// The record names this process or an ancestor by its pid and start time. The record counts only
 /// if root or the user of the named process wrote it, or if the writer is unknown. So a record of

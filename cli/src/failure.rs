@@ -15,8 +15,7 @@ pub(crate) struct Failure {
     asked: Asked,
 }
 
-/// `Library` contains the error itself, not its text. So `output::report` can print the facts and
-/// the remedies of its diagnosis.
+/// `Library` contains the error itself, because `output::report` prints the diagnosis of the error.
 #[derive(Debug)]
 pub(crate) enum Cause {
     Text(String),

@@ -24,8 +24,8 @@ pub(crate) struct NumberArgs {
     /// Choose none of these numbers
     #[arg(long, value_name = "PORTS", help_heading = NUMBERS)]
     pub(crate) exclude: Vec<Numbers>,
-    /// Choose a multiple of N, such as an even number for RTP. For the --block and --offsets of
-    /// `reserve`, the base number is a multiple of N
+    /// Choose a multiple of N, such as an even number for RTP. With --block or --offsets of
+    /// `reserve`, only the base number must be a multiple of N
     #[arg(
         long, value_name = "N", value_parser = number_from(1),
         help_heading = NUMBERS
@@ -62,8 +62,8 @@ impl NumberArgs {
         (low..=high).filter(move |number| number.is_multiple_of(multiple) && !is_excluded(number))
     }
 
-    /// Returns one option with which the user influences the choice of numbers, or `None`. With a
-    /// port server this option is an error, because the port server chooses the numbers.
+    /// The name of an option that the user set to influence the choice of numbers, or `None`. With
+    /// a port server the option is an error.
     pub(crate) fn chooses(&self) -> Option<&'static str> {
         match self {
             NumberArgs { range: Some(_), .. } => Some("--range"),

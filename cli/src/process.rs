@@ -32,13 +32,14 @@ impl ProcessHandle {
     }
 }
 
-/// Returns `true` if the working directory of the process is `folder`, or a folder below it.
-/// Returns `None` if that is unknown: the working directory cannot be read, or the process is in
-/// another mount namespace, where the same path can name another folder. The path `folder` must
-/// contain no symbolic links.
+/// Returns `true` if the working directory of the process is `folder` or a folder below it. The
+/// path `folder` must contain no symbolic links.
+///
+/// Returns `None` if the working directory cannot be read. Also returns `None` for a process in
+/// another mount namespace, where the same path can name another folder.
 pub(crate) fn works_below(process: &Process, folder: &Path) -> Option<bool> {
     let directory = process.working_directory.as_ref()?;
-    // If the namespace cannot be read, the process counts as one in the same namespace.
+    // A process whose namespace cannot be read counts as one in this process's namespace.
     if system::is_in_other_namespace(process.pid, "mnt").unwrap_or(false) {
         return None;
     }
@@ -65,8 +66,8 @@ pub(crate) fn unseen_network(pid: u32) -> Option<String> {
     }
 }
 
-/// The folder of `--under` without symbolic links. The kernel reports working directories without
-/// them too. Fails if the path leads to no folder.
+/// The path of the folder of `--under` without symbolic links, because the kernel reports working
+/// directories without symbolic links. Fails if the path leads to no folder.
 pub(crate) fn real_folder(folder: &Path) -> Result<PathBuf, Failure> {
     let cannot = |e: &io::Error| Failure::system(format_args!("read {:?}", folder.display()), e);
     let real = folder.canonicalize().map_err(|e| cannot(&e))?;

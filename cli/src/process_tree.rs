@@ -7,12 +7,12 @@ use crate::limits::{KILL_GRACE, TERMINATE_GRACE, TERMINATE_POLL, sleep};
 use crate::process::ProcessHandle;
 use crate::process_stat::{ProcessStat, shows_processes};
 
-/// Sends SIGTERM to the process `root` and to the processes that it started. After
-/// [`TERMINATE_GRACE`], sends SIGKILL to the processes that still run, also to those that started
+/// Sends SIGTERM to the process `root` and to the processes that `root` started. After
+/// [`TERMINATE_GRACE`], sends SIGKILL to those that still run, and to processes that they started
 /// meanwhile. Windows has no SIGTERM, so each process ends at once.
 ///
-/// On Linux without a `/proc` that shows processes, only `root` ends, because the processes that it
-/// started cannot be found. Other systems need no `/proc`.
+/// On Linux without a `/proc` that shows processes, only `root` ends, because this function cannot
+/// find the processes that `root` started.
 ///
 /// Returns the pids of the processes that run on because this user may not signal them.
 pub(crate) fn end_tree(root: u32) -> io::Result<Vec<u32>> {

@@ -16,9 +16,9 @@ pub(crate) use system::ReceivedSignals;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
     pub(crate) signal: i32,
-    /// `true` if the kernel sent the signal, as it does for the terminal. Always `false` on systems
-    /// other than Linux, where this program does not learn the sender. For Ctrl-C, the kernel
-    /// signals the whole foreground process group of the terminal. For a hang-up, it can send
-    /// SIGHUP to the session leader alone.
+    /// `true` if the kernel sent the signal. The kernel sends the signals of the terminal: SIGINT
+    /// of Ctrl-C to the whole foreground process group, SIGHUP sometimes to the session leader
+    /// alone. Always `false` on systems other than Linux, where this program does not learn the
+    /// sender.
     pub(crate) is_from_terminal: bool,
 }

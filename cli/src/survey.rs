@@ -13,7 +13,7 @@ pub(crate) fn are_many(endpoints: &[Endpoint]) -> bool {
     endpoints.len() > PORTS_PER_THREAD
 }
 
-/// A port that is not known to meet the condition.
+/// A port that does not meet the condition, or that was not checked.
 #[derive(Debug)]
 pub(crate) struct Unmet {
     pub(crate) index: usize,
@@ -53,10 +53,9 @@ pub(crate) fn first_unmet(
 /// these ports together, without retries.
 fn first_unmet_of(endpoints: &[Endpoint], condition: Condition) -> Option<Unmet> {
     if let Condition::HeldBy(_) = condition {
-        // If nothing listens, the wait below times out and tries to connect for its report. A
-        // server that starts at this moment would see the connection. So a check for listeners,
-        // which makes no connection, comes first. The wait follows only if each port has a
-        // listener.
+        // If nothing listens, the wait below tries to connect for its report. A server that has
+        // just started would see the connection. So a check for listeners, which makes no
+        // connection, comes first.
         if let Some(unmet) = first_unmet_of(endpoints, Condition::Listening) {
             return Some(unmet);
         }
@@ -110,7 +109,7 @@ pub(crate) fn answers(
 }
 
 /// Returns `true` if the port meets the condition. `result` comes from the check of the port. Fails
-/// if the port could not be checked, or if this machine does not have its address.
+/// if the port could not be checked, or if this machine lacks the address of the port.
 fn answer(
     endpoint: Endpoint,
     condition: Condition,

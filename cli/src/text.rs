@@ -24,8 +24,8 @@ pub(crate) fn os_message(cause: &io::Error) -> String {
     message
 }
 
-/// The address as the library's reports print it: with the name of the interface of a link-local
-/// address, and an IPv4-mapped address as IPv4.
+/// The address as the library's reports print it. An IPv4-mapped address is printed as IPv4, and a
+/// link-local address with the name of its interface.
 pub(crate) fn address(addr: SocketAddr) -> String {
     let mapped = match addr {
         SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped(),
@@ -38,8 +38,8 @@ pub(crate) fn address(addr: SocketAddr) -> String {
     }
 }
 
-/// Escapes control characters and bidirectional overrides. Unescaped, the name of another process
-/// could move the cursor or forge a line.
+/// Escapes control characters, and characters that embed, override or isolate bidirectional text.
+/// Unescaped, the name of another process could move the cursor or forge a line.
 pub(crate) fn escape(text: &str) -> String {
     let overrides_direction =
         |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

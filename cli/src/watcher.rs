@@ -4,9 +4,11 @@
 //! From the pending signal, `run` concludes that its command got the signal too. If `run` is
 //! killed, the watcher ends the command and the processes that the command started.
 //!
-//! The watcher's stdin is a socket, from which it reads numbers of four bytes. The forked child of
-//! `run` sends its pid before it calls exec to become the command. `run` sends [`TAKE_PENDING`],
-//! and the watcher answers with its pending signals in eight bytes: bit N-1 stands for signal N.
+//! The stdin of the watcher is a socket, from which the watcher reads numbers of four bytes:
+//!
+//! - A pid: the forked child of `run` sends its own pid, and then calls exec to become the command.
+//! - [`TAKE_PENDING`]: `run` requests the pending signals of the watcher. The watcher answers with
+//!   eight bytes, in which bit N-1 stands for signal N.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -79,9 +81,9 @@ impl Watcher {
         self.process.id()
     }
 
-    /// Makes the watcher end the command, and the processes that the command started, if this
-    /// process ends first. The forked child sends its pid to the watcher before it calls exec, so
-    /// the watcher knows the pid before the command runs.
+    /// If this process ends before the command, the watcher ends the command and the processes that
+    /// the command started. The forked child sends its pid before it calls exec, so the watcher
+    /// knows the pid before the command runs.
     pub(crate) fn guard(&self, command: &mut Command) -> io::Result<()> {
         let socket = self.socket.try_clone()?;
         #[cfg(target_os = "macos")]

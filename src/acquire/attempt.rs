@@ -12,8 +12,8 @@ use crate::retry::{RetryBudget, RetryLevel};
 #[derive(Debug)]
 pub(super) struct Effort<'a> {
     pub(super) level: RetryLevel,
-    /// The budget of the whole public call, which all of its attempts share. Exception: in a call
-    /// with a `wait`, each attempt has a new budget.
+    /// All attempts of one public call share this budget. Exception: in a call with a `wait`, each
+    /// attempt has a new budget.
     pub(super) budget: &'a mut RetryBudget,
 }
 
@@ -48,8 +48,8 @@ pub(crate) enum AttemptError {
     Planted(PathBuf, io::Error),
     /// None of several numbers could be reserved.
     NoneFree(Box<AttemptStats>),
-    /// The lock folder cannot be used, and no claim (a bound socket) can keep the port instead. An
-    /// invalid `PORTLEASE_DIR` leads to this error even if a claim can keep the port.
+    /// `PORTLEASE_DIR` is invalid, or the lock folder cannot be used and no claim (a bound socket)
+    /// can keep the port instead.
     LockFolder(Unusable),
     /// A system call failed. An attempt for another number would probably fail too.
     System {

@@ -1,6 +1,5 @@
-//! Reserves an exact number: first its lease (a locked file), then its claim (a bound socket). So
-//! if another reservation in the same lock folder has the number, the call fails at the lease. The
-//! record of that lease names the process that has it.
+//! Reserves an exact number: first its lease (a locked file), then its claim (a bound socket). The
+//! lease comes first because its record names the process that has the number.
 
 use std::io;
 use std::sync::Arc;
@@ -49,11 +48,13 @@ fn part(
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
     let lease = lease_of_exact(port, claims, effort)?;
-    // This function takes the abstract name here in three cases: the reservation gets no claim, the
-    // number is not ephemeral, or another process already has the name (`exclusive_name` then
-    // retries or fails). In the last two cases another process may have a reservation without a
-    // claim. If that process is in a container with the same network namespace but another lock
-    // folder, only the name shows the conflict.
+    // This function takes the abstract name here in three cases:
+    // - The reservation gets no claim.
+    // - The number is not ephemeral, so another process may have reserved it without a claim.
+    // - Another process already has the name. `exclusive_name` then retries or fails.
+    // Processes of one network namespace can have different lock folders, for example in a
+    // container. Only the name shows a reservation without a claim whose lease is in another lock
+    // folder.
     let is_named = !claims
         || ephemeral()
             .map_err(AttemptError::range)?
@@ -121,9 +122,10 @@ fn exclusive_name(
 }
 
 /// Checks that a bind without the reuse options succeeds now. Connections of an earlier server make
-/// this bind fail. They would make the bind of a server without these options fail too. On a kernel
-/// that cannot keep claims, this check is also made for a server with these options, although such
-/// a server could bind beside the connections.
+/// this bind fail, as they make the bind of a server without the options fail.
+///
+/// On a kernel that cannot keep claims, the function also checks for servers that set the options.
+/// The check can then fail although the server could bind.
 fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
     let mut is_last = false;
     loop {
@@ -186,9 +188,9 @@ fn claim(
 /// Claims a number on which an earlier server left connections (leftovers). If other sockets have
 /// the number too, the function releases the claim and returns these sockets as the inner `Err`.
 ///
-/// This claim sets the reuse options before its bind, so the kernel would allow a second such
-/// claim. The abstract name excludes the second claim. The caller reads the socket table before the
-/// bind, and this function reads it after the bind, to rule out every other socket.
+/// This claim sets the reuse options before its bind, so the kernel would allow a second claim of
+/// this kind. The abstract name prevents the second claim. To rule out other sockets, the caller
+/// reads the socket table before the bind, and this function reads the table after the bind.
 fn claim_over_leftovers(
     request: &Request,
     port: Port,
@@ -199,10 +201,10 @@ fn claim_over_leftovers(
         *name = exclusive_name(port, effort)?;
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
-    // The claim sets both reuse options. So it can bind beside some connections that refuse a
-    // server with only one of these options. This function therefore also probes with the options
-    // of the requested server. The probe comes first: beside the claim, a probe with SO_REUSEPORT
-    // alone would succeed in spite of the connections.
+    // The claim sets both reuse options, and can bind beside connections that keep the requested
+    // server from binding. So this function also probes with the options of that server. The probe
+    // comes first, because beside the claim a probe with SO_REUSEPORT alone would succeed in spite
+    // of the connections.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,
@@ -230,9 +232,9 @@ enum Occupant {
     /// The sockets that are no [leftovers](Row::is_leftover). The list is empty if no such socket
     /// is visible, for example because it was closed since the bind.
     Sockets(Vec<Row>),
-    /// The number has only leftovers: connections that an earlier server usually left. If a client
-    /// opened them, the bind in [`claim_over_leftovers`] usually fails. `sees_claims` is `true` if
-    /// the kernel's socket table would also show a claim.
+    /// Only leftovers are visible on the number. Usually an earlier server left these connections.
+    /// If a client opened them, the bind in [`claim_over_leftovers`] usually fails. `sees_claims`
+    /// is `true` if the kernel's socket table would also show a claim.
     Leftovers { sees_claims: bool },
     /// The socket table cannot be read.
     Unreadable,

@@ -24,8 +24,8 @@ use crate::retry::SELF_TEST_NUMBERS;
 pub(crate) struct NumberName {
     pub(crate) name: String,
     pub(crate) seed: u64,
-    /// The number that the name stands for, set only for ports at fixed distances. For any other
-    /// port, the name stands for the first allowed number of its order.
+    /// The number that the name stands for. Set only for ports at fixed distances. If `None`, the
+    /// name stands for the first allowed number of the name's order.
     first_choice: Option<u16>,
 }
 
@@ -99,12 +99,12 @@ impl Request {
     }
 
     /// Returns `true` if an automatic pick may yield the number: a multiple of `aligned` that is
-    /// not excluded, not 65535, and not refused by browsers. The caller checks that the number is
-    /// in the range `allowed`. The pick does not call this function for preferred numbers.
+    /// not excluded, not 65535, and not refused by browsers. The function does not check the range
+    /// `allowed`.
     ///
-    /// If neither the request nor `PORTLEASE_RANGE` has a range, the number must not be that of a
-    /// common service either. An exception is a number that the administrator withheld from the
-    /// kernel (on Linux `ip_local_reserved_ports`), perhaps for these tests.
+    /// Without a range (of the request or of `PORTLEASE_RANGE`), the number must not belong to a
+    /// common service either. Exception: a number that the administrator withheld from the kernel
+    /// (on Linux `ip_local_reserved_ports`), perhaps for these tests.
     pub(crate) fn admits(&self, port: u16) -> bool {
         port.is_multiple_of(self.aligned) && self.admits_further(port)
     }
@@ -191,10 +191,9 @@ impl Request {
         }))
     }
 
-    /// How many numbers an automatic pick skips, although the options allow them: 65535, and
-    /// numbers that browsers refuse to connect to. Only multiples of `aligned` count. Without a
-    /// range (of the request or of `PORTLEASE_RANGE`), they count only if the pick has tried no
-    /// number.
+    /// How many allowed multiples of `aligned` an automatic pick skips: 65535, and numbers that
+    /// browsers refuse to connect to. Without a range (of the request or of `PORTLEASE_RANGE`), the
+    /// result is 0 if the pick has tried a number.
     pub(super) fn blocked_in_range(&self, tried: usize, aligned: u16) -> usize {
         let all = (tried == 0).then_some(1..=u16::MAX);
         let range = self.allowed.clone().or(all).into_iter().flatten();
@@ -235,9 +234,9 @@ fn keeps_claims() -> Result<bool, AttemptError> {
     }
 }
 
-/// The numbers that the self-test of the kernel tries, in order. 0 lets the kernel choose. If the
-/// ephemeral range is small, 0 comes last: the test could take the last free number from an
-/// outgoing connection.
+/// The numbers that the self-test of the kernel tries, in order. 0 stands for a number that the
+/// kernel chooses. If the ephemeral range is small, 0 comes last, because an outgoing connection
+/// may need the last free number.
 fn test_numbers() -> io::Result<impl Iterator<Item = u16>> {
     let range = EphemeralRange::cached()?;
     let is_small = kernel_choice::is_small(&range);

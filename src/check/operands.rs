@@ -48,9 +48,10 @@ impl Operands {
         all
     }
 
-    /// Returns one result per operand: an error with the report on its first failed port, else
-    /// `Ok`. An operand that names no port keeps its error. `verdicts` are in the order of `ports`,
-    /// with `None` for each port that passed the check.
+    /// Returns one result per operand. If ports of the operand failed, the result is the report on
+    /// the first failed port. An operand that names no port keeps its error.
+    ///
+    /// `verdicts` has an entry for each of `ports`, in the same order: `None` if the port passed.
     pub(super) fn results(
         mut self,
         verdicts: impl IntoIterator<Item = Option<Verdict>>,

@@ -5,8 +5,8 @@
 //!
 //! - The reservation has no claim (a bound socket), as for UDP ports.
 //! - The port is non-ephemeral.
-//! - The call tries an exact number, and a socket already has the name. The bind then fails, and
-//!   the call repeats it for a short time or reports the conflict.
+//! - The call requests an exact number, and a socket already has the name. The call then retries
+//!   the bind, or reports the conflict.
 //! - The claim is beside connections of an earlier server. The kernel would allow a second such
 //!   claim, and the name prevents it.
 //!

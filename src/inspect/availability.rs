@@ -46,8 +46,10 @@ impl Availability {
     }
 
     /// If another reservation has the port, returns an answer that says so. Otherwise returns
-    /// `self`. Exception: returns `self` despite a reservation if `self` has blocking sockets, or
-    /// is an error such as a missing address. A missing permission does not count as an error here.
+    /// `self`.
+    ///
+    /// An answer about a missing permission is replaced too. An answer with blocking sockets, or
+    /// about another error such as a missing address, is returned as it is.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free
@@ -119,10 +121,10 @@ pub(crate) fn of_each(
     let started = Instant::now();
     let has_paused = answer(questions(&budget), kind, &mut verdicts);
     if has_paused && verdicts != [Verdict::Free] {
-        // Checks all ports again, because each answer may be out of date. While one port was
-        // retried, another port may have been taken or released. If there is only one port, a
-        // forked child may have released it during the last search for the owner. But a single free
-        // port was bound a moment ago, so it is not checked again.
+        // Checks all ports again, because answers may be out of date. While one port was retried,
+        // another port may have been taken or released. Even a single busy port may be free now: a
+        // forked child may have released it during the last search for the owner. A single free
+        // port was bound a moment ago, so no second check follows.
         let last = || match ports.len() {
             1 => RetryBudget::none(),
             _ => budget().after(started.elapsed()),
@@ -228,9 +230,9 @@ fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) ->
         Ok(context) => context,
         Err(cause) => return answered(Verdict::cannot_tell(&cause)),
     };
-    // A reservation without a claim (a bound socket) may be for a server without the reuse options.
-    // A forked child can have a copy of this check's socket, which would keep that server from
-    // binding. Only `BindMode::Plain` waits until no copy is left.
+    // A forked child can have a copy of this check's socket. The copy would keep a server without
+    // the reuse options from binding. The asker's own reservation may be for such a server if it
+    // has no claim (a bound socket). Only `BindMode::Plain` waits until no copy is left.
     let mode = match (kind, context.own) {
         (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,
@@ -316,8 +318,8 @@ fn find_blocking(
     if !others.is_empty() {
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
-        // The last trial bind succeeded. If `admitted` is false, the socket that blocked the first
-        // trial has been closed since.
+        // A trial bind succeeded. If it was the second one, a socket that blocked the first one has
+        // been closed since.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else if unseen_claim {
@@ -395,8 +397,8 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     }
 }
 
-/// What can be known about a port without a bind. Each socket on the port gives one of these
-/// answers. The answer for the port is the first of them, in the order of the variants.
+/// What can be known about a port without a bind. If the sockets on the port give several answers,
+/// the variant that is declared first counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QuickStatus {
     /// The port is in use or reserved. A check of the reservations and listeners shows this at low

@@ -50,13 +50,15 @@ use crate::sockets::{self, OwnedRows, PortTables, Row, ScanDepth};
 ///
 /// # Errors
 ///
-/// [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port,
-/// [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) if the operand is a text with a
-/// network interface that this machine does not have,
-/// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
-/// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading every
-/// socket table, [`Io`](crate::ErrorKind::Io) if none can be read for another reason or the process
-/// is out of file descriptors.
+/// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
+/// - [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) if the operand is a text with a
+///   network interface that this machine does not have.
+/// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
+///   and on Linux without sock_diag(7) and `/proc/net`.
+/// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the
+///   socket tables.
+/// - [`Io`](crate::ErrorKind::Io) if no socket table can be read for another reason, or if the
+///   process is out of file descriptors.
 ///
 /// # Platform-specific behavior
 ///
@@ -70,10 +72,10 @@ use crate::sockets::{self, OwnedRows, PortTables, Row, ScanDepth};
 /// [complete](Holders::is_complete). This code was compiled, but never run.
 ///
 /// On Windows sockets and processes come from `GetExtendedTcpTable` and `GetExtendedUdpTable`.
-/// These tables name one process for each socket. They omit TCP sockets that are bound but neither
-/// listen nor connect, and the peers of UDP sockets. So an answer about TCP is never
-/// [complete](Holders::is_complete). The name of a process is always known. Its program and start
-/// are known if this user may open the process. Users are not reported.
+/// These tables name one process for each socket. They omit the peers of UDP sockets, and TCP
+/// sockets that are only bound. So an answer about TCP is never [complete](Holders::is_complete).
+/// The name of a process is always known. Its program and start are known if this user may open the
+/// process. Users are not reported.
 #[doc(alias = "lsof")]
 #[doc(alias = "fuser")]
 #[doc(alias = "netstat")]
@@ -147,10 +149,12 @@ fn answer_each(endpoints: &[Endpoint]) -> Result<Vec<Holders>> {
 ///
 /// # Errors
 ///
-/// [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
-/// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the socket
-/// table, [`Io`](crate::ErrorKind::Io) if the table cannot be read for another reason or the
-/// process is out of file descriptors.
+/// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Linux, macOS and Windows,
+///   and on Linux without sock_diag(7) and `/proc/net`.
+/// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the
+///   socket table.
+/// - [`Io`](crate::ErrorKind::Io) if the table cannot be read for another reason, or if the process
+///   is out of file descriptors.
 pub fn listeners() -> Result<Listeners> {
     let read = || {
         let mut owned = sockets::owners(sockets::all_listeners()?, ScanDepth::Complete)?;
@@ -171,8 +175,8 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     });
     let rows = ports.filter_map(|port| sockets::sockets(port.number, Some(port.protocol)).ok());
     let rows = rows.flat_map(|table| table.rows).collect();
-    // If the search for the owners fails, for example for lack of descriptors, each sentence names
-    // only a reservation.
+    // If the search for the owners fails, for example for lack of descriptors, only the numbers
+    // with a reservation get a sentence.
     let mut owned = sockets::owners(rows, ScanDepth::FirstHit).unwrap_or_default();
     sight::note_unseen(&mut owned.holders, &mut owned.unseen);
     sight::note_direction(owned.holders.iter_mut());

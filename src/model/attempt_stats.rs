@@ -14,16 +14,16 @@ pub(crate) struct AttemptStats {
     /// How many ports the call should reserve. Stays 0 for ports at fixed distances from a base
     /// number.
     pub(crate) requested: usize,
-    /// The ports that the call had already reserved, except those that the automatic pick could not
-    /// yield, such as a port outside the requested range.
+    /// The ports that the call had already reserved, and that the pick could otherwise have
+    /// yielded.
     pub(crate) own: PortSet,
     pub(crate) in_use: usize,
     pub(crate) reserved: usize,
     pub(crate) not_permitted: usize,
     pub(crate) excluded: usize,
     /// How many of the allowed numbers the pick skipped: 65535, and the numbers that browsers
-    /// refuse to connect to. Without a range (of the request or of `PORTLEASE_RANGE`), they are
-    /// counted only if the pick tried no number.
+    /// refuse to connect to. 0 if the pick tried a number and had no range (of the request or of
+    /// `PORTLEASE_RANGE`).
     pub(crate) blocked: usize,
     /// The number of ports whose lock file could not be opened, for example because its path leads
     /// to a folder.

@@ -30,9 +30,9 @@ pub struct Holder {
     pub remote: Option<SocketAddr>,
     /// What the socket is doing.
     pub state: State,
-    /// The user who created the socket. `None` on macOS and Windows, for a socket whose
+    /// The user who created the socket. A connection that the server has not accepted yet has the
+    /// user of its listener. `None` on macOS and Windows, for any other socket whose
     /// [inode](Holder::inode) is 0, and for a user outside of the user namespace of this process.
-    /// Exception: a connection that the server has not accepted yet has the user of its listener.
     pub uid: Option<u32>,
     /// The name of the user `uid` in `/etc/passwd`. `None` if the user is not listed there, and on
     /// macOS and Windows.
@@ -55,10 +55,11 @@ pub struct Holder {
     /// The kernel does not record which side connected. These sockets count as outgoing:
     ///
     /// - A TCP connection in SYN_SENT.
-    /// - A TCP connection that a process owns, if no listener on this port could have accepted it.
-    ///   One of three conditions must also hold: a socket of this machine listens at the other end,
-    ///   the local number is ephemeral and the peer's number is not, or the socket is connected to
-    ///   itself.
+    /// - A TCP connection that a process owns, if no listener on this port could have accepted it,
+    ///   and one of these conditions holds:
+    ///   - A socket of this machine listens at the other end.
+    ///   - The local number is ephemeral, and the peer's number is not.
+    ///   - The socket is connected to itself.
     /// - A connected UDP socket, if no UDP socket without a peer serves its local address and port.
     pub client: bool,
     /// The network interface that the socket is bound to (SO_BINDTODEVICE of socket(7)). Only
@@ -93,9 +94,9 @@ pub struct Holder {
 pub enum Owner {
     /// Visible processes: [`Holder::processes`].
     Processes,
-    /// No process: the kernel itself (VXLAN, WireGuard, NFS), or a call that is still in progress,
-    /// such as accept(2) or an io_uring request. The descriptor of the socket may also be on its
-    /// way to another process. `Unowned` is the answer only if every process could be inspected.
+    /// No process: every process could be inspected, and none of them owns the socket. The owner is
+    /// the kernel itself (VXLAN, WireGuard, NFS), or a call in progress, such as accept(2) or an
+    /// io_uring request. The descriptor of the socket may also be on its way to another process.
     Unowned,
     /// A process that this user may not inspect, a process that `/proc` does not show, or the
     /// kernel itself.
@@ -111,7 +112,7 @@ pub enum Owner {
 /// Who can own a socket that has no visible owner. The kernel itself can always be the owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnseenOwner {
-    /// Some processes could not be inspected.
+    /// Some processes, or all, could not be inspected.
     pub(crate) is_denied: bool,
     /// No process could be inspected, because no `/proc` shows the processes of this pid namespace.
     pub(crate) lacks_proc: bool,

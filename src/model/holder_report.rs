@@ -147,9 +147,10 @@ impl Holders {
         })
     }
 
-    /// The lines that say what could not be read, except what the headline says already. If no
-    /// socket is hidden, the lines about unread processes are left out, because an unread process
-    /// could then only share a socket with an owner that the report names.
+    /// The lines that say what could not be read, except what the headline says already.
+    ///
+    /// If no socket is hidden, the report omits unread processes. An unread process could then only
+    /// share a socket with an owner that the report names.
     fn unseen_lines(&self, headline: &str) -> impl Iterator<Item = String> {
         let has_hidden = self.iter().any(|holder| holder.hidden);
         self.unseen
@@ -200,8 +201,7 @@ pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> 
     lines
 }
 
-/// Whether `a` and `b` are connections of the same processes, with the same local address and
-/// state.
+/// Whether `a` and `b` are connections that a report shows as one group.
 fn differ_only_in_peer(a: &Holder, b: &Holder) -> bool {
     let key = |holder: &Holder| {
         (

@@ -166,11 +166,13 @@ impl Holders {
 
     /// Whether everything could be read.
     ///
-    /// It is `false` if a socket is [hidden](Holder::hidden), if a process that could share a
-    /// socket was not inspected, or if a part of the socket table could not be read. On Linux it is
-    /// also `false` if a process has the abstract Unix socket name of a reservation of the port,
-    /// but the lock file of the reservation is in another lock folder, cannot be read, or is no
-    /// longer locked.
+    /// Returns `false` in these cases:
+    ///
+    /// - A socket is [hidden](Holder::hidden).
+    /// - A process that could share a socket was not inspected.
+    /// - A part of the socket table could not be read.
+    /// - On Linux, a process has the abstract Unix socket name of a reservation of the port, but
+    ///   this process sees no locked lock file of the reservation.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -224,9 +226,9 @@ impl Holders {
     ///
     /// # Platform-specific behavior
     ///
-    /// `None` on systems other than Linux, because each report would have to read all sockets
-    /// there. On those systems only the error of a reservation that found no port says how full the
-    /// range is.
+    /// `None` on systems other than Linux, where each report would have to read all sockets. On
+    /// those systems, only the error of a reservation that found no port says how full the range
+    /// is.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -254,9 +256,9 @@ impl Holders {
             .find(is_claim)
     }
 
-    /// Whether the report shows this socket only by the line of its reservation. A claim (this
-    /// crate's bound socket) gets a line of its own if the recorded process has ended and another
-    /// visible process owns the claim.
+    /// Returns `true` for a claim (this crate's bound socket) that the report shows only by the
+    /// line of its reservation. If the recorded process has ended and another visible process owns
+    /// the claim, the claim gets a line of its own.
     pub(super) fn is_shown_by_lease(&self, holder: &Holder) -> bool {
         let lease = self.lease_of(holder);
         lease.is_some_and(|lease| lease.heir().is_none())

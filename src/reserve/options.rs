@@ -75,10 +75,10 @@ impl ReserveOptions {
     ///
     /// A UDP server rarely sets the reuse options, so it could not bind beside a claim (a bound
     /// socket of this crate). Instead, a lease (a locked file) keeps the port from other processes
-    /// that use this crate. The call prefers numbers that the kernel never assigns by itself. Such
-    /// a number has [`Guarantee::Cooperative`](crate::Guarantee::Cooperative). An ephemeral number
-    /// has only [`Guarantee::BestEffort`](crate::Guarantee::BestEffort), and so has every number if
-    /// the system does not report its ephemeral range.
+    /// that use this crate. The call prefers numbers that the kernel never assigns by itself. Their
+    /// guarantee is [`Cooperative`](crate::Guarantee::Cooperative). The guarantee of an ephemeral
+    /// number is only [`BestEffort`](crate::Guarantee::BestEffort). If the system does not report
+    /// its ephemeral range, every number has `BestEffort`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().udp().reserve()?;
@@ -107,8 +107,8 @@ impl ReserveOptions {
     /// that sets only SO_REUSEPORT, use [`server`](Self::server).
     ///
     /// A server that sets neither option cannot bind while a claim (a bound socket of this crate)
-    /// exists. So with `false` a lease (a locked file) keeps the port, and the call chooses the
-    /// number as [`udp`](Self::udp) does.
+    /// exists. So with `false` a lease (a locked file) keeps the port. As for [`udp`](Self::udp),
+    /// the call then prefers numbers that the kernel never assigns by itself.
     ///
     /// Examples of servers that need `false` are Python's bare `socketserver.TCPServer`, Erlang's
     /// `gen_tcp` with its defaults, and Java after `setReuseAddress(false)`. On Unix such a server
@@ -132,8 +132,8 @@ impl ReserveOptions {
     /// [`ReuseAddr`](ServerKind::ReuseAddr) by default.
     ///
     /// A [`Plain`](ServerKind::Plain) server cannot bind while a claim (a bound socket of this
-    /// crate) exists. So a lease (a locked file) keeps its port, and the call chooses the number as
-    /// [`udp`](Self::udp) does.
+    /// crate) exists. So a lease (a locked file) keeps its port. As for [`udp`](Self::udp), the
+    /// call then prefers numbers that the kernel never assigns by itself.
     ///
     /// ```
     /// use portlease::{Guarantee, ReserveOptions, ServerKind};
@@ -178,10 +178,10 @@ impl ReserveOptions {
     /// none. The results are in the order of `ports`. If `reserve_many` is called for more ports,
     /// this crate picks the remaining ones.
     ///
-    /// Every call takes its exact numbers in ascending order. While it [waits](Self::wait) for one
-    /// of them, it keeps the lower ones. Because of this order, calls that wait for the same
-    /// numbers cannot deadlock. Tests that request their fixed numbers in several calls can
-    /// deadlock, so request such numbers in one call.
+    /// A call takes its exact numbers in ascending order, and keeps the lower ones while it
+    /// [waits](Self::wait) for a higher one. Because of the order, calls that wait for the same
+    /// numbers cannot deadlock. But tests that request their numbers in several calls can. So
+    /// request all fixed numbers of a test in one call.
     ///
     /// ```
     /// # use portlease::{ReserveOptions, reserve_ports};
@@ -284,8 +284,8 @@ impl ReserveOptions {
     /// processes that need the same port then run one after another.
     ///
     /// `at_most` replaces the retry budget of the call. The pause between two tries grows from
-    /// about 0.2 ms to about 10 ms. If the tries walk a range, which takes longer, the pauses can
-    /// grow to about 1 s.
+    /// about 0.2 ms to about 10 ms. For a range, where a try takes longer, the pause can grow to
+    /// about 1 s.
     ///
     /// The call blocks the thread. On a current-thread async runtime nothing else runs meanwhile.
     /// So a server of that runtime cannot release the port during the call.
@@ -441,8 +441,8 @@ impl ReserveOptions {
 
     /// Reserves on behalf of the process `pid`. For that process and its descendants, the
     /// reservation counts as their own: if they call [`is_port_free`](crate::is_port_free) or
-    /// another check, this reservation does not make the port busy. Exception: if another user runs
-    /// the process `pid`, the reservation counts as theirs only if root made the reservation.
+    /// another check, this reservation does not make the port busy. On Unix, if another user runs
+    /// the process `pid`, the option has this effect only if root makes the reservation.
     ///
     /// The reservation still ends with the process that made it, not with the process `pid`. The
     /// option has no effect if the process `pid` does not exist, or on a system that does not

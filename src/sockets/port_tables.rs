@@ -20,9 +20,9 @@ pub(crate) enum PortTables {
 }
 
 impl PortTables {
-    /// If there are more than [`PORTS_READ_ALONE`] ports, this call reads the socket table.
-    /// `protocols` has one entry for each port: its protocol, or `None` for every protocol. If all
-    /// entries are the same protocol, the call reads only the sockets of that protocol.
+    /// Reads the socket table if there are more than [`PORTS_READ_ALONE`] ports. `protocols` has
+    /// one entry for each port: its protocol, or `None` for every protocol. If all entries are the
+    /// same protocol, the call reads only the sockets of that protocol.
     ///
     /// # Errors
     ///

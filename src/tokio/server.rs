@@ -100,8 +100,8 @@ impl Reservation {
 /// do what those of [`portlease::Server`](crate::Server) do, without blocking the thread.
 ///
 /// Dropping the value kills the program and every process of its process group (SIGKILL), and then
-/// ends the reservation. The drop blocks the thread for at most 2 s, until these processes have
-/// ended. [`portlease::Server`](crate::Server) says what differs between systems.
+/// ends the reservation. The drop blocks the thread until these processes end, for at most 2 s.
+/// [`portlease::Server`](crate::Server) says what differs between systems.
 #[must_use = "a server is killed when it is dropped: keep it in a variable"]
 pub struct Server {
     // The fields are in drop order, as in `portlease::Server`.
@@ -182,8 +182,9 @@ impl Server {
             let pid = self.running.pid();
             let others = match self.running.has_ended()? {
                 true => run_blocking(move || others_run(pid)).await,
-                // The child may end before `poll_end` checks it too. With `true`, `poll_end` then
-                // asks for another round, and that round searches the group.
+                // If the child ends just before `poll_end` checks the child again, the group has
+                // not been searched yet. With `true`, `poll_end` returns a pause, and the next
+                // round searches the group.
                 false => true,
             };
             match self.running.poll_end(&mut ending, |_| others)? {

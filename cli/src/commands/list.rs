@@ -148,8 +148,8 @@ fn unrecorded_cells(port: u16, protocol: Protocol, keeper: u32) -> [String; 11] 
     std::array::from_fn(|n| known.get(n).cloned().unwrap_or_else(|| "-".to_owned()))
 }
 
-/// The pid of the process that reserved the port. If that process has ended and other processes
-/// still hold the port, their pids come first.
+/// The pid of the process that reserved the port. If that process has ended, the pids of the
+/// visible processes that still hold the port come first.
 fn pids(lease: &Lease) -> String {
     let heirs = lease.inherited_by().iter().map(|heir| heir.pid.to_string());
     match (lease.pid(), heirs.collect::<Vec<_>>().join(", ")) {
@@ -181,8 +181,8 @@ fn beneficiary(lease: &Lease) -> String {
     }
 }
 
-/// The stable name of the lease. The library derives the first choice N, a port number, from the
-/// name. If the lease has another number, `(not N)` follows the name.
+/// The stable name of the lease. If the port is not the first choice N of the name, `(not N)`
+/// follows.
 fn name_of(lease: &Lease) -> String {
     match (lease.name(), lease.first_choice()) {
         (Some(name), Some(first)) if first != lease.port() => format!("{name} (not {first})"),

@@ -3,11 +3,11 @@
 
 use std::ffi::OsString;
 
-/// Makes a text of these bytes. The bytes must consist of UTF-8 text and of parts of
-/// [`OsStr::as_encoded_bytes`] that the caller cut only next to ASCII characters.
+/// Makes a text of these bytes: UTF-8 text, and parts of [`OsStr::as_encoded_bytes`]. The caller
+/// must have cut the parts only next to ASCII characters.
 ///
 /// [`OsStr::as_encoded_bytes`]: std::ffi::OsStr::as_encoded_bytes
 pub(crate) fn joined(bytes: Vec<u8>) -> OsString {
-    // SAFETY: the caller promises what std requires: the bytes were split only beside valid UTF-8.
+    // SAFETY: std allows a cut next to valid UTF-8, and the caller has cut only next to ASCII.
     unsafe { OsString::from_encoded_bytes_unchecked(bytes) }
 }

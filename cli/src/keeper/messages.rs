@@ -27,8 +27,8 @@ pub(crate) struct Request {
 pub(crate) enum Answer {
     Holds {
         rows: Vec<ReservedRow>,
-        /// `false` if the keeper ends at once, because it has nothing to hold: a port server holds
-        /// every port until the process `pid` ends, or the time `hold_for` has passed.
+        /// `false` if the keeper ends at once, in one of two cases: the time `hold_for` has passed,
+        /// or a port server holds every port until the process `pid` ends.
         stays: bool,
     },
     Failed(String),

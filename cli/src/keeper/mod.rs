@@ -2,9 +2,10 @@
 //!
 //! The keeper itself makes the reservations, because the library cannot move a reservation to
 //! another process. If the ports are reserved for a process, the keeper waits for that process to
-//! end. On Linux `reserve` passes a pidfd of the process to the keeper as its stdin. On other
-//! systems, or if `reserve` cannot open a pidfd, the keeper opens its own handle. `reserve` and the
-//! keeper exchange three messages:
+//! end. On Linux the stdin of the keeper is a pidfd of that process, which `reserve` has opened. On
+//! other systems, or if `reserve` cannot open a pidfd, the keeper opens its own handle.
+//!
+//! `reserve` and the keeper exchange three messages:
 //!
 //! 1. `reserve` sends the request.
 //! 2. The keeper sends the numbers, or an error.

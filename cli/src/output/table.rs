@@ -33,9 +33,8 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells.map(|cell| escape(&cell)));
     }
 
-    /// The width of each column, which is the width of its longest cell. If the columns do not fit
-    /// the terminal, the widest columns are narrowed until all fit, or until none is wider than
-    /// [`MIN_COLUMN_WIDTH`].
+    /// The width of each column: the width of its longest cell. If the columns do not fit the
+    /// terminal, the widest column gets narrower until they fit, down to [`MIN_COLUMN_WIDTH`].
     fn widths(&self) -> [usize; N] {
         let mut widths = [0; N];
         for row in &self.rows {

@@ -17,9 +17,9 @@ pub(crate) struct ProcessStat {
     /// The time of the start since boot, in clock ticks. The value distinguishes the process from a
     /// later one with the same pid.
     pub(crate) started: u64,
-    /// The address of the arguments. It usually changes at each exec. A subshell, which was only
-    /// forked, has the same address as its parent. 0 if the kernel hides the address from this
-    /// user.
+    /// The address of the arguments in memory, or 0 if the kernel hides the address from this user.
+    /// An exec usually changes the address. A fork does not, so a subshell has the address of its
+    /// parent.
     pub(crate) arguments_at: u64,
 }
 

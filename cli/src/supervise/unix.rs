@@ -100,8 +100,8 @@ impl Supervised<'_> {
     }
 
     /// Passes each received signal on to the command once. Skips a signal that the command already
-    /// got because it is in the process group of this process. Without the watcher of that group,
-    /// the command can get such a signal twice.
+    /// got as a member of this process's group. Without a watcher process, the command can get a
+    /// signal twice.
     fn pass_on(&mut self, console: &Console, mut received: Vec<Received>) {
         received.retain(|received| received.signal != SIGCHLD);
         if received.is_empty() {
@@ -122,8 +122,8 @@ impl Supervised<'_> {
         received.dedup_by_key(|received| received.signal);
         let pid = Pid::from_raw(self.pid.cast_signed());
         // getpgid(2) and getpgrp(2) return 0 for a process group outside this PID namespace. If
-        // both return 0, the command is still in the group of this process. It cannot have moved to
-        // another outside group, because setpgid(2) cannot name one.
+        // both return 0, the command is in the group of this process, because setpgid(2) cannot
+        // move the command to another group outside the namespace.
         let group = getpgid(Some(pid)).unwrap_or(getpgrp());
         let in_own_group = group == getpgrp();
         let group_got = match self.watcher.as_mut().map(Watcher::take_pending) {
@@ -147,7 +147,7 @@ impl Supervised<'_> {
                 false if in_own_group && group_got.contains(received.signal) => Ok(()),
                 false => kill(pid, signal),
             };
-            // If kill(2) or killpg(2) fails with another error, the command has ended.
+            // Any other error of kill(2) or killpg(2) means that the command has ended.
             if sent == Err(Errno::EPERM) {
                 console.note(format_args!(
                     "cannot pass {signal} on to pid {}, which this user may not signal",
@@ -157,9 +157,9 @@ impl Supervised<'_> {
         }
     }
 
-    /// Reaps every child that has ended. As pid 1 of a PID namespace, or with `--leaks`, this
-    /// process also has orphans as children, which it did not start. Returns the status of the
-    /// command if the command has ended.
+    /// Reaps every child that has ended. Returns the status of the command if the command has
+    /// ended. If this process is pid 1 of a PID namespace, or with `--leaks`, orphans are children
+    /// of this process too.
     fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
         let mut ended = None;
         loop {

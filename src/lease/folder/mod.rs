@@ -72,8 +72,7 @@ impl LockFolder {
         Ok(OPENED.set(made?))
     }
 
-    /// The folder of this scope, or `None` if it is missing. Queries call this function, because
-    /// they must not create the folder.
+    /// The folder of this scope, or `None` if it is missing. The call does not create the folder.
     pub(super) fn existing() -> Result<Option<Arc<LockFolder>>, Unusable> {
         if let Some(known) = Self::known() {
             return Ok(Some(known));
@@ -130,8 +129,8 @@ impl LockFolder {
         OPENED.forget(deleted);
     }
 
-    /// The names and folders of the other scopes, which may be network namespaces that have ended.
-    /// The folders of records (`net-….records`) of these scopes are included.
+    /// The folders of other scopes and their folders of records (`net-….records`), each with its
+    /// name. Such a scope may be a network namespace that has ended.
     pub(super) fn other_scopes(&self) -> io::Result<Vec<(String, system::Folder)>> {
         let own = self.scope();
         let is_other = |name: &str| {
@@ -210,12 +209,11 @@ fn none_if_missing<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Calls `open` for one lock folder after the other until it succeeds, and returns the last result.
-/// For example, a sandbox may forbid the first default folder.
+/// Calls `open` for each possible lock folder until a call succeeds, and returns the last result. A
+/// sandbox, for example, may forbid the first folder.
 ///
-/// If descriptors, memory or disk space are used up, the function does not try the next folder.
-/// Another process may not have that problem, and would use the first folder. The two processes
-/// would then use different folders.
+/// Does not try the next folder if descriptors, memory or disk space are used up: a process without
+/// that problem uses the first folder, and the two processes must use one folder.
 fn first_usable<T>(mut open: impl FnMut(&Path) -> Result<T, Unusable>) -> Result<T, Unusable> {
     let mut roots = roots()?.into_iter().peekable();
     let may_pass = |cause: &io::Error| {

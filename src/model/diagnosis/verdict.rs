@@ -16,8 +16,8 @@ pub(crate) enum Verdict {
     /// A wait saw listeners on the port, but none of them stayed open for this duration.
     Unsteady(Duration),
     /// No listener on the port belongs to the process with this id or to a process that it started.
-    /// A bound UDP socket without a peer counts as a listener. The id is `None` if the process has
-    /// ended and its id is no longer known.
+    /// A bound UDP socket without a peer counts as a listener. `None` if the id of the process is
+    /// no longer known, because the process has ended.
     NotHeldBy(Option<u32>),
     /// The process with this id, or a process that it started, listens on the port. An unrelated
     /// process also listens, on an overlapping address.
@@ -68,26 +68,26 @@ impl Verdict {
 pub(crate) enum Cause {
     /// A visible socket keeps servers from binding the port.
     Holder,
-    /// A live lease (the locked lock file of a reservation) reserves the port. No visible socket
-    /// keeps servers from binding, except the claim (this crate's bound socket) of the lease and
-    /// connections in TIME_WAIT.
+    /// A live lease (the locked lock file of a reservation) reserves the port. The only visible
+    /// sockets that can keep servers from binding are the claim (this crate's bound socket) of the
+    /// lease and connections in TIME_WAIT.
     Reserved,
-    /// The port's abstract Unix socket name, or a bound socket of the command `portlease`, shows
-    /// that a reservation has the port. But this process sees no locked lock file of the
-    /// reservation. For example, a container uses another lock folder, or a forked child still has
-    /// the name after its parent released the port.
+    /// A reservation has the port, but this process sees no locked lock file of the reservation.
+    /// Only the port's abstract Unix socket name, or a bound socket of the command `portlease`,
+    /// shows the reservation. For example, a container uses another lock folder, or a forked child
+    /// still has the name after its parent released the port.
     Named,
     /// Only connections in TIME_WAIT keep servers from binding, even a server that sets
     /// SO_REUSEADDR. Usually a client, or a server without SO_REUSEADDR, left the connections.
     TimeWait,
-    /// Only connections in TIME_WAIT keep a server without SO_REUSEADDR from binding, and the check
-    /// is for such a server. A server that sets SO_REUSEADDR can bind.
+    /// The check is for a server without SO_REUSEADDR, and only connections in TIME_WAIT keep that
+    /// server from binding. A server that sets SO_REUSEADDR can bind.
     TimeWaitWithoutReuseAddr,
     /// The system excludes the number from use (the excluded port ranges of Windows).
     Excluded,
-    /// An invisible socket is on the port, probably a claim (this crate's bound socket) whose lock
-    /// file is in another lock folder. As with a claim, the kernel refuses servers without the
-    /// reuse options and admits servers with them.
+    /// The kernel refuses servers without the reuse options and admits servers with them. So an
+    /// invisible socket has the port, probably a claim (this crate's bound socket) whose lock file
+    /// is in another lock folder.
     UnseenClaim,
     /// The system refuses the bind, and no visible socket explains why.
     Unexplained,

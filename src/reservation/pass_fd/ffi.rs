@@ -45,9 +45,9 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
     Ok(dup2(&passed.source, &mut target)?)
 }
 
-/// Whether the descriptor number may belong to the pipe of `spawn`. Through this pipe the child
-/// reports that its exec failed. If the hook replaced the pipe, `spawn` would report a missing
-/// program as started. On Linux `spawn` can use a Unix socket instead of a pipe.
+/// Whether the descriptor number may belong to the pipe through which the child reports a failed
+/// exec to `spawn`. If the hook replaced the pipe, `spawn` would report a missing program as
+/// started. On Linux `spawn` can use a Unix socket instead of a pipe.
 ///
 /// `spawn` opens its pipe after the socket was added to the command. So the file that was open at
 /// the number when the socket was added is not the pipe.
@@ -71,8 +71,8 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
 }
 
 /// Whether an earlier hook of the same command has already put a socket at the descriptor number.
-/// The file there then stays open on exec, because dup2(2) clears FD_CLOEXEC. It also differs from
-/// the file that was open there in the parent.
+/// dup2(2) clears FD_CLOEXEC, so the socket stays open on exec. The socket also differs from the
+/// file that the parent had at the number.
 ///
 /// Two hooks can have the same number if the caller calls `env_clear` between two calls that pass
 /// sockets. `env_clear` removes the token by which the second call finds the sockets of the first.

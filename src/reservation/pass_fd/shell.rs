@@ -94,7 +94,7 @@ pub(super) fn wrap(
     let variables = carried.len();
     // The shell's `exec` keeps the process id, so `$$` is also the process id of the program. The
     // values need no quotes: `systemd_name` leaves no character in a name that the shell
-    // interprets, and shells do not split the value of an assignment, even with an inherited IFS.
+    // interprets. Shells do not split the value of an assignment, even with an inherited IFS.
     let mut script = format!(
         "LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; \
          export LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; "
@@ -151,9 +151,9 @@ fn environment(command: &Command) -> impl Iterator<Item = (OsString, OsString)> 
     environment.into_iter().filter(|(name, _)| !is_marker(name))
 }
 
-/// Returns `false` if a shell may drop the variable, or assigns it as [`ASSIGNED_BY_SHELLS`]
-/// describes. A shell may drop a variable whose name is no identifier (POSIX, Shell Command
-/// Language, 2.5.3), and dash does.
+/// Returns `false` if a shell may drop the variable or assign it. [`ASSIGNED_BY_SHELLS`] lists the
+/// assigned variables. A shell may drop a variable whose name is no identifier (POSIX, Shell
+/// Command Language, 2.5.3), and dash does.
 fn survives_a_shell(name: &[u8]) -> bool {
     let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
     name.first().is_some_and(is_letter)

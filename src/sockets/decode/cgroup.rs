@@ -7,7 +7,7 @@ use crate::model::process::ContainerManager;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) unit: Option<String>,
-    /// `true` if the service manager of a user runs the process, not that of the system.
+    /// `true` if a user's service manager runs the process, and not the system's service manager.
     pub(crate) user_unit: bool,
     /// The id or name of the container.
     pub(crate) container: Option<String>,
@@ -45,8 +45,8 @@ pub(crate) fn membership(text: &[u8]) -> Membership {
             outer = name;
         }
     }
-    // The systemd of the host does not know a service that runs within a container, so reports omit
-    // the service.
+    // A service within a container is unknown to the systemd of the host, so reports omit the
+    // service.
     if membership.container.is_some() {
         membership.unit = None;
     }

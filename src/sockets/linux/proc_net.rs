@@ -29,7 +29,7 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
                     port,
                 ));
             }
-            // If a file of IPv6 or UDP-Lite is missing, the kernel lacks this protocol, so there
+            // A missing file of IPv6 or UDP-Lite means that the kernel lacks the protocol, so there
             // are no rows to add. If `/proc/net` itself is missing, the call fails.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
@@ -46,8 +46,8 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
     Ok(())
 }
 
-/// The error on a system without any socket table. Because the kind is `Unsupported`, a check or a
-/// wait for a TCP listener then tries a connection instead.
+/// The error on a system without any socket table. With the kind `Unsupported`, a check or a wait
+/// for a TCP listener tries a connection instead.
 fn without_table() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,

@@ -97,9 +97,9 @@ fn expect(port: u16, protocol: Protocol, expected: &[&str]) {
     }
 }
 
-/// Waits until no socket on the port has an inode. Sockets without an inode have no process, so
-/// [`owners`] has nothing to search for. Then asserts that `owners` reports nothing as unseen. The
-/// function polls, because another test can briefly use the number on another address.
+/// Waits until no socket on the port has an inode, because another test can briefly use the number
+/// on another address. Then asserts that [`owners`] reports nothing as unseen: a socket without an
+/// inode has no process to search for.
 #[track_caller]
 fn expect_no_owner(port: u16) {
     let deadline = Instant::now() + TIMEOUT;

@@ -186,8 +186,7 @@ fn a_socket_closed_during_the_search_is_not_reported_as_hidden() {
 }
 
 /// Runs a Python program that owns a socket in a way that Rust's std does not offer. The program
-/// prints the port of the socket, or a reason to skip the test. The function returns the child and
-/// the port.
+/// prints the port of the socket, or a reason to skip the test.
 fn python(test: &str, program: &str) -> Option<(KillOnDrop, u16)> {
     let child = Command::new("python3")
         .args(["-c", program])

@@ -21,13 +21,13 @@ pub(crate) struct KeeperLink {
 }
 
 impl KeeperLink {
-    /// Starts this program as a keeper. The keeper has no console, so it gets no Ctrl-C. It leaves
-    /// the job object of this process if that is allowed, because CI systems end all processes of
-    /// the job when a step ends.
+    /// Starts this program as a keeper. The keeper has no console, so it gets no Ctrl-C. If the job
+    /// object of this process allows it, the keeper leaves the job: a CI system ends all processes
+    /// of the job when a step ends.
     pub(crate) fn start(arg: &str, _process: Option<&ProcessHandle>) -> io::Result<KeeperLink> {
         // The caller of `reserve` reads the numbers from a pipe until every handle of the pipe's
         // write end is closed. So the keeper must inherit no handle of the write end. This process
-        // can have inherited several of them, not only its stdout.
+        // can have inherited several handles of it, not only its stdout.
         keep_handles_from_children(INHERITED_HANDLES);
         let flags = DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP;
         let keeper = match spawn(arg, flags | CREATE_BREAKAWAY_FROM_JOB) {

@@ -12,10 +12,10 @@ use crate::keeper::messages::LIST;
 use crate::keeper::release::released;
 use crate::limits::KEEPER_ANSWER_BYTES;
 
-/// Asks each keeper in `keepers` to release the port, and also each keeper that holds any port
-/// without a lock file. Returns the endpoints that keepers released: a reservation of a number for
-/// TCP and UDP has two. Ignores a keeper that refuses, that does not hold the port, or that exits
-/// before it answers.
+/// Asks each keeper in `keepers` to release the port. Also asks each keeper that holds a port
+/// without a lock file. Returns the released endpoints: a reservation for TCP and UDP has two.
+///
+/// Ignores a keeper that refuses, that does not hold the port, or that exits before it answers.
 pub(crate) fn request_release(
     keepers: &[u32],
     endpoint: Endpoint,

@@ -140,8 +140,8 @@ fn no_sweep_removes_a_file_that_was_locked_before_its_name_was_visible() {
     });
 }
 
-/// Another user can plant a file, write to a file that everybody may write to, and plant a symbolic
-/// link to a file of this user. On some machines a hard link too.
+/// Another user can plant a file, plant a symbolic link to a file of this user (on some machines
+/// also a hard link), and write to a file that every user may write to.
 #[test]
 #[cfg(target_os = "linux")]
 fn only_a_file_that_no_other_user_can_have_written_is_read_as_own() {

@@ -19,8 +19,7 @@ use super::super::proc_folder::{numbers, open};
 use super::{Scan, ScanState};
 
 impl Scan<'_> {
-    /// Searches for the owners of the sockets for which the scan of `/proc/PID/fd` found no
-    /// process.
+    /// Searches for the owners that the scan of `/proc/PID/fd` has not found.
     pub(super) fn scan_indirect(
         &self,
         pids: &[u32],

@@ -34,8 +34,8 @@ const PARALLEL_ABOVE: usize = 300;
 /// left. The read of a descriptor takes 1 µs, and the start of a thread up to 100 µs.
 const PARALLEL_AFTER_DESCRIPTORS: usize = 500;
 const MAX_THREADS: usize = 4;
-/// The pid of the owner that a search found last, or 0. A search with [`Scan::first_hit`] tries
-/// this pid early, because the retries of a check search for the same owner again.
+/// The pid of the owner that a search found last, or 0. The next search with [`Scan::first_hit`]
+/// tries this pid early, because a check that retries searches for the same owner again.
 static LAST_FOUND: AtomicU32 = AtomicU32::new(0);
 
 pub(in super::super) fn processes(
@@ -129,8 +129,7 @@ struct Scan<'a> {
     /// Whether the search ends when every socket has a process.
     first_hit: bool,
     depth: ScanDepth,
-    /// Whether the size of a folder `/proc/PID/fd` is its number of descriptors, so that the scan
-    /// can skip a folder of size 0 ([`has_counts`]).
+    /// Whether the scan can skip a folder `/proc/PID/fd` of size 0: the result of [`has_counts`].
     has_counts: bool,
     clock: Clock,
 }
@@ -140,8 +139,8 @@ struct Scan<'a> {
 /// size takes 1 µs. To open, list and close an empty folder takes 5 µs.
 ///
 /// `false` outside of the first pid namespace, because only that namespace has kernel threads. Also
-/// `false` if this process may not read the descriptors of pid 1, because kernel threads are then
-/// unreadable too. The scan must open their folders, to count them as unreadable.
+/// `false` if this process may not read the descriptors of pid 1. Kernel threads are then
+/// unreadable too, and the scan must open their folders to count them as unreadable.
 fn has_counts(proc: &OwnedFd) -> bool {
     proc_fs::is_release_at_least(6, 2) && shows_every_process() && open(proc, "1/fd").is_ok()
 }
