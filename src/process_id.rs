@@ -26,9 +26,9 @@ impl ProcessId {
         }
     }
 
-    /// The pid namespace of a process never changes, so the process caches the inode of its
-    /// namespace. A forked child may have the same pid in another namespace. So the cache is in
-    /// memory that the kernel clears in the child. Without such memory each call reads the inode.
+    /// Caches the inode of the pid namespace, because a process never changes its own. A forked
+    /// child may have the same pid in another namespace, so the cache is in memory that the kernel
+    /// clears in the child. Without such memory each call reads the inode.
     #[cfg(target_os = "linux")]
     pub(crate) fn current() -> ProcessId {
         use std::sync::atomic::Ordering;

@@ -32,9 +32,9 @@ pub use steady::wait_until_all_listening;
 /// for the listener of one process.
 ///
 /// If no socket listens on a TCP port when the time is up, a packet filter may still redirect the
-/// port's connections. So the report tries to connect: to the address of the operand or, if the
-/// operand names no address, to 127.0.0.1 and ::1. If an address accepts, the report connects to it
-/// a second time, to rule out a server that accepted one client and then closed its listener.
+/// port's connections. So the report tries to connect to the address of the operand. If the operand
+/// names no address, the report tries 127.0.0.1 and ::1. If an address accepts, the report connects
+/// to it a second time, to rule out a server that accepted one client and then closed its listener.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even a server that is a task. `portlease::tokio` has a wait that does not block (feature
@@ -67,7 +67,7 @@ pub use steady::wait_until_all_listening;
 ///
 /// On systems without a socket table each poll tries one TCP connection, for at most 100 ms. If the
 /// operand names no address, the poll connects to 127.0.0.1, and finds no listener on another
-/// address. For `localhost` it tries two connections: to ::1 and, if that fails, to 127.0.0.1.
+/// address. For `localhost`, the poll connects to ::1. If that fails, it connects to 127.0.0.1 too.
 ///
 /// On macOS the report does not try to connect, because macOS hides the listeners of other users.
 pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<()> {
@@ -88,12 +88,14 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// that group or session, the parent of the daemon may still run.
 ///
 /// On Linux a subreaper (prctl(2)) can adopt a daemon. Only the calling process and its ancestors
-/// are recognized as subreapers. If the subreaper is the calling process, or an ancestor in the
-/// same session, the subreaper may have started its child itself. So the rule is stricter: the
-/// child counts as a daemon only if the leader of its process group or session is `pid` or has
-/// ended, as after a double fork. A child that leads its own session counts too if the subreaper is
-/// the calling process or `portlease run --leaks`. That command sets the variable
-/// `PORTLEASE_ADOPTER` to its pid.
+/// are recognized as subreapers. A child of an ancestor in another session counts as adopted. But
+/// the calling process, or an ancestor in the same session, may have started its child itself. A
+/// child of one of these processes counts as adopted only in two cases:
+///
+/// - The leader of the child's process group or session is `pid` or has ended, as after a double
+///   fork.
+/// - The child leads its own session, and its parent is known as a subreaper: the calling process,
+///   or `portlease run --leaks`, which sets the variable `PORTLEASE_ADOPTER` to its pid.
 ///
 /// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, because `pid` may
 /// have left a daemon that listens a moment later. If still no listener counts, the wait fails.
@@ -162,9 +164,9 @@ pub fn wait_until_all_held_by<P: ToEndpoint>(
 /// Waits until the port is free, in the sense of [`is_port_free`](crate::is_port_free): the server
 /// is gone, and no connection of a client keeps a server from binding.
 ///
-/// The wait polls the socket table and the reservations. It tries a bind only in two cases: if
-/// neither of them shows that the port is in use, or if the time is up. On a system without a
-/// socket table each poll tries a bind, unless a reservation blocks the port.
+/// The wait polls the socket table and the reservations. It tries a bind only if both show that the
+/// port may be free, or if the time is up. On a system without a socket table each poll tries a
+/// bind, unless a reservation blocks the port.
 ///
 /// The wait blocks the thread. On a current-thread async runtime no other task runs meanwhile, not
 /// even a server that is a task. `portlease::tokio` has a wait that does not block (feature

@@ -69,9 +69,9 @@ impl Condition {
     }
 
     /// Waits for the port at `index`. Exception: with [`Condition::HeldBy`], waits for all
-    /// `endpoints`, the port at `index` first. The report of a wait for a single port can say that
-    /// the process listens on another port instead. That would mislead if the other port is also
-    /// one of `endpoints`.
+    /// `endpoints`, the port at `index` first. If that wait fails, its report names listeners of
+    /// the process on other ports, as possible mistakes. The report leaves out the ports of the
+    /// wait, so the wait gets all `endpoints`.
     pub(crate) fn wait_among(
         self,
         endpoints: &[Endpoint],

@@ -12,8 +12,7 @@ use crate::interruption::is_interrupted;
 use crate::limits::{KILL_GRACE, TERMINATE_POLL};
 use crate::process::{ProcessHandle, watch_failure};
 
-/// A process to end. If the kernel later gives the pid to another process, the handle does not
-/// refer to that process.
+/// A process to end. The handle refers to this process, even if another process gets the pid later.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) process: Process,
@@ -75,8 +74,8 @@ impl Handles {
     }
 
     /// Takes the handle for a pid that a later scan of the sockets found. Returns `None` if there
-    /// is no handle for the pid. Also returns `None` if the process of that handle has ended,
-    /// because the scan may then have found another process with the same pid.
+    /// is no handle for the pid, or if the process of the handle has ended. In the second case the
+    /// scan may have found another process with the same pid.
     pub(crate) fn take(&mut self, pid: u32) -> Result<Option<ProcessHandle>, Failure> {
         let Some(handle) = self.0.remove(&pid) else {
             return Ok(None);
@@ -128,9 +127,8 @@ impl Ending {
     }
 }
 
-/// Sends each target its signal (SIGTERM or SIGINT), and then waits for each of them. A target that
-/// does not end within `timeout` gets SIGKILL. Once a signal has interrupted `run`, the function
-/// does not wait for `timeout`.
+/// Sends each target its signal, and then waits for each of them. A target gets SIGKILL if it has
+/// not ended after `timeout`, or as soon as a signal interrupts `run`.
 pub(crate) fn end_all(targets: Vec<Target>, timeout: Duration) -> Vec<(Target, Ending)> {
     let sent = Instant::now();
     let mut all: Vec<(Target, io::Result<bool>)> = Vec::with_capacity(targets.len());

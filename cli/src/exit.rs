@@ -2,7 +2,7 @@
 
 pub(crate) const YES: u8 = 0;
 pub(crate) const NO: u8 = 1;
-/// A usage error or a failure, but never the answer "no".
+/// A usage error or a failure.
 pub(crate) const FAILED: u8 = 2;
 /// Nothing was found, but something could not be read or checked.
 pub(crate) const INCOMPLETE: u8 = 3;

@@ -97,9 +97,9 @@ impl HttpProbe {
     /// sends it to 127.0.0.1, and also to ::1 if 127.0.0.1 fails or is slow. If no address answers
     /// with the expected status within `limit`, returns a description of the problem.
     ///
-    /// `named` is the endpoint that the user named. The Host header contains its address. Some
-    /// servers reject a Host header with an IP address, so the header contains `localhost` if the
-    /// user named no address.
+    /// `named` is the endpoint that the user named. The Host header contains the address of
+    /// `named`, or `localhost` if `named` has no address, because some servers reject an IP address
+    /// there.
     pub(crate) fn ask(
         &self,
         named: Endpoint,
@@ -239,9 +239,10 @@ impl Problem {
         matches!(self.kind, ProblemKind::Silence | ProblemKind::SilentConnect)
     }
 
-    /// The problem of a request that was not sent, because an unrelated process might get it. On
-    /// each address of the request, `pid` and the processes that it started do not listen, or an
-    /// unrelated process listens too. `strangers` has a report on each of these addresses.
+    /// The problem of a request that was not sent, because an unrelated process might get it.
+    /// `strangers` has a report on each address of the request. A report says that neither `pid`
+    /// nor a process that it started listens on the address, or that an unrelated process listens
+    /// there too.
     pub(crate) fn of_stranger(pid: u32, strangers: &[Diagnosis]) -> Problem {
         let list = |endpoints: Vec<Endpoint>| {
             let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
@@ -336,8 +337,8 @@ enum Answer {
 /// a status from 100 to 199, because a final answer follows them.
 fn status_of(mut bytes: &[u8]) -> Answer {
     loop {
-        // Only the status line matters. Without room for headers the parser may fail at the first
-        // header, but it has set `code` by then.
+        // Only the status line matters, so the parser gets no room for headers. It may fail at the
+        // first header, but it has set `code` by then.
         let mut response = Response::new(&mut []);
         let parsed = response.parse(bytes);
         match (response.code, parsed) {

@@ -1,5 +1,5 @@
-//! Remembers a signal that interrupts `run` after its command has ended. The rest of `run` then
-//! waits for nothing more, and `run` dies by the signal.
+//! Remembers a signal that interrupts `run` after its command has ended. The signal cuts most of
+//! the remaining waits of `run` short, and `run` dies by the signal.
 
 use std::io;
 

@@ -12,10 +12,10 @@ use linux as system;
 #[cfg(not(target_os = "linux"))]
 use others as system;
 
-/// Makes this process the parent of each descendant whose own parent ends, unless a nearer ancestor
-/// adopts the descendant (a subreaper of prctl(2)). Without this call pid 1 would usually adopt a
-/// daemon, and nothing would show which command started the daemon. Fails on systems other than
-/// Linux.
+/// Makes this process a subreaper (prctl(2)), the new parent of each descendant whose own parent
+/// ends. Exception: if a nearer ancestor is a subreaper too, that ancestor becomes the parent.
+/// Without this call pid 1 would usually adopt a daemon, and nothing would show which command
+/// started the daemon. Fails on systems other than Linux.
 pub(crate) fn adopt() -> Result<(), Failure> {
     system::adopt()
 }

@@ -18,8 +18,8 @@ pub(crate) fn starts_ignored(signal: i32) -> bool {
 /// Starts the command with the signal mask of the calling thread. The command ignores each signal
 /// that was ignored when this process started.
 pub(crate) fn spawn_with_inherited_signals(command: &mut Command) -> io::Result<Child> {
-    // exec(3) resets SIGCHLD, because this process has a handler for it. The standard library
-    // resets SIGPIPE in each child. Other ignored signals stay ignored across exec.
+    // Ignored signals stay ignored across exec, with two exceptions. exec(3) resets SIGCHLD,
+    // because this process has a handler for it. The standard library resets SIGPIPE in each child.
     let reset = [Signal::SIGPIPE, Signal::SIGCHLD].map(|signal| signal as i32);
     let ignored: Vec<i32> = reset.into_iter().filter(|s| starts_ignored(*s)).collect();
     if !ignored.is_empty() {

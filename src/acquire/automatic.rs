@@ -39,8 +39,8 @@ pub(super) fn reserve(
         if let Some(reservation) = kernel_choice::reserve(request, &mut stats, effort)? {
             return Ok(reservation);
         }
-        // Outgoing connections never need a non-ephemeral number, but reserving one takes longer.
-        // So non-ephemeral numbers come first only if outgoing connections need the ephemeral ones.
+        // Reserving a non-ephemeral number takes longer than reserving an ephemeral one. So
+        // non-ephemeral numbers come first only if outgoing connections need the ephemeral ones.
         let ephemeral = EphemeralRange::refreshed().map_err(AttemptError::range)?;
         let others_first = kernel_choice::is_needed(&ephemeral);
         for others in [others_first, !others_first] {
@@ -91,8 +91,8 @@ pub(super) fn reserve(
 }
 
 /// Reserves the first free number in the order that the stable name determines. Returns `None`
-/// without a name, or if the first [`NUMBERS_OF_NAME`] numbers are taken. The caller picks another
-/// number in both cases, and its error does not count these refusals.
+/// without a name, or if the first [`NUMBERS_OF_NAME`] numbers are taken. The error of the call
+/// does not count these refusals.
 fn of_name(
     request: &Request,
     own: &PortSet,

@@ -107,8 +107,11 @@ pub(super) fn draw(
     Ok(None)
 }
 
-/// Turns the claim into a reservation. The inner `Err` returns the claim if the request excludes
-/// the number, if another reservation has the port's abstract name, or if the lease is refused.
+/// Turns the claim into a reservation. The inner `Err` returns the claim in three cases:
+///
+/// - The request excludes the number.
+/// - Another reservation has the port's abstract Unix socket name.
+/// - The lease is refused.
 fn adopt(
     request: &Request,
     claim: Claim,
@@ -150,10 +153,9 @@ pub(super) fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() < SMALL_RANGE
 }
 
-/// Checks that a reservation leaves `range.spare()` numbers free for outgoing connections: if no
-/// number of the range is free, connect(2) can fail in every process. The function claims random
-/// numbers for a moment, but none in `own`. Returns `false` if too few of [`RANDOM_PICKS`] numbers
-/// are free.
+/// Checks that at least `range.spare()` numbers are free, by claiming random numbers for a moment,
+/// but none in `own`. Outgoing connections need free numbers: without any, connect(2) can fail in
+/// every process. Returns `false` if too few of [`RANDOM_PICKS`] numbers are free.
 fn leaves_spare(range: &EphemeralRange, own: &PortSet) -> Result<bool, AttemptError> {
     let mut free = Vec::with_capacity(range.spare());
     // Unlike `draw`, this does not filter by `request.admits`, because an outgoing connection can

@@ -12,9 +12,8 @@ use super::{BindMode, ffi};
 /// SO_EXCLUSIVEADDRUSE on Windows.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 
-/// `true` if a probe of all addresses must bind `0.0.0.0` in addition to `[::]`. A bind of `[::]`
-/// alone may not be enough: no document says whether Windows refuses this bind while a server for
-/// IPv4 alone has the port.
+/// `true` if a probe of all addresses must bind `0.0.0.0` in addition to `[::]`. No document says
+/// whether Windows refuses a bind of `[::]` while a server for IPv4 alone has the port.
 pub(super) const PROBES_EACH_FAMILY: bool = true;
 
 /// Sockets of Windows have no inode.

@@ -126,9 +126,12 @@ pub(crate) fn report_to_each(ports: Vec<(Port, Asker, Verdict)>) -> Vec<Diagnosi
 }
 
 /// The first of 127.0.0.1 and ::1 on which servers of every kind could bind the number, although
-/// servers have the number on other addresses. `None` if neither address is free, if no server
-/// blocks the port, if a server has a wildcard address, or if the caller asked for an address that
-/// is not a loopback address.
+/// servers have the number on other addresses. `None` in these cases:
+///
+/// - Neither address is free.
+/// - No server blocks the port.
+/// - A server has a wildcard address.
+/// - The caller asked for an address that is not a loopback address.
 fn free_loopback(port: Port, asker: Asker, facts: &Facts) -> Option<SocketAddr> {
     let servers = facts.holders.iter().flatten();
     let servers = servers.filter(|holder| holder.is_server());
@@ -214,8 +217,8 @@ pub(crate) fn without_port(verdict: Verdict) -> Diagnosis {
 }
 
 /// A [`report`] of a port on which the expected process does not listen, or does not listen alone.
-/// If no socket listens on the port, the function connects as [`after_waiting_for_any`] does.
-/// `asked` has all ports of the call.
+/// If no socket listens on the port, a connection shows whether a packet filter redirects the port:
+/// see [`after_waiting_for_any`]. `asked` has all ports of the call.
 pub(crate) fn not_listening(
     port: Port,
     verdict: Verdict,
@@ -226,10 +229,10 @@ pub(crate) fn not_listening(
     each.pop().expect("one port has one report")
 }
 
-/// Calls `look` for the process `pid`. If `look` finds nothing, calls it for each of `leaves`, the
-/// descendants of `pid` that have no children: `pid` may have started its server through other
-/// programs, such as npm and a shell. If `look` finds something for every leaf, returns the first
-/// leaf with its result.
+/// Returns what `look` finds for the process `pid`. If `look` finds nothing, `pid` may have started
+/// its server through other programs, such as npm and a shell. So the function calls `look` for
+/// each of `leaves`, the descendants of `pid` that have no children. If `look` finds something for
+/// every leaf, returns the first leaf with its result.
 fn of_server<T>(pid: u32, leaves: &[u32], look: impl Fn(u32) -> Option<T>) -> Option<(u32, T)> {
     if let Some(found) = look(pid) {
         return Some((pid, found));
@@ -270,7 +273,7 @@ pub(crate) fn not_listening_each(
         let probably_meant = meant.next().map(|process| process.pid).zip(expected.pid());
         Diagnosis::new(Facts {
             expected: Some(running),
-            // A halted process that shares the port with a stranger does have a server.
+            // A process that shares the port with a stranger listens, even if it is halted.
             halted: halted.clone().filter(|_| lacks_listener(&facts.verdict)),
             in_other_network: in_other_network.filter(|_| lacks_listener(&facts.verdict)),
             stranger,
@@ -409,9 +412,12 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
     ports.into_iter().zip(holders).map(facts).collect()
 }
 
-/// Why the port is in use, after a check found a holder. The holder may have closed its socket
-/// since the check, or its socket may be the claim of a reservation that this process's lock folder
-/// does not record.
+/// The cause to report after a check found a holder:
+///
+/// - [`Cause::Gone`] if the holder has closed its socket since the check.
+/// - [`Cause::Named`] if the socket is probably the claim of a reservation that this process's lock
+///   folder does not record.
+/// - Otherwise [`Cause::Holder`].
 fn cause_of(port: Port, holders: &Holders) -> Cause {
     if holders.is_empty() && holders.is_complete() {
         return Cause::Gone;
@@ -450,9 +456,9 @@ fn is_of_command(holder: &Holder) -> bool {
     !holder.processes.is_empty() && holder.processes.iter().all(is_command)
 }
 
-/// The processes that hold a reservation of the port without a record: those that have the port's
-/// abstract Unix socket name. An automatic TCP port has no such name. If no process has the name,
-/// returns the commands `portlease` that own a socket on the port.
+/// The processes that hold a reservation of the port without a record. They have the port's
+/// abstract Unix socket name. Automatic TCP ports of the ephemeral range have no such name. So if
+/// no process has the name, returns the commands `portlease` that own a socket on the port.
 fn unrecorded_reserver(port: Port, holders: &Holders) -> Vec<Process> {
     let named = inheritance::of_name(port);
     if !named.is_empty() {

@@ -206,9 +206,9 @@ impl Drop for LeaseLock {
         if ProcessId::current() != self.process {
             return;
         }
-        // Failures are ignored, because closing a file also unlocks it, and no record counts once
-        // the lock file is unlocked. Exception: after a failed unlock, a forked child that has the
-        // file open keeps the lock until the child calls exec or exits.
+        // Failures are ignored, because closing a file also unlocks it, and the record of an
+        // unlocked lock file does not count. Exception: after a failed unlock, a forked child that
+        // has the file open keeps the lock until the child calls exec or exits.
         match &self.record {
             Some(RecordLocation::Within) => {
                 let _note = system::write(&self.file, Record::ENDED);
@@ -227,7 +227,7 @@ impl Drop for LeaseLock {
 #[derive(Debug)]
 pub(super) enum Peek {
     /// A process has the file locked, or this user may not open the file. The value is the record
-    /// and the user that owns the record's file, or `None` if the record cannot be read.
+    /// and the user that owns the record's file. `None` if the record cannot be read.
     Live(Option<Box<(Record, u32)>>),
     Free,
 }
@@ -257,9 +257,9 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
 
 /// The record of the process that has the lock file locked.
 ///
-/// A locked record file in a folder of records has priority, because a killed process may have left
-/// an old record in the lock file. The times in the two records do not decide, because a clock can
-/// be set back.
+/// A locked file in a folder of records has priority over the lock file, because the lock file may
+/// contain an old record of a killed process. The times in the two records do not decide, because a
+/// clock can be set back.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // A record that cannot be read counts as missing. The lease is valid without a record.
     let users = folder.record_users().unwrap_or_default();
@@ -296,10 +296,10 @@ fn decode(file: &File) -> Option<Record> {
 /// Skips the files of other users, unless `user` is root. On Unix the call does nothing while
 /// another process or thread sweeps the folder.
 ///
-/// Two sweeps at the same time could remove the file of a new lease: both find the same unused
-/// file, one sweep removes the file, a reservation creates a new file of that name, and the other
-/// sweep removes the new file. On Windows two sweeps may run at the same time, because Windows does
-/// not delete an open file.
+/// Two sweeps at the same time could remove the file of a new lease. After both have found the same
+/// unused file, one sweep removes the file. Then a reservation creates a new file of that name, and
+/// the other sweep removes the new file. On Windows two sweeps may run at the same time, because
+/// Windows does not delete an open file.
 pub(super) fn sweep(
     folder: &system::Folder,
     files: impl IntoIterator<Item = Port>,

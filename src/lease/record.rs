@@ -127,8 +127,8 @@ fn or_zero(number: Option<NonZeroU64>) -> u64 {
     number.map_or(0, NonZeroU64::get)
 }
 
-/// Prints a text as one line of at most [`LINE_MAX`] bytes, with backslashes and newlines escaped.
-/// If the text is longer, prints its start and its end, with `…` in between.
+/// Prints a text as one line, with backslashes and newlines escaped. If the line would be longer
+/// than [`LINE_MAX`] bytes, prints its start and its end, with `…` in between.
 struct Line<'a>(&'a str);
 
 /// The longest text that a record holds, in bytes. Seven such texts and all numbers fit into

@@ -79,9 +79,9 @@ pub struct Process {
     /// Stopping that unit or container would stop the calling process too. The field is also `true`
     /// if both processes run in no unit and in no container.
     pub(crate) shares_unit: bool,
-    /// Whether the process is in the session (setsid(2)) of the first process of its unit. If not,
-    /// it probably runs in a terminal or an editor that the unit runs, or in a job of the unit.
-    /// Always `true` if the process has no unit, or if it shares the unit of the calling process.
+    /// Whether the process is in the session (setsid(2)) of the first process of its unit. `false`
+    /// suggests that the process runs in a terminal, an editor or a job that the unit runs. Always
+    /// `true` if the process has no unit, or if it shares the unit of the calling process.
     pub(crate) in_session_of_unit: bool,
     /// Whether a user's service manager (`systemd --user`) runs the unit.
     pub(crate) user_unit: bool,
@@ -139,8 +139,8 @@ pub(crate) struct Supervisor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorKind {
     /// A service manager. The text says how to stop the service of the process; `None` if that is
-    /// unknown. In cluster mode, the daemon of pm2 owns the listeners of its programs. So the
-    /// daemon counts as its own manager.
+    /// unknown. The daemon of pm2 counts as its own manager, because in cluster mode it owns the
+    /// listeners of its programs.
     Manager(Option<String>),
     /// A program that runs a command, such as a file watcher. If the program is stopped, it usually
     /// stops its command too.
@@ -163,11 +163,16 @@ pub enum ProcessState {
     /// sockets and answers no client. Only SIGKILL takes effect before the tracer resumes it.
     Traced,
     /// The control group of the process is frozen (cgroups(7)), for example by `docker pause` or
-    /// `systemctl freeze`. The process keeps its sockets and answers no client. It calls no
-    /// signal handler before the group is thawed. In version 1 of control groups, not even SIGKILL
-    /// ends it before that. In version 2, SIGKILL takes effect at once, and so does SIGTERM if the
-    /// process neither handles nor ignores it. If the files of the control group cannot be found,
-    /// the state is [`Running`](ProcessState::Running) instead.
+    /// `systemctl freeze`. The process keeps its sockets and answers no client. Until the group is
+    /// thawed:
+    ///
+    /// - The process calls no signal handler.
+    /// - In version 1 of control groups, not even SIGKILL ends the process.
+    /// - In version 2, SIGKILL ends the process at once, and so does SIGTERM if the process neither
+    ///   handles nor ignores it.
+    ///
+    /// If the files of the control group cannot be found, the state is
+    /// [`Running`](ProcessState::Running) instead.
     Frozen,
     /// The kernel writes the memory of the process to a core file. The process ends after that.
     DumpingCore,
@@ -182,11 +187,11 @@ pub enum ProcessState {
     allow(dead_code, reason = "only Linux shows why")
 )]
 pub(crate) enum Halt {
-    /// A signal has stopped it.
+    /// A signal has stopped the process.
     Suspended,
-    /// A debugger has stopped it.
+    /// A debugger has stopped the process.
     Traced,
-    /// Its control group is frozen. The text is a command that thaws the group.
+    /// The control group of the process is frozen. The text is a command that thaws the group.
     Frozen(String),
 }
 
@@ -206,8 +211,13 @@ pub enum Relation {
 impl Process {
     /// The parent of the process, if the process is a worker and the parent (its master) starts a
     /// new worker when one ends. An example is `gunicorn --reuse-port`. A parent counts as a master
-    /// if it has the same command line as the process, has a handler for SIGTERM, and owns none of
-    /// the sockets that the same call reported. The calling process and its ancestors never count.
+    /// if all of these hold:
+    ///
+    /// - It has the same command line as the process.
+    /// - It has a handler for SIGTERM.
+    /// - It owns none of the sockets that the same call reported.
+    /// - It is neither the calling process nor an ancestor of the calling process.
+    ///
     /// Always `None` on systems other than Linux.
     ///
     /// ```

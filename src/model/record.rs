@@ -39,7 +39,7 @@ pub(crate) struct Record {
 pub(crate) struct StableName {
     pub(crate) name: String,
     /// The number that the name stands for. The reserved number can be another one, for example
-    /// because this one was taken.
+    /// because the first choice was taken.
     pub(crate) first_choice: u16,
 }
 

@@ -21,8 +21,8 @@ impl fmt::Display for RangeText<'_> {
     }
 }
 
-/// Prints an address and the interface of its scope id, as in `fe80::1%eth0`. Prints the scope id
-/// itself if the interface has no known name, and only the address if the scope id is 0.
+/// Prints an address and the interface of its scope id, as in `fe80::1%eth0`. If the interface has
+/// no known name, prints the scope id instead. If the scope id is 0, prints only the address.
 pub(crate) struct IpText(pub(crate) IpAddr, pub(crate) u32);
 
 impl fmt::Display for IpText {

@@ -15,7 +15,7 @@ pub(super) struct Kept {
 }
 
 /// The memory that the kernel clears in a forked child. Every call returns the same memory. `None`
-/// if the system calls fail, for example in a sandbox, or on Linux before 4.14, which cannot clear
+/// if a system call fails, as in some sandboxes. Also `None` before Linux 4.14, which cannot clear
 /// memory at a fork.
 pub(super) fn cleared_by_fork() -> Option<&'static Kept> {
     static KEPT: OnceLock<Option<&'static Kept>> = OnceLock::new();

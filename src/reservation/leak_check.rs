@@ -14,9 +14,9 @@ pub(crate) enum OnLeak {
     Panic,
 }
 
-/// Searches for a listener of this process, or of a descendant, on the port. The module `reserve`
-/// passes a function of the module `inspect`. This module must not import `inspect`, which is on a
-/// higher floor (see `CONTRIBUTING.md`).
+/// Searches for a listener of this process, or of a descendant, on the port. The function comes
+/// from the module `inspect`. This module gets it as a value, because it must not import `inspect`,
+/// which is on a higher floor (see `CONTRIBUTING.md`).
 pub(crate) type FindLeak = fn(Port) -> Option<Diagnosis>;
 
 /// Checks the ports of a reservation when the reservation is dropped.

@@ -124,8 +124,7 @@ impl Reservation {
         self.parts.iter().map(|part| part.port)
     }
 
-    /// The name of the port in error messages. For a reservation of TCP and UDP it is the number
-    /// alone.
+    /// The port as error messages name it. For a reservation of TCP and UDP, the number alone.
     fn operand(&self) -> String {
         match self.parts.as_slice() {
             [part] => part.port.to_string(),
@@ -201,12 +200,13 @@ impl Reservation {
             .unwrap_or(Guarantee::BestEffort)
     }
 
-    /// Why no lock file records this reservation, or records only one protocol of a TCP+UDP pair:
-    /// the lock folder cannot be used, for example because it is read-only or the disk is full.
-    /// `None` if the reservation is recorded.
+    /// Why no lock file records this reservation, or for a TCP+UDP pair why only one protocol is
+    /// recorded. For example, the lock folder is read-only, or the disk is full. `None` if the
+    /// reservation is recorded.
     ///
     /// The port is still reserved. But [`reservations`](crate::reservations) omits the reservation,
-    /// or lists it without its process, and reports of other processes do not say who made it.
+    /// or lists it without its process. Reports of other processes do not say who made the
+    /// reservation.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -240,10 +240,10 @@ impl Reservation {
         Some(self.name.as_ref()?.name.as_str())
     }
 
-    /// The number that the [name](Reservation::name) stands for. A call with this name tries it
-    /// first, or after its [preferred](crate::ReserveOptions::prefer) numbers.
-    /// [`port`](Reservation::port) is another number if this one could not be reserved, or if the
-    /// call reserved a preferred number. `None` if `name` returns `None`.
+    /// The number that the [name](Reservation::name) stands for. A call with this name tries its
+    /// [preferred](crate::ReserveOptions::prefer) numbers first, and then the number of the name.
+    /// If the call reserved another number, [`port`](Reservation::port) returns that number. `None`
+    /// if `name` returns `None`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("db of the docs").reserve()?;
@@ -318,7 +318,7 @@ impl Reservation {
     ///
     /// A child that another thread forked may still have a copy of an earlier listener, until the
     /// child calls exec. While only such children have the port, the call retries for about 2 s at
-    /// most. It retries for 100 ms if no owner is visible, and on Windows.
+    /// most. On Windows, and if no owner is visible, it retries for 100 ms.
     ///
     /// # Platform-specific behavior
     ///

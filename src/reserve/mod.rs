@@ -49,10 +49,7 @@ pub fn try_reserve_port() -> Result<Reservation> {
 }
 
 /// Reserves a UDP port. No other process that uses this crate takes the port, and normally the
-/// kernel does not assign it by itself.
-///
-/// [`ReserveOptions::udp`] describes what keeps other processes from the port, and when the kernel
-/// can assign it.
+/// kernel does not assign it by itself: see [`ReserveOptions::udp`].
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();

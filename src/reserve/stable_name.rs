@@ -51,7 +51,7 @@ fn repository(directory: &Path) -> Option<PathBuf> {
     root.map(Path::to_owned)
 }
 
-/// A hash of these texts that is the same on every system and in every release: FNV-1a, then the
+/// A hash of these texts, the same on every system and in every release. It is FNV-1a, then the
 /// finalizer of SplitMix64, because FNV-1a alone mixes the last bytes poorly.
 fn seed(texts: &[&[u8]]) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;

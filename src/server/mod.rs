@@ -100,15 +100,17 @@ impl Reservation {
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux with `/proc`, `kill`, `stop`, `restart` and the drop wait until every process of the
-/// group has ended. On Linux without `/proc` and on other Unix systems they kill the group as soon
-/// as the program has ended, because this crate does not list the processes of a group there. On
-/// Windows they end only the program itself, at once, because Windows has no SIGTERM, and no
-/// process groups as Unix has them.
+/// `kill`, `stop`, `restart` and the drop treat the other processes of the group as follows:
 ///
-/// On Unix `kill`, `stop`, `restart` and the drop signal the program by its pid. Once the caller
-/// has reaped the program, by `child().wait()`, another process can get that pid. So after that
-/// the methods send no signal, and other processes of the program's group run on.
+/// - On Linux with `/proc`, the methods wait until every process of the group has ended.
+/// - On Linux without `/proc` and on other Unix systems, this crate does not list the processes of
+///   a group. So the methods kill the group as soon as the program has ended.
+/// - On Windows, the methods end only the program itself, at once. Windows has no SIGTERM, and no
+///   process groups as Unix has them.
+///
+/// On Unix `kill`, `stop`, `restart` and the drop signal the program by its pid. If the caller has
+/// reaped the program, by `child().wait()`, another process can get that pid. So the methods then
+/// send no signal, and other processes of the program's group run on.
 #[must_use = "a server is killed when it is dropped: keep it in a variable"]
 pub struct Server {
     // The fields are in drop order. The program and the command come before the reservation, so the
@@ -159,9 +161,9 @@ impl Server {
     ///
     /// The errors of [`spawn`](Reservation::spawn), of [`stop`](Server::stop) and of
     /// [`wait_until_free_for`](crate::wait_until_free_for). The reservation stays in force, and the
-    /// call can be repeated. If the [`Command`] got sockets from
-    /// [`pass_to`](Reservation::pass_to), this call times out: this `Server` keeps the `Command`
-    /// for the restart, and the sockets in the `Command` keep the port in use.
+    /// call can be repeated. If the [`Command`] got sockets from [`pass_to`](Reservation::pass_to),
+    /// this call times out: this `Server` keeps the `Command`, and the sockets of the `Command`
+    /// keep the port in use.
     pub fn restart(&mut self) -> Result<()> {
         self.running.end(Signal::Terminate)?;
         let kind = self.reservation.server_kind();

@@ -25,8 +25,8 @@ impl Process {
     /// # Errors
     ///
     /// The call fails if this user may not read the command line. It also fails if the process has
-    /// ended, even if another process now has its pid. Exception: until the parent waits for the
-    /// ended process, the result is empty.
+    /// ended, even if another process now has its pid. Exception: for a
+    /// [zombie](crate::ProcessState::Zombie) the result is empty.
     ///
     /// # Platform-specific behavior
     ///

@@ -61,8 +61,8 @@ pub(crate) fn owners_of_each(parts: Vec<Vec<Row>>, depth: ScanDepth) -> io::Resu
     Ok(parts.into_iter().map(owned).collect())
 }
 
-/// Removes the sockets that were closed during the search. No process owns them, so a report would
-/// call them hidden.
+/// Removes the sockets that were closed during the search. A report would call them hidden, because
+/// no process owns them.
 fn without_closed(mut parts: Vec<Vec<Row>>, found: &Found) -> Vec<Vec<Row>> {
     let mut known = HashSet::<Inode>::new();
     for (_, inodes) in found {

@@ -35,8 +35,8 @@ pub(crate) struct Row {
     /// A socket with an inode can also be without a process, such as one of the kernel itself.
     pub(crate) inode: Option<Inode>,
     pub(crate) dual_stack: bool,
-    /// Preliminary: also `true` for an accepted connection whose listener was closed. `inspect`
-    /// corrects this in the holders.
+    /// Also `true` for an accepted connection whose listener was closed. The module `inspect`
+    /// corrects the value in the holders.
     pub(crate) client: bool,
     /// The index of the network interface to which SO_BINDTODEVICE binds the socket. `None` without
     /// such an interface, and if the system does not report it. Also `None` if the scope id of
@@ -60,11 +60,10 @@ pub(crate) struct Queue {
 pub(crate) enum ScanDepth {
     /// Every process that owns one of the sockets.
     Complete,
-    /// Like `Complete`, but on Linux with more than
-    /// [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes the search stops early.
-    /// Once every socket has a process, the search reads only the ancestors and descendants of the
-    /// processes that it has found. The report on a failed check has this depth, unless the check
-    /// expects a process.
+    /// Like `Complete` if at most [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT)
+    /// processes run, and on systems other than Linux. Otherwise the search stops early: once every
+    /// socket has a process, it reads only the ancestors and descendants of the processes that it
+    /// has found. The report on a failed check has this depth, unless the check expects a process.
     Report,
     /// One process for each socket is enough. The search starts at probable owners, such as the
     /// newest processes, and ends when every socket has a process.
@@ -123,11 +122,10 @@ impl Row {
         self.matches_addr(ip, scope_id) && !(is_loopback && self.interface.is_some_and(is_other))
     }
 
-    /// How closely the local address of a listener matches this address. If several listeners match
-    /// the address, the system gives a client to one of the closest. A socket that is bound to the
-    /// address itself is closer than a wildcard. Of two wildcards, the one of the same IP version
-    /// is closer: 0.0.0.0 is closer to an IPv4 address than a dual-stack `[::]`. Measured on Linux
-    /// 6.18.
+    /// How closely the local address of a listener matches this address. If several listeners
+    /// match, the system gives a client to one of the closest. A socket bound to the address itself
+    /// is closest, then a wildcard of the same IP version, then any other wildcard. For example,
+    /// 0.0.0.0 is closer to an IPv4 address than a dual-stack `[::]`. Measured on Linux 6.18.
     pub(crate) fn closeness(&self, ip: IpAddr) -> u8 {
         let (ip, local) = (ip.to_canonical(), self.local.ip());
         2 * u8::from(local.to_canonical() == ip) + u8::from(local.is_ipv4() == ip.is_ipv4())

@@ -29,8 +29,8 @@ pub(crate) enum Poll {
     Failed(WaitError),
 }
 
-/// Why a wait failed, before the report is made. A report reads every process, so
-/// [`WaitError::into_error`] is a separate step, which an async runtime can run on another thread.
+/// Why a wait failed, before the report is made. The report reads every process, so a separate step
+/// makes it: an async runtime can run [`WaitError::into_error`] on another thread.
 #[derive(Debug)]
 pub(crate) enum WaitError {
     TimedOut(Duration, Unmet),
@@ -116,8 +116,8 @@ impl WaitError {
         match self {
             WaitError::TimedOut(waited, unmet) => {
                 let mut report = unmet.report();
-                // The process that a wait expects is usually not this process. Its server does not
-                // need this thread, so the error names no async form.
+                // If the wait expects a process, the error names no async form. That process is
+                // usually not this process, so its server does not need this thread.
                 let async_form = match unmet.verdict {
                     Verdict::NotListening => Some("wait_until_listening"),
                     // The server has opened a listener, so it ran during the wait.
@@ -349,9 +349,12 @@ pub(crate) fn block_on(mut poll: impl FnMut() -> Poll) -> Result<()> {
     }
 }
 
-/// With the feature `tokio`: whether the thread belongs to a tokio runtime. Without the feature:
-/// whether this process has an epoll descriptor, as most async runtimes on Linux have. Without the
-/// feature, the result is always `false` on systems other than Linux.
+/// Whether an async runtime probably runs on this thread:
+///
+/// - With the feature `tokio`: whether the thread belongs to a tokio runtime.
+/// - Without the feature, on Linux: whether this process has an epoll descriptor, as most async
+///   runtimes have.
+/// - Without the feature, on other systems: always `false`.
 fn is_in_runtime() -> bool {
     #[cfg(feature = "tokio")]
     return ::tokio::runtime::Handle::try_current().is_ok();

@@ -65,9 +65,9 @@ pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
     })
 }
 
-/// The properties of a process that show whether it is the caller. A forked child has the name,
-/// command line and program of its parent until the child or the parent calls exec. Until then, the
-/// arguments of both are at the same memory address too.
+/// The properties of a process that show whether it is the caller. Until a forked child or its
+/// parent calls exec, both have the same name, command line and program. The arguments of both are
+/// then at the same memory address too.
 #[derive(Debug)]
 struct ProcessImage {
     stat: ProcessStat,
@@ -163,10 +163,12 @@ impl Output {
         })
     }
 
-    /// The stdout of the last program in the pipeline of this process. If the last program's stdout
-    /// is neither a pipe nor a file, returns the pipe that the last program reads. Returns `None`
-    /// if the stdout of this process is neither a pipe nor a file. `parent` is the parent of this
-    /// process, and so of each program in the pipeline.
+    /// Follows the output of this process to the last program of its pipeline, and returns the
+    /// stdout of that program. If that stdout is neither a pipe nor a file, returns the pipe that
+    /// the last program reads. Returns `None` if the stdout of this process is neither a pipe nor a
+    /// file.
+    ///
+    /// `parent` is the parent of this process, and so of each program in the pipeline.
     fn last_of_pipe(parent: u32) -> Option<Output> {
         let own = std::process::id();
         let mut output = Output::of("self", 1)?;

@@ -109,9 +109,11 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 }
 
 /// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition. The port of `report`
-/// comes first. Also returns how many ports were not checked, or failed the check but were not
-/// returned. Once a port is found, a search among many ports ends after [`WAIT_REPORT_TIME`],
-/// because the timeout of the wait may have passed.
+/// comes first. Also returns how many other ports were not checked, or failed the check but are not
+/// returned.
+///
+/// After [`WAIT_REPORT_TIME`] a search among many ports ends if it has found a port, because the
+/// user has already waited.
 ///
 /// Exception: with [`Condition::HeldBy`] and a `report`, returns only the port of `report`, and
 /// counts no others.
@@ -193,9 +195,8 @@ fn wait_for_http(
         HttpOutcome::TimedOut(left) => ("timed_out", exit::NO, left),
         HttpOutcome::ProcessEnded(left) => ("ended", exit::PROCESS_ENDED, left),
     };
-    // The search for obstacles expects the process `pid` only if the wait timed out. If the process
-    // has ended, it may have left a daemon, and the search must not report that daemon as a
-    // stranger.
+    // If the process `pid` has ended, it may have left a daemon. A search that expects `pid` would
+    // report that daemon as a stranger. So the search expects `pid` only if the wait timed out.
     let expected = args.pid.filter(|_| code == exit::NO);
     let reported = &unanswered[..unanswered.len().min(WAIT_REPORTS)];
     let obstacles = Obstacle::find_each(reported, expected);

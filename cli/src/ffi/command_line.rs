@@ -14,8 +14,8 @@ use windows_sys::Win32::System::Threading::{
     RTL_USER_PROCESS_PARAMETERS,
 };
 
-/// The command line of the process, as one text. `ProcessCommandLineInformation` would take one
-/// call, but wine 8 does not have it.
+/// The command line of the process, as one text. `ProcessCommandLineInformation` is not used,
+/// because wine 8 lacks it.
 pub(crate) fn command_line(pid: u32) -> io::Result<OsString> {
     // SAFETY: the call takes no pointers.
     let process = unsafe { OpenProcess(PROCESS_QUERY_INFORMATION | PROCESS_VM_READ, 0, pid) };

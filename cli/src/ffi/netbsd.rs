@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use libc::{c_int, kinfo_proc2};
 
-/// Lists processes. The request is KERN_PROC_PID with a pid, or KERN_PROC_ALL with 0.
+/// Lists processes. `argument` is the pid for the request KERN_PROC_PID, and 0 for KERN_PROC_ALL.
 pub(crate) fn processes(request: c_int, argument: c_int) -> io::Result<Vec<kinfo_proc2>> {
     let size = size_of::<kinfo_proc2>() as c_int;
     let name = [

@@ -63,8 +63,8 @@ pub(crate) fn is_ignored_at_start(signal: i32) -> bool {
     IGNORED_AT_START.load(Ordering::Relaxed) & bit(signal) != 0
 }
 
-/// Returns `true` if the parent started this process without a stdout. A write to stdout cannot
-/// show this, because Rust's runtime opens /dev/null instead.
+/// Returns `true` if the parent started this process without a stdout. A write to stdout succeeds
+/// even then, because Rust's runtime opens /dev/null instead.
 pub(crate) fn is_stdout_closed_at_start() -> bool {
     STDOUT_CLOSED_AT_START.load(Ordering::Relaxed)
 }
@@ -89,8 +89,8 @@ const NO_SIGPIPE: SendFlags = SendFlags::empty();
 #[cfg(not(target_os = "macos"))]
 const NO_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
 
-/// Makes the forked child send its pid in native byte order before it calls exec. At the other end
-/// of the socket, the watcher (a process of `run`) reads the pid.
+/// Before the forked child calls exec, it sends its pid in native byte order. The watcher, a
+/// process of `run`, reads the pid at the other end of `socket`.
 pub(crate) fn send_pid_from_child(command: &mut Command, socket: UnixStream) {
     let announce = move || {
         let pid = std::process::id().to_ne_bytes();

@@ -78,8 +78,8 @@ pub(crate) fn open_process(pid: u32) -> io::Result<OwnedHandle> {
     let process = open(pid, PROCESS_SYNCHRONIZE | PROCESS_QUERY_LIMITED_INFORMATION)?;
     // SAFETY: the process is open with the right to query it.
     let opened = unsafe { GetProcessId(process.as_raw_handle()) };
-    // `OpenProcess` ignores the lowest two bits of the pid. So for a pid that no process has, it
-    // can open another process.
+    // `OpenProcess` ignores the lowest two bits of the pid, so it can open a process with another
+    // pid.
     match opened == pid {
         true => Ok(process),
         false => Err(no_such_process()),
@@ -194,8 +194,8 @@ extern "system" fn survive(event: u32) -> windows_sys::core::BOOL {
 }
 
 /// Keeps later children of this process from inheriting its handles with the `count` lowest values.
-/// `count` must be high even if this process has few handles: a handle that this process inherited
-/// has the same value as in its parent, which may have many.
+/// `count` must be high even if this process has few handles. An inherited handle keeps the value
+/// that it has in the parent, and a parent with many handles has high values.
 pub(crate) fn keep_handles_from_children(count: usize) {
     /// The values of handles are multiples of this number.
     const STEP: usize = 4;

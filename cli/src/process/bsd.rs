@@ -31,8 +31,8 @@ impl ProcessHandle {
         }
     }
 
-    /// The stdin with which `reserve` starts the keeper (the process that holds the ports):
-    /// `/dev/null`. A child does not inherit a kqueue, so the keeper opens its own.
+    /// The stdin that `reserve` gives to the keeper, the process that holds the ports: `/dev/null`.
+    /// A child does not inherit a kqueue, so the keeper opens its own.
     pub(crate) fn for_keeper(&self) -> io::Result<Stdio> {
         Ok(Stdio::null())
     }

@@ -27,8 +27,8 @@ pub(crate) enum ProcessHandle {
     },
 }
 
-/// The error for a user who passed the id of a thread instead of a pid. `None` if the id is that of
-/// a process (and so of its first thread), or if `/proc` does not show the id.
+/// The error for a user who passed the id of a thread instead of a pid. `None` if the id is a pid,
+/// or if `/proc` does not show the id.
 fn thread_error(id: u32) -> Option<io::Error> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let pid = status
@@ -200,8 +200,8 @@ pub(crate) fn name(pid: u32) -> String {
 }
 
 /// Whether the process has another namespace of this kind (`mnt` or `net`) than this process.
-/// `None` if this user may not read the namespace of the process. A process that has ended counts
-/// as one in the same namespace. Without `/proc`, every process does.
+/// `None` if this user may not read the namespace of the process. `Some(false)` if the process has
+/// ended, or if `/proc` does not show it.
 pub(crate) fn is_in_other_namespace(pid: u32, kind: &str) -> Option<bool> {
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}"));
     match namespace(&pid.to_string()) {

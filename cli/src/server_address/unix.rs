@@ -70,8 +70,7 @@ impl ServerAddress {
     }
 
     /// Connects, and repeats a refused connect for up to [`SERVER_START_LIMIT`]. `timeout` limits
-    /// each connect, and each later read and write. Without a limit, a connect on Linux would block
-    /// while the queue of a suspended server is full.
+    /// each connect, and each later read and write.
     fn connect(&self, timeout: Duration) -> io::Result<UnixStream> {
         let address = match self {
             #[cfg(target_os = "linux")]
@@ -84,8 +83,9 @@ impl ServerAddress {
         fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
         let stream = UnixStream::from(socket);
         stream.set_read_timeout(Some(timeout))?;
-        // Linux applies the timeout of writes to connect(2) too. Other systems refuse a connect to
-        // a full queue at once.
+        // Linux applies the timeout of writes to connect(2) too. So a connect does not block
+        // forever while the queue of a suspended server is full. Other systems refuse such a
+        // connect at once.
         stream.set_write_timeout(Some(timeout))?;
         let started = Instant::now();
         loop {
@@ -195,8 +195,7 @@ fn exit_on_signal(mut signals: Signals, address: ServerAddress) -> io::Result<()
     Ok(())
 }
 
-/// Raises the limit of open descriptors, because each reservation needs several. When all
-/// descriptors are in use, reservations fail with an error.
+/// Raises the limit of open descriptors, because each reservation needs several.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _raised = setrlimit(

@@ -72,8 +72,7 @@ impl PortStream {
 pub(crate) struct PortListener(PipeListener);
 
 impl PortListener {
-    /// Listens on the address. Windows removes the pipe when this process ends, even if it is
-    /// killed.
+    /// Listens on the address. Windows removes the pipe when this process ends.
     pub(crate) fn bind(address: &ServerAddress) -> io::Result<PortListener> {
         Ok(PortListener(PipeListener::bind(&address.path())?))
     }

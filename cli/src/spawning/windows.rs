@@ -12,9 +12,9 @@ use crate::spawning::with_program;
 /// The extensions of batch files, which std passes to `cmd.exe`.
 const BATCH: [&str; 2] = ["cmd", "bat"];
 
-/// If std found no `.exe` file, returns the command with a batch file as its program. The batch
-/// file has the name of the program and one of the extensions [`BATCH`]. A name without a folder is
-/// searched in PATH. Returns `None` if there is no such batch file, or if `cause` is another error.
+/// If std did not find the program, returns the command with a batch file as its program. The file
+/// has the name of the program and an extension of [`BATCH`]. A name without a folder is searched
+/// in PATH. Returns `None` if there is no such file, or if `cause` is another error.
 pub(crate) fn instead(command: &Command, cause: &io::Error) -> Option<Command> {
     if cause.kind() != io::ErrorKind::NotFound {
         return None;
@@ -40,7 +40,7 @@ fn batch_file(program: &OsStr) -> Option<PathBuf> {
     })
 }
 
-/// Returns 126 or 127 as on other systems, or [`exit::RUN_FAILED`] if the system lacks memory.
+/// Returns 126 or 127, as a Unix shell does. Exception: [`exit::RUN_FAILED`] if memory is short.
 pub(crate) fn exit_code(_program: &OsStr, cause: &io::Error) -> u8 {
     match cause.kind() {
         io::ErrorKind::NotFound => 127,

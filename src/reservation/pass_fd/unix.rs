@@ -155,9 +155,8 @@ fn systemd_name(reservation: &Reservation) -> String {
 fn copy_settings(from: &Command, to: &mut Command) {
     for (name, value) in variables(from) {
         match value {
-            // An earlier `pass_to` wrapped the command in a shell, and set a marker variable. The
-            // new command does not need that variable: `wrap` has already set a marker for the new
-            // shell.
+            // An earlier `pass_to` set a marker variable for its shell. `wrap` has already set a
+            // marker for the new shell, so the old variable is not copied.
             Some(_) if shell::is_marker(&name) => continue,
             Some(value) => to.env(name, value),
             None => to.env_remove(name),

@@ -23,8 +23,7 @@ pub(super) struct SockDiag {
     buffer: Vec<u8>,
 }
 
-/// `AF_NETLINK` and its protocol `NETLINK_SOCK_DIAG`. Both are part of the kernel's interface, and
-/// the same on every architecture.
+/// `AF_NETLINK` and its protocol `NETLINK_SOCK_DIAG`, the same on every architecture.
 const NETLINK: i32 = 16;
 const SOCK_DIAG: i32 = 4;
 /// The first size of the buffer, in bytes. The datagrams that the kernel sends for a dump are
@@ -172,9 +171,8 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
     }
 }
 
-/// Returns `true` if this kernel shows TCP sockets that are bound and do not listen. Linux 6.8 and
-/// later show such sockets, and so do older kernels with the change backported. The function caches
-/// the answer.
+/// Returns `true` if this kernel shows TCP sockets that are bound and do not listen: Linux 6.8 and
+/// later, and older kernels with the change backported. The function caches the answer.
 ///
 /// # Errors
 ///

@@ -21,8 +21,8 @@ const PREFIX: &str = "keeper-";
 pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
-    /// Ignores `_has_unrecorded`: on these systems each reservation has a lock file, which also
-    /// records the port, unless that write failed.
+    /// Ignores `_has_unrecorded`. On these systems each reservation has a lock file. The file lacks
+    /// a record only if the write of the record failed.
     pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
         remove_stale()?;
         let path = folder().join(new_name(&prefix(keeper)));
@@ -95,8 +95,8 @@ fn remove_stale() -> io::Result<()> {
     Ok(())
 }
 
-/// The lock folder. A reservation creates the folder if it is missing. Before a keeper binds its
-/// socket, the keeper itself or `portlease serve` has reserved the port, so the folder exists then.
+/// The lock folder. It exists when a keeper binds its socket: the keeper itself or `portlease
+/// serve` has reserved a port by then, and a reservation creates the folder if it is missing.
 fn folder() -> PathBuf {
     let named = std::env::var_os("PORTLEASE_DIR").filter(|folder| !folder.is_empty());
     named.map_or("/tmp/portlease".into(), PathBuf::from)

@@ -16,8 +16,8 @@ pub(crate) fn can_release(pid: u32) -> bool {
     connect(pid).is_ok_and(|pipe| pipe.is_some())
 }
 
-/// Connects to the pipe of a keeper. Returns `None` if another process has created a pipe with this
-/// name. Any process can do so before the keeper starts.
+/// Connects to the pipe of a keeper. Returns `None` if the pipe belongs to another process: before
+/// the keeper starts, any process can create a pipe with this name.
 pub(crate) fn connect(keeper: u32) -> io::Result<Option<PipeStream>> {
     let pipe = PipeStream::connect(&release_pipe(keeper), RELEASE_TIMEOUT)?;
     Ok((pipe.server()? == keeper).then_some(pipe))

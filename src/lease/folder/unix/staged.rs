@@ -48,9 +48,12 @@ impl Folder {
     }
 
     /// Creates the file, or fails if the name exists. Returns the file, its owner, and `true` if
-    /// this process locked the file before the name was visible. The `bool` is `false` if the
-    /// system cannot rename without replacing, if the file system has no locks, or if a
-    /// [`sweep_staged`](Self::sweep_staged) locked the file first.
+    /// this process locked the file before the name was visible. The `bool` is `false` in three
+    /// cases:
+    ///
+    /// - The system cannot rename without replacing.
+    /// - The file system has no locks.
+    /// - A [`sweep_staged`](Self::sweep_staged) locked the file first.
     pub(super) fn make_staged_file(&self, name: &str) -> io::Result<(File, u32, bool)> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE_OPEN;
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
@@ -107,8 +110,8 @@ impl Folder {
         let _removed = unlinkat(&self.0, staged, flags);
     }
 
-    /// Removes the folders and files with temporary names that no process has locked. Processes
-    /// that were killed left them behind.
+    /// Removes the folders and files with temporary names that no process has locked. Usually a
+    /// killed process left them behind.
     pub(crate) fn sweep_staged(&self) -> io::Result<()> {
         let is_staged = |name: &str| name.starts_with(PREFIX).then(|| name.to_owned());
         for name in self.names(usize::MAX, is_staged)? {
@@ -157,8 +160,8 @@ fn is_unsupported(error: Errno) -> bool {
 /// Calls `make` with new names until one of them does not exist.
 fn with_temporary_name<T>(make: impl Fn(&str) -> rustix::io::Result<T>) -> io::Result<(String, T)> {
     // tempfile only generates the name. `make` resolves the name in the open folder, and ignores
-    // the folder `/` that tempfile gets. That folder is absolute, because for a relative one
-    // tempfile would look up the working directory.
+    // the folder `/`. tempfile gets `/`, because it would look up the working directory for a
+    // relative folder.
     let make = |path: &Path| {
         let name = path.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();

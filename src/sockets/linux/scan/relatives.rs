@@ -8,9 +8,9 @@ use super::super::process::children;
 use super::{Scan, ScanState};
 
 impl Scan<'_> {
-    /// Adds the parent of each found process if the parent owns one of the sockets, then the
-    /// grandparent, and so on. The owner that the search found can be a worker. A report must name
-    /// the server that started the worker.
+    /// Adds the parent of each found or added process if the parent owns one of the sockets. The
+    /// search may have found only a worker, but a report must name the server that started the
+    /// worker.
     pub(super) fn add_parents(&self, state: &mut ScanState) -> io::Result<()> {
         let mut next = 0;
         while let Some((process, _)) = state.found.get(next) {
@@ -27,9 +27,9 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Adds the children of each found process that own one of the sockets, such as the workers of
-    /// a server, then the grandchildren, and so on. Without the kernel option `PROC_CHILDREN` this
-    /// function finds no children.
+    /// Adds each child of a found or added process if the child owns one of the sockets, as the
+    /// workers of a server do. Without the kernel option `PROC_CHILDREN` this function finds no
+    /// children.
     pub(super) fn add_descendants(&self, state: &mut ScanState) -> io::Result<()> {
         let mut next = 0;
         while let Some((process, _)) = state.found.get(next) {
