@@ -1,6 +1,5 @@
 //! Properties that hold for any bytes from the kernel, another process or another user. The fuzz
-//! targets in `fuzz/` and the property tests beside this file call the functions of this file. Only
-//! test and fuzz builds contain these functions.
+//! targets in `fuzz/` and the property tests beside this file call these functions.
 //!
 //! # Panics
 //!
@@ -128,7 +127,7 @@ pub fn proc_net(bytes: &[u8]) {
     }
 }
 
-/// Each `/proc` file about a process decodes to a valid value or to none.
+/// The decoders of `/proc` files and of `/etc/passwd` return valid values or none.
 pub fn process(bytes: &[u8]) {
     if let Some(stat) = procfs::stat(bytes) {
         let open = bytes.iter().position(|b| *b == b'(').unwrap();
@@ -371,9 +370,11 @@ fn text(set: &PortSet) -> String {
         .join(",")
 }
 
-/// Splits the input into a header of three bytes and the bytes to decode. The first byte selects
-/// the byte order and the protocol. The next two bytes are the length to which the caller truncates
-/// the bytes to decode. Returns `None` if the input is shorter than the header.
+/// Splits the input into a header of three bytes and the bytes to decode. `None` if the input is
+/// shorter than the header. The header has:
+///
+/// - one byte that selects the byte order and the protocol
+/// - two bytes with the length to which the caller truncates the bytes to decode
 fn split(bytes: &[u8]) -> Option<(Order, Protocol, usize, &[u8])> {
     let ([mode, low, high], bytes) = bytes.split_first_chunk()?;
     let order = if mode & 1 == 0 {

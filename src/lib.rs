@@ -99,14 +99,14 @@
 //!   and no process that uses this crate takes it. The processes that share the lock folder keep
 //!   this promise. On Linux all processes of the network namespace that use this crate keep it,
 //!   even with different lock folders.
-//! - **[`BestEffort`](Guarantee::BestEffort)**, instead of `Cooperative`, if an ephemeral number
-//!   was requested, or if no number outside the kernel's ephemeral range is left, or if that range
-//!   is unknown. No process that uses this crate takes the number, but the kernel may assign it to
-//!   another socket.
+//! - **[`BestEffort`](Guarantee::BestEffort)**, instead of `Cooperative`, in three cases: an
+//!   ephemeral number was requested, no number outside the kernel's ephemeral range is left, or
+//!   that range is unknown. No process that uses this crate takes the number, but the kernel may
+//!   assign it to another socket.
 //!
-//! In every grade, another process can take the number before your server listens, if it binds this
-//! very number with SO_REUSEADDR. A `Cooperative` or `BestEffort` number usually has no claim, and
-//! then any bind of this number can take it.
+//! In every grade, a process that binds the reserved number with SO_REUSEADDR can take the number
+//! before your server listens. A `Cooperative` or `BestEffort` number usually has no claim. Any
+//! bind of such a number can take it.
 //!
 //! A server that sets neither SO_REUSEADDR nor SO_REUSEPORT cannot bind a `Kernel` number. Reserve
 //! with [`reuse_addr(false)`](ReserveOptions::reuse_addr) for such a server.
@@ -123,8 +123,8 @@
 //! `PORTLEASE_DIR` do not see each other's leases. Tests need no common set-up, and run in parallel
 //! under `cargo test` and `cargo nextest run`.
 //!
-//! If another crate tries number after number with SO_REUSEADDR, it can take a reserved number
-//! before your server listens. This crate keeps only ports apart. Tests that share, for example, a
+//! Another crate that tries number after number with SO_REUSEADDR can take a reserved number before
+//! your server listens. This crate keeps only ports apart. Tests that share, for example, a
 //! database need another tool too.
 //!
 //! If the process dies, the kernel releases its ports, and nothing has to be cleaned up. Exception:
@@ -148,7 +148,8 @@
 //! - The server writes its number to a file (a port file): read the file.
 //! - The server runs in a container: let Docker or testcontainers choose the number.
 //! - The server takes an inherited socket (`listenfd`, systemd's socket activation): bind port 0
-//!   and pass the socket. [`Reservation::pass_to`] does that too, and keeps the number afterwards.
+//!   and pass the socket. [`Reservation::pass_to`] also passes a socket, and keeps the number
+//!   afterwards.
 //! - Each test runs in a network namespace or container of its own: fixed numbers do no harm there.
 //!
 //! # Platforms
@@ -173,21 +174,21 @@
 //! - `PORTLEASE_DIR`: the lock folder, an absolute path. A process that has opened the folder keeps
 //!   it, even if the variable changes. Processes that must exclude each other need the same value.
 //! - `PORTLEASE_RANGE`: `LOW-HIGH`, for machines whose firewall allows only some ports. Every
-//!   automatic pick comes from this range. It narrows [`ReserveOptions::range`], and does not apply
-//!   to the exact numbers of [`ReserveOptions::port`] and [`ReserveOptions::ports`]. It does apply
-//!   to several ports at fixed distances from an exact number, such as a block.
-//! - `PORTLEASE_ON_LEAK`: `warn` or `panic`. Applies if a server of this process or of a descendant
-//!   still listens on a port whose reservation is dropped. See [`ReserveOptions::strict`].
+//!   automatic pick comes from this range, and from [`ReserveOptions::range`] if that is set too.
+//!   Exact numbers of [`ReserveOptions::port`] and [`ReserveOptions::ports`] are exempt. Several
+//!   ports at fixed distances from an exact number, such as a block, are not exempt.
+//! - `PORTLEASE_ON_LEAK`: `warn` or `panic`: what happens if a reservation is dropped while a
+//!   server of this process or of a descendant listens on its port. See [`ReserveOptions::strict`].
 //! - `PORTLEASE_PROJECT`: a text that identifies the project for [`ReserveOptions::named`], instead
 //!   of the project's folder.
 //!
 //! # Features
 //!
 //! No feature is on by default. The feature `tokio` has the module `portlease::tokio`, and the
-//! methods `Reservation::listen_tokio`, `udp_socket_tokio` and `spawn_tokio`. It adds tokio with
-//! `net`, `process`, `rt` and `time`. Without it the dependencies are socket2, once_cell,
-//! parking_lot, tempfile and fastrand. On Unix libc and rustix are added, on Windows windows-sys.
-//! The command `portlease` is a package of its own, `portlease-cli`.
+//! methods `Reservation::listen_tokio`, `udp_socket_tokio` and `spawn_tokio`. This feature adds the
+//! dependency tokio with `net`, `process`, `rt` and `time`. Without the feature the dependencies
+//! are socket2, once_cell, parking_lot, tempfile and fastrand, on Unix also libc and rustix, and on
+//! Windows also windows-sys. The command `portlease` is a package of its own, `portlease-cli`.
 //!
 //! # More pages
 //!
@@ -205,8 +206,8 @@
 //!
 //! # Minimum Rust version
 //!
-//! 1.89, for `File::try_lock`. A new minor version may need a later Rust version, which is then at
-//! least six months old. A patch version never needs a later one.
+//! 1.89, for `File::try_lock`. A new minor version may need a later Rust version that is at least
+//! six months old. A patch version never needs a later Rust version.
 //!
 //! # Related crates
 //!

@@ -62,14 +62,15 @@ pub(crate) fn without_scope(ip: IpAddr) -> (IpAddr, u32) {
     }
 }
 
-/// Usually returns one socket address: `ip` with this port number. For `localhost`, returns one for
-/// each loopback address. For a link-local unicast address with scope id 0, returns one for each
-/// interface that has the address. For a link-local multicast address with scope id 0, returns one
-/// for each interface that has an IPv6 address.
+/// Usually returns one socket address: `ip` with this port number. Exceptions:
 ///
-/// This crate lists the interfaces on Linux only, from `/proc`. The scope id stays 0 in three
-/// cases: on other systems, on Linux without `/proc`, and for an address that no interface has. The
-/// kernel then refuses the bind or the connection.
+/// - For `localhost`: one for each loopback address.
+/// - For a link-local unicast address with scope id 0: one for each interface that has the address.
+/// - For a link-local multicast address with scope id 0: one for each interface that has an IPv6
+///   address.
+///
+/// This crate lists the interfaces on Linux only, from `/proc`. If it finds no interface, the scope
+/// id stays 0, and the kernel refuses the bind or the connection.
 pub(crate) fn socket_addrs(ip: IpAddr, scope_id: u32, number: u16) -> Vec<SocketAddr> {
     if ip == LOCALHOST {
         // If no address accepts a connection, the result of the last address counts. A machine may
@@ -136,7 +137,7 @@ fn interfaces_with(_: Ipv6Addr) -> Vec<u32> {
 }
 
 /// The interface indexes in those lines of `if_inet6` that have this address. A multicast address
-/// matches every line, and the result has the index of each interface once. A line such as
+/// matches every line. The result then has each index once. A line such as
 /// `fe800000000000000000000000000001 0d 40 20 80 eth0` starts with the address and the index, both
 /// in hexadecimal.
 #[cfg_attr(not(target_os = "linux"), cfg(test))]

@@ -110,9 +110,13 @@ impl Drop for Memo {
 /// a further namespace replaces the oldest value.
 ///
 /// The kernel can give the inode of an ended namespace to a new namespace. In the new namespace,
-/// [`get`](Self::get) then returns the value of the ended namespace. So a value must be right in
-/// every namespace of this kernel, or expire soon, or be checked before each use, or keep its
-/// namespace alive, as a socket does.
+/// [`get`](Self::get) then returns the value of the ended namespace. So each value must have one of
+/// these properties:
+///
+/// - It is right in every namespace of this kernel.
+/// - It expires soon.
+/// - It is checked before each use.
+/// - It keeps its namespace alive, as a socket does.
 #[derive(Debug)]
 pub(crate) struct PerNamespace<T>(RwLock<Vec<(Namespace, Arc<T>)>>);
 

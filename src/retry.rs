@@ -18,12 +18,16 @@
 //! TIME_WAIT. On Windows, checks and reservations give no socket any time, because no forked child
 //! can have a copy of it.
 //!
-//! The limits are wall-clock time. The 2 s start at the first refusal. The 100 ms start when the
-//! call first sees no owner. If an owner becomes visible and disappears again, the 100 ms start
-//! again. All retries of a budget together end after 2.1 s, and nothing renews a budget. After the
-//! last retry the call reads the socket table once more and writes its report. So a refused call
-//! for an exact number returns within 150 ms, or within 2.5 s in the two cases with a limit of 2 s.
-//! `tests/it/linux/retries.rs` shows the 150 ms, and the 2.5 s for a forked child.
+//! The limits are elapsed time:
+//!
+//! - The 2 s start at the first refusal.
+//! - The 100 ms start when the call first sees no owner. They start again if an owner becomes
+//!   visible and disappears again.
+//! - All retries of a budget together end after 2.1 s. Nothing renews a budget.
+//!
+//! After the last retry the call reads the socket table once more and writes its report. So a
+//! refused call for an exact number returns within 150 ms, or within 2.5 s in the two cases with a
+//! limit of 2 s. `tests/it/linux/retries.rs` shows the 150 ms, and the 2.5 s for a forked child.
 //!
 //! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) ends at the caller's
 //! limit instead. Between its tries it sleeps for one of the pauses below.
@@ -155,8 +159,8 @@ impl RetryBudget {
         Some(jitter.min(left))
     }
 
-    /// Returns `true` once [`NO_OWNER_LIMIT`], or the limit of the whole budget if that is shorter,
-    /// has passed since the first refusal. Always `true` for a budget without retries.
+    /// Returns `true` once [`NO_OWNER_LIMIT`] has passed since the first refusal, or the limit of
+    /// the whole budget if that is shorter. Always `true` for a budget without retries.
     pub(crate) fn is_spent(&self) -> bool {
         let limit = self.at_most.min(NO_OWNER_LIMIT);
         limit.is_zero()
@@ -178,18 +182,19 @@ pub(crate) enum RetryLevel {
     WithBudget,
 }
 
-/// The shortest pause between two tries for a busy number (`ReserveOptions::wait`), and the longest
-/// one after quick tries. A random factor from 0.75 to 1.25 multiplies each pause.
+/// The bounds of the pause between two tries for a busy number (`ReserveOptions::wait`). After slow
+/// tries the pause is longer: see [`QUEUE_PAUSE_PER_TRY`]. A random factor from 0.75 to 1.25
+/// multiplies each pause.
 ///
 /// Between these bounds the pause is the time waited so far, divided by [`QUEUE_PAUSE_SHARE`]. So a
 /// call soon finds a port that is released soon, and a long wait costs little.
 const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
-/// After a try of the level [`RetryLevel::Once`], except the first, the pause is at least this many
-/// times the duration of the fastest such try, up to [`QUEUE_PAUSE_AFTER_TRY`]. This limits the
-/// load of slow tries, such as those that walk a range. The fastest try counts, because the system
-/// may have preempted a slower one.
+/// Limits the load of slow tries, such as those that walk a range. From the second try of the level
+/// [`RetryLevel::Once`] on, the pause is at least this many times as long as the fastest such try,
+/// up to [`QUEUE_PAUSE_AFTER_TRY`]. The fastest try counts, because the system may have preempted a
+/// slower one.
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
@@ -284,8 +289,7 @@ pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(2);
 /// The pause between two checks whether a server has ended.
 pub(crate) const ENDING_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long `Server::stop` waits until the port is free, after all processes of the server have
-/// ended.
+/// How long `Server::stop` waits until the port is free, after the server has ended.
 pub(crate) const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How many of the last lines of a server's stderr an error shows.
@@ -296,25 +300,28 @@ pub(crate) const STDERR_LINES: usize = 10;
 #[cfg(windows)]
 pub(crate) const PIPE_LIMIT: Duration = Duration::from_millis(500);
 
-/// The pause between two polls of a wait for a free port, if the port has a holder that does not
-/// listen. Only a bind, or a read of every socket, shows such a holder. Such a read costs hundreds
-/// of microseconds. A wait for listeners to stay open also uses this pause while every port has a
-/// listener.
+/// The pause between two polls of a wait, in two cases:
+///
+/// - A wait for a free port finds a holder that does not listen. Only a bind, or a read of every
+///   socket, shows such a holder. Such a read costs hundreds of microseconds.
+/// - A wait for listeners to stay open finds that every port has a listener.
 pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 
-/// If no number of a range is free, the error names the owners of at most this many numbers, the
-/// first allowed ones of the range. Each number costs a read of every socket.
+/// If no number of a range is free, the error names the owners of the first allowed numbers of the
+/// range, at most this many. Each number costs a read of every socket.
 pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 
-/// A call about more ports than this reads every socket once. Any other call reads the sockets of
-/// each port. On Linux a read of one port costs nearly as much as a read of all, because the kernel
-/// walks the same tables.
+/// A call about more ports than this reads the socket table once. Any other call reads the table
+/// for each port. On Linux a read for one port costs nearly as much as a read of the whole table,
+/// because the kernel walks the same lists.
 pub(crate) const PORTS_READ_ALONE: usize = 4;
 
-/// How long to wait for one connection that tests whether the port accepts connections. If no
-/// socket listens, the report after a wait, or after a check for a process, makes such connections,
-/// to detect a packet filter. On systems whose socket table this crate cannot read, each check for
-/// a listener makes one.
+/// How long to wait for one connection that tests whether the port accepts connections. Two kinds
+/// of calls make such connections:
+///
+/// - A report after a wait, or after a check for a process, if no socket listens. A connection that
+///   is accepted shows a packet filter.
+/// - A check for a listener on a system whose socket table this crate cannot read.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
 /// The shortest time limit for a connection. The standard library refuses a limit of zero.
@@ -388,8 +395,8 @@ pub(crate) const NUMBERS_OF_NAME: usize = 256;
 /// cached socket keeps its namespace alive.
 pub(crate) const NAMESPACES_KEPT: usize = 8;
 
-/// A call usually repeats a pick that failed after at most this many numbers, because sockets that
-/// were released a moment ago may explain all of the refusals.
+/// If a pick fails after at most this many numbers, sockets that were released a moment ago may
+/// explain every refusal. The call then usually repeats the pick.
 pub(crate) const FEW_NUMBERS: usize = 64;
 
 /// How many times to open a lock file or a record file at most. The file is opened again if another

@@ -55,8 +55,8 @@ const JOBS: [&str; 2] = ["Runner.Worker", "Agent.Worker"];
 pub(crate) struct Caller {
     pub(crate) pid: u32,
     pub(crate) name: String,
-    /// `true` if the process may end, and so release the ports, before the numbers are used. Such a
-    /// process only wraps `reserve`, or passes the numbers to its own caller.
+    /// `true` if the process may end before the numbers are used, as a wrapper does. The end of the
+    /// process releases the ports.
     pub(crate) is_brief: bool,
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(match error.use_stderr() {
                 true if is_run_command() => exit::RUN_FAILED,
                 true => exit::FAILED,
-                // It is no failure if the reader closes the pipe early, as `head` does.
+                // A reader such as `head` may close the pipe early. That is no failure.
                 false if printed.is_err_and(|e| e.kind() != ErrorKind::BrokenPipe) => exit::FAILED,
                 false => exit::YES,
             });

@@ -28,8 +28,8 @@ pub(crate) fn reserve_options(
     }
 }
 
-/// Fails if an option influences the choice of numbers, but the port server of `PORTSERVER_ADDRESS`
-/// chooses them. `further` is the name of a passed option that influences the choice and is not in
+/// Fails if a passed option influences the choice of numbers, but the port server of
+/// `PORTSERVER_ADDRESS` chooses them. `further` is the name of such an option that is not in
 /// `numbers`.
 pub(crate) fn check_choice(
     numbers: &NumberArgs,
@@ -44,9 +44,11 @@ pub(crate) fn check_choice(
     }
 }
 
-/// Fails if two options of `run` name the same port, or if `--range` has too few numbers for the
-/// ports without a number. Without this check, the library would fail, and report that a
-/// reservation of this same `run` is in the way.
+/// Fails in two cases, in which the library would name a reservation of this same `run` as the
+/// obstacle:
+///
+/// - Two options of `run` name the same port.
+/// - `--range` has too few numbers for the ports without a number.
 pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
     let numbers = &args.shared.numbers;
     let ports = args.ports.iter().map(|port| ("--port", port));
@@ -107,8 +109,8 @@ pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reserves `number`. Without a number, the port server of `PORTSERVER_ADDRESS` picks one, or the
-/// library does if that variable is not set.
+/// Reserves `number`. Without a number, the port server of `PORTSERVER_ADDRESS` picks one. If that
+/// variable is not set, the library picks one.
 pub(crate) fn reserve_port(
     options: &ReserveOptions,
     number: Option<u16>,

@@ -13,10 +13,10 @@ use crate::text::{self, escape};
 /// The process id of the first process of a system or a container.
 const INIT: u32 = 1;
 
-/// Names of programs that, as pid 1, do not count as starting a server again. Most of them adopt
-/// orphans, run one command and end with it, or only keep a container running. systemd and launchd
-/// do restart services. The library recognizes the services of systemd, so `stop` does not end
-/// them. `stop` does not watch for a restart by launchd.
+/// Programs that, as pid 1, do not count as a parent that starts a server again. Most of them run
+/// one command and end with it, or only keep a container running. systemd restarts services, but
+/// the library recognizes them, so `stop` does not end them. launchd restarts services too, but
+/// `stop` does not watch for that.
 const PLAIN_INITS: [&str; 11] = [
     "systemd",
     "init",
@@ -72,7 +72,7 @@ impl StopPlan {
     ///
     /// The caller must open the handles before it reads `servers`. A handle that is opened later
     /// could refer to another process with the same pid. `parents` are the parents of the processes
-    /// that an earlier round has stopped.
+    /// that earlier rounds signaled.
     pub(crate) fn new(
         servers: &[Holder],
         handles: &mut Handles,
@@ -86,8 +86,8 @@ impl StopPlan {
                 if holder.hidden {
                     plan.refuse(holder, None, "its process cannot be seen", remedies);
                 }
-                // A socket with neither a visible nor a hidden owner has no process to stop: the
-                // kernel is closing the socket after the end of its process.
+                // The socket has no owner, not even a hidden one: its process has ended, and the
+                // kernel is closing the socket.
                 continue;
             }
             if remedies.is_empty() {
@@ -213,10 +213,12 @@ impl StopPlan {
 }
 
 /// Whether `stop` watches if this parent of a stopped server starts the server again. `own` is this
-/// process and its ancestors. Ancestors, such as the shell that runs this command, do not count.
-/// Exception: in a container, pid 1 can be an ancestor of every process, and can be a script that
-/// starts the server again. So pid 1 counts unless it is the parent of this process or runs one of
-/// [`PLAIN_INITS`].
+/// process, its parent, its grandparent and so on.
+///
+/// - Pid 1 counts, because in a container it can be a script that starts the server again.
+///   Exception: it does not count if it is the parent of this process, or runs one of
+///   [`PLAIN_INITS`].
+/// - Another process counts unless it is in `own`, as the shell that runs this command is.
 pub(crate) fn may_restart(pid: u32, own: &[u32]) -> bool {
     match pid {
         INIT => {
@@ -235,8 +237,7 @@ fn stop_restarter(pid: u32) -> String {
     }
 }
 
-/// The refusals of the servers that a process in `parents` has started. `parents` are the parents
-/// of the processes that were stopped.
+/// The refusals of the servers that a process in `parents` has started.
 pub(crate) fn restarts(servers: &[Holder], parents: &[u32]) -> Vec<Refusal> {
     let refusal = |holder: &Holder| {
         let mut processes = holder.processes.iter();

@@ -71,8 +71,8 @@ fn probe(
 ) -> io::Result<()> {
     let (kind, mode) = match protocol {
         Protocol::Tcp => (Type::STREAM, mode),
-        // A probe of a UDP port always stands for a server without reuse options, because a UDP
-        // server that sets one usually wants to share its port.
+        // Every UDP probe binds without reuse options. A UDP server that sets one usually wants to
+        // share its port.
         Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, BindMode::Plain),
     };
     let bound = || {

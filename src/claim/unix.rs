@@ -13,9 +13,8 @@ use super::BindMode;
 /// server without reuse options.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusive];
 
-/// `true` if a probe of all addresses must bind `0.0.0.0` in addition to `[::]`. On Unix, a probe
-/// binds `[::]` only where `[::]` covers both families. The kernel then refuses the bind if a
-/// server of either family has the port, so one bind is enough.
+/// A probe of all addresses does not bind `0.0.0.0` in addition to `[::]`. On Unix it binds `[::]`
+/// only where `[::]` covers both families.
 pub(super) const PROBES_EACH_FAMILY: bool = false;
 
 pub(super) fn inode(socket: &Socket) -> io::Result<Option<NonZeroU64>> {

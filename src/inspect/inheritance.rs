@@ -15,14 +15,14 @@ use crate::process_id::ProcessId;
 use crate::residual;
 use crate::sockets::{self, Inode, Row, ScanDepth};
 
-/// Adds to each lease what this process can see of the owner:
+/// Notes whether the working directory of each lease differs from that of this process. Adds what
+/// this process can see of the owner:
 ///
 /// - If the recorded process has ended: the processes that still hold the reservation.
 /// - If the record is from another pid namespace: the pid under which this process sees the
-///   recorded process, or that it is not visible.
+///   recorded process, if it is visible.
 ///
-/// If the owners cannot be read, the leases get no processes, and the recorded process of another
-/// pid namespace counts as not visible.
+/// If the owners cannot be read, no process and no pid is added.
 pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
     let folder = std::env::current_dir().unwrap_or_default();
     let folder = as_recorded(&folder.to_string_lossy());
@@ -108,12 +108,12 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
     }
 }
 
-/// If the recorded process has ended, the processes that still hold the reservation. `None` if
-/// there is no record, or if no owner of the socket is visible. Also `None` if one of the owners is
-/// the recorded process: the record is then from another pid namespace, and the process still runs.
+/// If the recorded process has ended, the processes that still hold the reservation. `None` in
+/// three cases:
 ///
-/// An owner is the recorded process if it has the recorded start and, in its own pid namespace, the
-/// recorded pid.
+/// - The lease has no record.
+/// - No owner of the socket is visible.
+/// - An owner is the recorded process: it still runs, in another pid namespace.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();
@@ -138,6 +138,8 @@ fn runs(record: &Record) -> bool {
         && sockets::started(record.pid).map_or(true, is_same)
 }
 
+/// Whether the process has, in its own pid namespace, the recorded pid, and the recorded start if
+/// the record has a start.
 fn is_recorded(process: &Process, record: &Record) -> bool {
     let has_start = record.started.is_none() || process.ticks == record.started;
     has_start && sockets::innermost_pid(process.pid) == Some(record.pid)

@@ -51,8 +51,8 @@ pub enum Blocker {
     PacketFilterDrops,
     /// The connection did not fit into the queue of those that the server has not accepted.
     QueueFull,
-    /// The loopback interface is down. Linux delivers the connections of this machine to itself
-    /// through it, for every address.
+    /// The loopback interface is down. Linux delivers every connection from this machine to itself
+    /// through that interface, for every address.
     LoopbackDown,
     /// This machine does not have the address, although a socket listens there. It had the address
     /// when the socket was bound, or the socket listens on every address.
@@ -92,9 +92,11 @@ impl fmt::Display for Blocker {
 /// server sees, and closes it.
 ///
 /// `addr` is an address of this machine. Without an address the call tries `127.0.0.1`. In two
-/// cases the call tries several connections, until one is accepted. For `localhost` it tries `::1`
-/// and then `127.0.0.1`. For a link-local IPv6 address without a scope id, on Linux it tries each
-/// interface that has the address.
+/// cases the call tries several addresses, until one accepts a connection:
+///
+/// - For `localhost`: `::1`, then `127.0.0.1`.
+/// - For a link-local IPv6 address without a scope id, on Linux: the address on each interface that
+///   has it.
 ///
 /// A connection shows whether packets get through, which the socket table does not show. `at_most`
 /// is the limit for each connection.
@@ -121,12 +123,12 @@ pub fn probe(addr: impl ToEndpoint, at_most: Duration) -> Reachability {
     connect(port, at_most)
 }
 
-/// Like [`probe`], but if no connection was made although a socket listens at the address, also
-/// reports what probably prevents it. The socket table must show the same listeners before and
-/// after the attempt.
+/// Like [`probe`]. If a socket listens at the address but no connection was made, the call also
+/// reports what probably prevents the connection. The socket table must show the same listeners
+/// before and after the attempt.
 ///
-/// The second value is always `None` without sock_diag(7) of Linux, and if the call tries several
-/// addresses, as for `localhost`.
+/// The second value is always `None` in two cases: without sock_diag(7) of Linux, and for an
+/// operand with several addresses, such as `localhost`.
 ///
 /// ```
 /// use portlease::{Reachability, probe_listener, reserve_port};
@@ -204,8 +206,9 @@ fn blocker(
     }
 }
 
-/// The inode of each listener that may get the connections to the port, and its queue. `None` if
-/// the system does not report the queues, or if the port has several addresses.
+/// The listeners that may get the connections to the port: the inode of each, and its queue of
+/// connections. `None` if the system does not report the queues, or if the port has several
+/// addresses.
 fn queues(port: Port) -> Option<Vec<(Inode, Queue)>> {
     let ip = port.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     if link_local::socket_addrs(ip, port.scope_id, port.number).len() != 1 {
@@ -266,9 +269,12 @@ fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
 /// loopback address. `None` if no connection is redirected, or if the listeners cannot be read.
 /// Always `None` for UDP, and on macOS, which hides the listeners of other users.
 ///
-/// A server may have begun to listen since the caller read the listeners. So this function reads
-/// the listeners again after each accepted connection. Another server may accept one client and
-/// then close its listener before that read. So a second connection must be accepted too.
+/// Two steps rule out that a server accepted the connection:
+///
+/// - The function reads the listeners again after an accepted connection, because a server may have
+///   begun to listen since the caller read them.
+/// - A second connection must be accepted too. A server may accept one client, and close its
+///   listener before the listeners are read.
 pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
     if port.protocol != Protocol::Tcp || cfg!(target_os = "macos") {
         return None;

@@ -83,14 +83,15 @@ const WRAPPERS: [&str; 15] = [
 /// How many shells and wrappers in a row the search for a supervisor passes.
 const WRAPPERS_DEEP: usize = 5;
 
-/// Finds the supervisor of a process. The search goes up the ancestors, past shells and wrappers.
-/// If it then meets an ancestor from [`SUPERVISORS`], that is the supervisor. Otherwise the
-/// supervisor is the nearest passed shell whose script has a loop. `None` if there is no such shell
-/// either.
+/// Finds the supervisor of a process. The search goes up the ancestors, past shells and wrappers:
 ///
-/// `own_lineage` is this process and its ancestors. The search ends at the first of them, and does
-/// not report it: to end it could end this process too. Exception: a [`SupervisorKind::Manager`] is
-/// reported even there, because a manager such as supervisord can stop one service alone.
+/// - If the next ancestor is in [`SUPERVISORS`], that ancestor is the supervisor.
+/// - Otherwise the supervisor is the nearest passed shell whose script has a loop, if there is one.
+///
+/// `own_lineage` is this process and its ancestors. The search ends at the first of these
+/// processes, and does not report it: to end it could end this process too. Exception: a
+/// [`SupervisorKind::Manager`] is reported even there, because a manager such as supervisord can
+/// stop one service alone.
 pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Supervisor> {
     if is_pm2_daemon(&process.name) {
         return for_itself(process.pid);
@@ -183,8 +184,9 @@ fn supervisorctl(supervisord: &Ancestor) -> Option<String> {
             let mut defaults = defaults.iter().map(|file| folder.join(file));
             match defaults.find(|file| file.exists()) {
                 Some(file) => file,
-                // The other default files do not depend on the working directory. supervisorctl
-                // finds them without an option, if it is installed beside this supervisord.
+                // The remaining default files do not depend on the working directory. A
+                // supervisorctl that is installed beside this supervisord finds them without an
+                // option.
                 None => return Some("supervisorctl".to_owned()),
             }
         }

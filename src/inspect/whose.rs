@@ -73,8 +73,8 @@ impl Expected {
         self.pid
     }
 
-    /// Notes that the process has ended. `succeeded` is `None` if its exit status is not known,
-    /// because it is no child of the calling process, or because other code has reaped it.
+    /// Notes that the process has ended. `succeeded` is `None` if its exit status is not known: the
+    /// process is no child of the calling process, or other code has reaped it.
     ///
     /// If neither the exit status nor the start of the process is known, any orphan could be its
     /// daemon. So an orphan then counts only by its process group or session.
@@ -181,8 +181,10 @@ impl Expected {
 }
 
 /// Whether every owner of the socket is visible, and the calling process started none of them.
-/// `false` if an owner may be a daemon that the calling process left: another process has adopted
-/// the owner, or an ancestor of it, and the adopted process is not older than the calling process.
+///
+/// If another process has adopted an owner, or an ancestor of an owner, the calling process may
+/// have left that owner as a daemon. The result is then `false`, unless the adopted process is
+/// older than the calling process.
 pub(crate) fn is_unrelated(socket: &Holder) -> bool {
     let own = std::process::id();
     let started = |pid| sockets::started(pid).ok().flatten();
@@ -205,20 +207,21 @@ pub(crate) fn is_unrelated(socket: &Holder) -> bool {
     !socket.hidden && !socket.processes.is_empty() && socket.processes.iter().all(is_unrelated)
 }
 
-/// Whether `parent`, the present parent of the process `pid`, adopted it after its first parent had
-/// ended. A process without a known parent counts as adopted. The adopter is init (pid 1, unless
-/// the calling process has that pid) or a subreaper (`PR_SET_CHILD_SUBREAPER` of prctl(2)), such as
-/// `systemd --user`.
+/// Whether `parent`, the present parent of the process `pid`, adopted `pid` after its first parent
+/// had ended. The adopter is init or a subreaper (`PR_SET_CHILD_SUBREAPER` of prctl(2)), but the
+/// kernel shows only of the calling process whether it is a subreaper. So a parent counts as the
+/// adopter in these cases:
 ///
-/// The kernel does not show which other processes are subreapers. A parent that is an ancestor of
-/// the calling process, in another session, counts as a subreaper. If the parent is the calling
-/// process, or an ancestor in the same session such as a test runner, it may have started `pid`
-/// itself. Such a parent counts as the adopter in two cases:
+/// - It is unknown.
+/// - It is pid 1, and the calling process is not pid 1.
+/// - It is an ancestor of the calling process in another session, such as `systemd --user`.
+/// - It is the calling process or an ancestor, and [`has_lost_leader`] is `true`, as for a daemon
+///   that forked twice.
+/// - It is known as a subreaper, and `pid` leads its own session, as a daemon that forked once
+///   does. The parent is then the calling process, or `portlease run --leaks` ([`ADOPTER`]), which
+///   starts only one command.
 ///
-/// - [`has_lost_leader`] is `true`, as for a daemon that forked twice.
-/// - `pid` leads its own session, as a daemon that forked once does, and the parent is known as
-///   a subreaper. The parent is then the calling process, or `portlease run --leaks` ([`ADOPTER`]),
-///   which starts only one command.
+/// Any other parent may have started `pid` itself.
 fn is_orphan(pid: u32, parent: Option<u32>) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
@@ -254,10 +257,9 @@ fn has_lost_leader(pid: u32, parent: u32) -> bool {
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) expected: Expected,
-    /// The last search, if it found a stranger: the inodes of all listeners that it examined, the
-    /// index in `ports` of the stranger's port, and the time of the search. A search can read every
-    /// process. So while this field is set, a new search is made only after [`OWNERS_EVERY`], or if
-    /// the listeners have changed. [`note_end`](Self::note_end) clears the field.
+    /// The result of the last search, if it found a stranger: the inodes of the listeners, the
+    /// index of the stranger's port, and the time. A search can read every process. So the result
+    /// stays valid for [`OWNERS_EVERY`], unless the listeners change.
     strangers: Option<(Vec<Option<Inode>>, usize, Instant)>,
 }
 
@@ -338,8 +340,8 @@ fn listeners_up_to_a_silent_port(
     for (at, port) in ports.iter().enumerate() {
         let mut listeners = tables.listening(port.number, port.protocol)?;
         listeners.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
-        // A client of this address reaches only the listeners whose address is closest to it. For
-        // `localhost` all listeners stay, because its two addresses have different closest ones.
+        // A client of this address reaches only the listeners whose address is closest to it.
+        // `localhost` has two addresses with different closest listeners, so all listeners stay.
         if let Some(ip) = port.ip.filter(|ip| *ip != LOCALHOST) {
             let closest = listeners.iter().map(|row| row.closeness(ip)).max();
             listeners.retain(|row| Some(row.closeness(ip)) == closest);
@@ -399,9 +401,9 @@ impl OwnListeners {
         ))
     }
 
-    /// The listeners that the expected process may have opened instead of one on this port. If one
-    /// process reserved both this port and the port of a listener, the list omits that listener,
-    /// because each of the two ports is meant for its own server.
+    /// The listeners that the expected process may have opened instead of one on this port. The
+    /// list omits a listener if one process reserved both its port and this port: each of the two
+    /// ports is meant for its own server.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
         let own = reservers(port.number);
         let is_instead = |(holder, reservers): &&(Holder, Vec<Reserver>)| {

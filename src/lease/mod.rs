@@ -58,9 +58,11 @@ impl Unusable {
     }
 }
 
-/// Locks the lock file of this port. The call retries while another process checks the file (a
-/// peek) or removes it as unused (a sweep), and once if another process has deleted the lock
-/// folder. It never waits for another reservation to end.
+/// Locks the lock file of this port. The call never waits for another reservation to end. It
+/// retries in two cases:
+///
+/// - while another process checks the file (a peek), or removes it as unused (a sweep)
+/// - once, if another process has deleted the lock folder
 pub(crate) fn acquire(port: Port, budget: &mut RetryBudget) -> Result<LeaseLock, Refusal> {
     let mut renewed = false;
     loop {
@@ -149,9 +151,8 @@ fn lease(port: Port, peeked: Peek) -> Option<Lease> {
 }
 
 /// The live leases of this scope (on Linux the network namespace), sorted by port. The call also
-/// removes the lock files of ended leases, if it can. If no lease was found, and a lock folder
-/// cannot be read or the scope is unknown, an empty list could be wrong. The call then returns an
-/// error.
+/// removes the lock files of ended leases, if it can. If a lock folder cannot be read or the scope
+/// is unknown, the call returns an error instead of an empty list, which could be wrong.
 pub(crate) fn live() -> Result<Vec<Lease>, Unusable> {
     let leases = match LockFolder::existing()? {
         Some(folder) => live_in(&folder)?,

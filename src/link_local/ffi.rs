@@ -1,5 +1,4 @@
-//! The names and indexes of network interfaces, from the C library or from Windows, and on Linux
-//! their flags.
+//! The names and indexes of network interfaces, and on Linux whether an interface is up.
 #![expect(
     unsafe_code,
     reason = "if_nametoindex(3), if_indextoname(3) and ioctl(2) are C functions"

@@ -35,7 +35,7 @@ impl Offsets {
         self.0.last().copied().unwrap_or(0)
     }
 
-    /// How many numbers the ports span, from the lowest port to the highest, both included.
+    /// The length of the range from the lowest port to the highest, both included.
     pub(crate) fn span(&self) -> usize {
         usize::from(self.greatest() - self.least()) + 1
     }

@@ -21,7 +21,6 @@ impl PortSet {
         self.0.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
-    /// How many numbers the set contains.
     pub(crate) fn len(&self) -> usize {
         self.0.iter().map(|bits| bits.count_ones() as usize).sum()
     }

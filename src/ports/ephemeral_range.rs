@@ -93,8 +93,8 @@ impl EphemeralRange {
         }
     }
 
-    /// The cached range. `port` is a number that the kernel chose. If the cached range does not
-    /// contain `port`, the range may have changed, so the call reads it again.
+    /// The cached range. `port` is a number that the kernel chose. If `port` is outside the cached
+    /// range, the administrator may have changed the range, so the call reads the range again.
     pub(crate) fn cached_with(port: u16) -> io::Result<Arc<EphemeralRange>> {
         let known = Self::cached()?;
         if known.range.contains(&port) {
@@ -183,9 +183,9 @@ impl EphemeralRange {
         self.reserved.contains(port)
     }
 
-    /// Every number of the range except the withheld ones, once, in random order within each
-    /// parity. The numbers with the parity of the range's low end come first. On Linux a TCP
-    /// `bind(…, 0)` searches the other parity first, and therefore uses it up earlier.
+    /// The numbers of the range that are not withheld, each once. The numbers with the parity of
+    /// the range's low end come first, because a TCP `bind(…, 0)` on Linux uses up the other parity
+    /// first. The order within each parity is random.
     pub(crate) fn draws(&self) -> PortOrder {
         let low = *self.range.start();
         let count = u32::from(*self.range.end() - low) + 1;

@@ -47,7 +47,7 @@ impl Iterator for PortOrder {
 
 /// The `count` numbers `low`, `low + step` and so on, each once, in random order. Each call of
 /// `next` adds the same random stride to the index, modulo `count`. The stride and `count` are
-/// coprime, so every index comes once, without a list of the numbers in memory.
+/// coprime, so every index comes once.
 pub(super) struct StridedRange {
     low: u16,
     step: u32,

@@ -42,8 +42,9 @@ pub(super) fn parse_table(text: &str) -> PortSet {
     text.lines().filter_map(range).flatten().collect()
 }
 
-/// Parses a range that netsh prints, in any language. One line is `Start Port : 49152`, and a later
-/// line is `Number of Ports : 16384`. Lines that do not end in a number are skipped.
+/// Parses a range that netsh prints, in any language. The first line that ends in a number has the
+/// start, such as `Start Port : 49152`. The next line that ends in a number has the count, such as
+/// `Number of Ports : 16384`.
 #[cfg(any(windows, test, fuzzing))]
 pub(super) fn parse_start_and_count(text: &str) -> Option<RangeInclusive<u16>> {
     let last_number = |line: &str| line.split_whitespace().next_back()?.parse::<u16>().ok();

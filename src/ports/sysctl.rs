@@ -12,8 +12,8 @@ use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 use crate::os_error::is_exhaustion;
 
-/// The range if sysctl(8) reports none. On FreeBSD this is the default of FreeBSD. On every other
-/// system it is the default of macOS, which is IANA's dynamic range.
+/// The range if sysctl(8) reports none: on FreeBSD the default of FreeBSD, on any other system the
+/// default of macOS, which is IANA's dynamic range.
 const DEFAULT_RANGE: RangeInclusive<u16> = if cfg!(target_os = "freebsd") {
     10000..=u16::MAX
 } else {

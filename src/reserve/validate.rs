@@ -22,8 +22,7 @@ enum Ports<'a> {
 }
 
 impl ReserveOptions {
-    /// The request for `n` ports. Fails if an option is invalid, or if options contradict each
-    /// other.
+    /// The request for `n` ports.
     #[track_caller]
     pub(super) fn validate(self, n: usize) -> Result<Request> {
         self.validate_ports(Ports::Many(n))
@@ -91,8 +90,9 @@ impl ReserveOptions {
                 self.exact_offsets(&named, offsets, range.as_ref(), env_range.as_ref())?
             }
         };
-        // A preferred base number stays in the list if each port at the distances from it is at
-        // most 65535 and is not excluded. `block::reserve` checks the range and `aligned`.
+        // For ports at fixed distances, a preferred number is their base number. That number stays
+        // in the list if none of the ports is above 65535 or excluded. `block::reserve` checks the
+        // range and `aligned`.
         let is_allowed = |port: &u16| match ports {
             Ports::Offsets(offsets) => offsets
                 .ports(*port)

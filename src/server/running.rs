@@ -19,8 +19,8 @@ pub(crate) trait ChildProcess {
     fn pid(&self) -> Option<u32>;
     fn try_wait(&mut self) -> io::Result<Option<ExitStatus>>;
     fn start_kill(&mut self) -> io::Result<()>;
-    /// Which of stdout and stderr is piped, and its pipe is full. `None` also if the caller has
-    /// taken the pipe.
+    /// Which stream of the child, stdout or stderr, has a full pipe. Does not see a pipe that the
+    /// caller has taken.
     fn full_pipe(&self) -> Option<&'static str>;
     /// The reading end of the child's stderr, if stderr is piped and the caller has not taken it.
     fn take_stderr(&mut self) -> Option<Pipe>;
@@ -52,7 +52,8 @@ impl ChildProcess for Child {
     }
 }
 
-/// A child process, on Unix with the group that it leads. Dropping the value kills them.
+/// A child process, on Unix with the group that it leads. Dropping the value kills the child and
+/// its group.
 pub(crate) struct Running<C: ChildProcess> {
     pub(crate) child: C,
     pid: u32,
@@ -167,10 +168,13 @@ impl<C: ChildProcess> Running<C> {
     }
 
     /// Returns the pause before the next call of this function, or `None` once the child and its
-    /// group have ended. Sends SIGKILL if one of them still runs [`TERMINATE_GRACE`] after SIGTERM.
-    /// If the child still runs [`KILL_LIMIT`] after SIGKILL, the call fails. If only other
-    /// processes of the group still run then, the call returns `None`. It also returns `None` if
-    /// other code has reaped the child, because another process or group may then have its pid.
+    /// group have ended.
+    ///
+    /// - If one of them still runs [`TERMINATE_GRACE`] after SIGTERM, the call sends SIGKILL.
+    /// - If the child still runs [`KILL_LIMIT`] after SIGKILL, the call fails. If only other
+    ///   processes of the group still run then, the call returns `None`.
+    /// - If other code has reaped the child, the call returns `None`, because another process or
+    ///   group may now have its pid.
     ///
     /// `others_run` gets the pid of the child. It returns `true` if other processes of the child's
     /// group run.
@@ -222,8 +226,8 @@ impl<C: ChildProcess> Running<C> {
         Ok(())
     }
 
-    /// Adds to the error of a wait what the pipes of the child show: whether one is full, and the
-    /// last lines of stderr. Call this once the child and its group have ended.
+    /// Adds to the error of a wait the last lines of the child's stderr and, if the wait timed out,
+    /// which pipe of the child is full. Call this once the child and its group have ended.
     pub(crate) fn explain(&mut self, error: Error) -> Error {
         // A pipe stays full after the end of its writer.
         let full = self.child.full_pipe();

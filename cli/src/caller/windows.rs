@@ -1,5 +1,4 @@
-//! Windows: finds the calling process. The command line of a `cmd.exe` shows whether that `cmd.exe`
-//! ends as soon as `reserve` has ended.
+//! Windows: finds the calling process.
 
 use crate::caller::{Caller, ends_with_this_call, is_wrapper};
 use crate::failure::Failure;
@@ -7,10 +6,12 @@ use crate::ffi::command_line::command_line;
 use crate::limits::NESTED_CALLERS;
 use crate::process_stat::ProcessStat;
 
-/// The nearest ancestor that probably outlives this call. Passes over wrappers that end with their
-/// command. Also passes over each `cmd /c` that does nothing after this call, such as one that
-/// `for /f` starts. If the search passes over every ancestor that it finds, the result is the last
-/// one, with `is_brief` set.
+/// The nearest ancestor that probably outlives this call. The search passes over:
+///
+/// - each wrapper that ends with its command
+/// - each `cmd /c` that does nothing after this call, such as the one that `for /f` starts
+///
+/// If every visible ancestor is passed over, the result is the last one, with `is_brief` set.
 pub(crate) fn calling_process(_follow_output: bool) -> Result<Caller, Failure> {
     let parent = |process: &ProcessStat| match process.parent {
         0 => None,

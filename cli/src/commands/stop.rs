@@ -77,10 +77,10 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut stopped: Vec<StoppedRow> = Vec::new();
     let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
     let own: Vec<u32> = ProcessStat::lineage().map(|stat| stat.pid).collect();
-    // Those parents of the stopped servers that may start their server again.
+    // The parents that may start a server again after `stop` has signaled it.
     let mut parents: Vec<u32> = Vec::new();
-    // The workers of a server may still listen after the server has ended, so one round is not
-    // enough. The loop ends, because each round uses up handles, and all handles were opened before
+    // One round is not enough: the workers of a server may still listen after the server has ended.
+    // The loop ends, because each further round takes handles, and all handles were opened before
     // the first round.
     loop {
         let mut plan = StopPlan::new(
@@ -205,9 +205,11 @@ fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
     Ok(left.iter().map(|holder| holder.local.port()).collect())
 }
 
-/// Prints for each port whether it is free. If no server was found, prints only the ports that are
-/// not free. With `has_refusal`, prints only the headline for a port that is not free, because the
-/// reports on the servers that were not stopped already contain the help.
+/// Prints for each port whether it is free. Two cases print less:
+///
+/// - If no server was found, only the ports that are not free.
+/// - With `has_refusal`, only the headline of a port that is not free. The help is already in the
+///   reports on the servers that were not stopped.
 fn report_ports(
     console: &Console,
     findings: &[Finding],

@@ -49,8 +49,7 @@ impl Holding {
         self.release(request)
     }
 
-    /// Releases each reservation that has the requested endpoint, with all its protocols. Returns
-    /// the answer.
+    /// Releases all protocols of each reservation that has the requested endpoint.
     fn release(&mut self, request: &str) -> String {
         let Ok(endpoint) = request.parse::<Endpoint>() else {
             return "not understood".to_owned();

@@ -1,5 +1,5 @@
-//! [`ReleaseListener`]: receives release requests for the keeper (the process that holds the
-//! ports).
+//! [`ReleaseListener`] answers the requests of `release` and `list` to the keeper (the process that
+//! holds the ports).
 
 #[cfg(unix)]
 mod unix;

@@ -14,8 +14,8 @@ use crate::process::{ProcessHandle, watch_failure};
 /// [`confirm`](KeeperHandle::confirm).
 #[derive(Debug)]
 pub(crate) struct KeeperHandle {
-    /// `None` if the keeper ends at once. It usually does so because it has nothing to hold: the
-    /// port server of `PORTSERVER_ADDRESS` holds all the ports.
+    /// `None` if the keeper ends at once. Usual cause: the port server of `PORTSERVER_ADDRESS`
+    /// holds all the ports, so the keeper holds none.
     pub(crate) pid: Option<u32>,
     pub(crate) rows: Vec<ReservedRow>,
     link: KeeperLink,

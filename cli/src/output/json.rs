@@ -199,16 +199,17 @@ impl From<&Lease> for LeaseRow {
     }
 }
 
-/// The command that runs under the reservation. `None` if the record has none. Also `None` if the
-/// port was reserved on behalf of another process, as a keeper and `portlease serve` do:
-/// [`Lease::command`] is then the name of that process.
+/// The command that runs under the reservation, if the record has one. `None` if the port was
+/// reserved on behalf of another process, for example by a keeper: [`Lease::command`] is then the
+/// name of that process.
 pub(crate) fn command_of(lease: &Lease) -> Option<&str> {
     lease.command().filter(|_| lease.on_behalf_of().is_none())
 }
 
-/// The time in RFC 3339. Returns `None` for a time after the year 9999, which a forged lock file
-/// can contain, and for a time before 1970. While the clock of a machine is not set, a process can
-/// have started before 1970 by that clock.
+/// The time in RFC 3339. `None` for two kinds of times:
+///
+/// - A time before 1970. A process can have started before the clock of the machine was set.
+/// - A time after the year 9999. A forged lock file can contain one.
 fn utc(time: SystemTime) -> Option<String> {
     time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     let mut text = String::new();
@@ -233,7 +234,7 @@ pub(crate) struct ReservedRow {
 
 impl ReservedRow {
     /// Names the ports whose reservations have no record, and the cause for the first of them.
-    /// Returns `None` if all have one.
+    /// `None` if every reservation has a record.
     pub(crate) fn unrecorded<'a>(rows: impl IntoIterator<Item = &'a Self>) -> Option<String> {
         let failed = rows.into_iter().filter(|row| row.lease_error.is_some());
         let failed: Vec<&Self> = failed.collect();

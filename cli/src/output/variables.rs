@@ -38,8 +38,7 @@ pub(crate) struct FormatArgs {
 }
 
 impl FormatArgs {
-    /// Fails if the format appends to a file, and the environment does not name that file.
-    /// `reserve` calls this function before it reserves a port.
+    /// Fails if the format appends to a file that the environment does not name.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         self.file().map(drop)
     }

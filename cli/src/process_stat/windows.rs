@@ -24,7 +24,6 @@ impl ProcessStat {
             .map(ProcessStat::from)
     }
 
-    /// Every process.
     pub(crate) fn all() -> io::Result<Vec<ProcessStat>> {
         Ok(ffi::processes()?
             .into_iter()

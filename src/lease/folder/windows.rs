@@ -18,8 +18,8 @@ use std::time::Duration;
 use super::Access;
 use crate::retry::retry_open;
 
-/// The folder is in the user's temporary directory. So processes of one user usually exclude each
-/// other, and processes of two users usually do not.
+/// Two users usually have different temporary directories, so their processes usually do not
+/// exclude each other.
 pub(super) fn default_roots() -> Vec<PathBuf> {
     vec![std::env::temp_dir().join("portlease")]
 }
@@ -109,7 +109,8 @@ impl Folder {
     }
 
     /// Opens the file of this name, or creates it with [`Access::New`]. Returns the file and its
-    /// owner, which is always [`USER`]. Fails if it is not a regular file.
+    /// owner, which is always [`USER`]. Fails if the name leads to something other than a regular
+    /// file.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<(File, u32)> {
         let path = self.0.join(name);
         let mut options = OpenOptions::new();
@@ -135,9 +136,9 @@ impl Folder {
         std::fs::symlink_metadata(self.0.join(name)).is_ok_and(|file| file.is_file())
     }
 
-    /// Does nothing. On Unix a file usually has a temporary name until its permissions are set, and
-    /// a killed process can leave the file. On Windows a new file inherits its permissions, so it
-    /// has its final name at once.
+    /// Does nothing. A new file inherits its permissions, so it has its final name at once. On Unix
+    /// a file usually has a temporary name until its permissions are set, and a killed process can
+    /// leave that file.
     pub(crate) fn sweep_staged(&self) -> io::Result<()> {
         Ok(())
     }
@@ -169,8 +170,8 @@ impl Folder {
         Ok(modified.elapsed().unwrap_or_default())
     }
 
-    /// Calls `parse` with the names in the folder. Returns at most `limit` of the values that
-    /// `parse` returned.
+    /// Calls `parse` with the names in the folder, and returns the values of `parse`. Stops after
+    /// `limit` values.
     pub(crate) fn names<T>(
         &self,
         limit: usize,

@@ -56,12 +56,11 @@ pub(crate) struct Facts {
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
-    /// The id of the expected process, or of a descendant that is probably the server, and what has
-    /// stopped that process. `None` if nothing has stopped it, if the expected process has ended,
-    /// or for [`Verdict::SharedWithStranger`].
+    /// The process that is probably the server (the expected process or a descendant), and what has
+    /// stopped that process. Set only if the expected process runs and the listener is missing.
     pub(crate) halted: Option<(u32, Halt)>,
-    /// The id of the expected process, or of a descendant that is probably the server, if that
-    /// process is in another network namespace. Always `None` for [`Verdict::SharedWithStranger`].
+    /// The id of the process that is probably the server (the expected process or a descendant), if
+    /// that process is in another network namespace. Set only if the listener is missing.
     pub(crate) in_other_network: Option<u32>,
     /// A listener on the endpoint that is not known to belong to the expected process or to a
     /// process that it started. The owner of the listener may be hidden.
@@ -92,8 +91,8 @@ pub(crate) struct Facts {
     /// The inode of the claim (this crate's bound socket) of the caller's own reservation. If that
     /// reservation has no lock file, only this field identifies the claim.
     pub(crate) own_claim: Option<NonZeroU64>,
-    /// Whether the caller already has the port that it could not reserve: this process or an
-    /// ancestor reserved it, or another process holds it on behalf of one of them.
+    /// Whether the caller already has the port that it could not reserve. This process or an
+    /// ancestor reserved the port, or another process holds the port on behalf of one of them.
     pub(crate) is_reserved_for_asker: bool,
     /// A loopback address on which a server could bind the number. Set only if servers have the
     /// number, and all of them on other addresses.
@@ -171,8 +170,8 @@ impl Diagnosis {
         self
     }
 
-    /// Why the expected listener is missing, or who listens beside it. `None` if the check found no
-    /// such reason and no such process.
+    /// Why the expected listener is missing, or who listens beside it. `None` if the check found
+    /// neither.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }
@@ -182,9 +181,12 @@ impl Diagnosis {
         self
     }
 
-    /// The endpoint that was checked. `None` if the operand named no port, if its network interface
-    /// was not found, or if [`check_no_leaked_listeners`](crate::check_no_leaked_listeners) could
-    /// not search for leaks.
+    /// The endpoint that was checked. `None` in three cases:
+    ///
+    /// - The operand named no port.
+    /// - The network interface of the operand was not found.
+    /// - [`check_no_leaked_listeners`](crate::check_no_leaked_listeners) could not search for
+    ///   leaks.
     ///
     /// ```
     /// let endpoint = portlease::diagnose("60315/udp").endpoint().unwrap();
@@ -198,9 +200,9 @@ impl Diagnosis {
     /// Whether the port is free: a server could bind it now, and no reservation blocks it. On Unix,
     /// this means a TCP server that sets SO_REUSEADDR, or a UDP server that sets no reuse option.
     ///
-    /// A reservation that the caller or an ancestor made does not block the port. Neither does one
-    /// that was made [on behalf](crate::ReserveOptions::on_behalf_of) of the caller or an ancestor.
-    /// Exception: for a `&Reservation`, every other reservation blocks.
+    /// A reservation does not block the port if the caller or an ancestor made it, or if it was
+    /// made [on behalf](crate::ReserveOptions::on_behalf_of) of one of them. Exception: for a
+    /// `&Reservation`, every other reservation blocks.
     ///
     /// Only a report of [`diagnose`](crate::diagnose) can be about a free port. For the error of a
     /// check, the result is always `false`.
@@ -229,9 +231,9 @@ impl Diagnosis {
         !matches!(self.0.facts.verdict, Verdict::CannotTell { .. })
     }
 
-    /// Whether the expected process, or one of the processes that it started, listens on the port,
-    /// but an unrelated process also listens there, on an overlapping address. Only a check for a
-    /// process can find that, such as [`check_port_held_by`](crate::check_port_held_by).
+    /// Whether the expected process, or one that it started, listens on the port, and an unrelated
+    /// process also listens there, on an overlapping address. The result is `true` only in the
+    /// report of a check for a process, such as [`check_port_held_by`](crate::check_port_held_by).
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -40,8 +40,8 @@ impl Passed {
         }
         let mut sources = Vec::new();
         for new in sockets {
-            // The original socket may have a descriptor number that the child is to receive. This
-            // loop keeps a duplicate and closes the original, so `occupy` finds the number free.
+            // The original socket may occupy a number that a socket gets in the child. This loop
+            // closes the original and keeps a duplicate, so `occupy` finds the number free.
             sources.push((
                 duplicate_beside(new.socket.as_fd(), &numbers)?,
                 new.fd,
@@ -94,8 +94,8 @@ fn duplicate_beside(socket: BorrowedFd<'_>, numbers: &[i32]) -> io::Result<Owned
 }
 
 /// If the descriptor number `fd` is free, occupies it with a copy of `socket`, so that no other
-/// file gets the number. Otherwise returns the file that is open there. Returns neither if other
-/// code opens and closes the number all the time.
+/// file gets the number. Otherwise returns the file that is open at `fd`. Returns neither if other
+/// code keeps opening and closing `fd`.
 fn occupy(socket: BorrowedFd<'_>, fd: i32) -> io::Result<(Option<OwnedFd>, Option<OpenFile>)> {
     for _ in 0..NUMBER_TRIES {
         match fcntl_dupfd_cloexec(socket, fd) {

@@ -23,7 +23,7 @@ pub(super) struct PassedSocket {
     pub(super) fd: i32,
     /// Occupies the number `fd` in this process, so that `spawn` cannot open its own pipe there.
     /// The child would replace that pipe by the socket, and `spawn` would not learn of a failed
-    /// exec. `None` if the number was in use already.
+    /// exec. `None` if other code uses the number.
     pub(super) _placeholder: Option<Arc<OwnedFd>>,
     /// The file that was open at `fd` in this process when the socket was added to the command.
     pub(super) replaced: Option<OpenFile>,

@@ -1,5 +1,5 @@
-//! The calls about child processes that the standard library does not have: a signal to a process
-//! group, the exit status of a child that stays a zombie, and whether a pipe has room.
+//! Calls that the standard library lacks: a signal to a process group, the exit status of a child
+//! that stays a zombie, and whether a pipe has room.
 #![expect(unsafe_code, reason = "kill(2), waitid(2) and poll(2) are C functions")]
 
 use std::io;

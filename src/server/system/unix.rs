@@ -64,8 +64,8 @@ pub(crate) fn is_full(pipe: &impl AsFd) -> bool {
     if !cfg!(target_os = "linux") {
         return false;
     }
-    // Only the writing end shows whether the pipe is full. The number of its bytes does not: a
-    // write that does not fit into the last page begins a new one.
+    // Only the writing end shows whether the pipe is full. The number of bytes in the pipe does not
+    // show it: a write that does not fit into the last page begins a new page.
     let path = format!("/proc/self/fd/{}", pipe.as_fd().as_raw_fd());
     let writing = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let end = open(path, writing, Mode::empty());

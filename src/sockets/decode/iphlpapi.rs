@@ -75,7 +75,7 @@ fn udp6(row: &[u8]) -> Option<Row> {
 
 fn tcp(number: u32, local: SocketAddr, remote: SocketAddr, pid: u32) -> Row {
     let state = state(number);
-    // Windows does not initialise the remote address of a listener, so it is ignored.
+    // Windows does not initialise the remote address of a listener.
     let remote = Some(remote).filter(|remote| state != State::Listen && remote.port() != 0);
     row(Protocol::Tcp, local, remote, state, pid)
 }
@@ -119,8 +119,8 @@ fn row(
         uid: None,
         inode,
         // The table does not show whether the socket is dual stack, so every IPv6 wildcard counts
-        // as dual stack. A wrong guess hides no conflict. But it can add one to a report, and an
-        // IPv6-only server then counts as listening on IPv4 addresses too.
+        // as dual stack. A wrong guess hides no conflict. But a report can then show an IPv6-only
+        // server as a listener on IPv4 addresses too.
         dual_stack: local.is_ipv6() && local.ip().is_unspecified(),
         client: false,
         interface: None,

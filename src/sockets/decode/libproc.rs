@@ -30,8 +30,8 @@ pub(crate) fn socket(info: &[u8]) -> Option<Row> {
     // The values of AF_INET6 and of INI_IPV4.
     const INET6: u32 = 30;
     const OF_IPV4: u8 = 1;
-    // Offsets of the fields of `socket_info`, counted from the start of `socket_fdinfo`, which
-    // begins with 24 bytes about the file.
+    // Offsets of the fields of `socket_info`, counted from the start of `socket_fdinfo`. The first
+    // 24 bytes of a `socket_fdinfo` are about the file.
     const IDENTITY: usize = 160;
     const PROTOCOL: usize = 180;
     const FAMILY: usize = 184;

@@ -46,7 +46,7 @@ impl Clock {
     /// Describes the process whose folder in `/proc` is `folder/process_path`. A zombie (a process
     /// that has ended and is not reaped) is described too. Returns `None` if the process was
     /// reaped, or if its `stat` cannot be read. Fails if descriptors or memory are lacking for that
-    /// read. If a further file cannot be read, its facts are missing.
+    /// read. If another file cannot be read, only its facts are missing.
     pub(super) fn describe(
         &self,
         pid: u32,
@@ -84,8 +84,8 @@ impl Clock {
             || !has_sigterm("SigCgt:")
                 && match has_sigterm("SigBlk:") {
                     // The kernel queues a blocked SIGTERM, even for the first process of a pid
-                    // namespace. The process ignores the queued signal only if no thread and no
-                    // signalfd(2) can receive it.
+                    // namespace. A thread or a signalfd(2) of the process may receive the signal
+                    // later.
                     true => blocks_sigterm(folder, process_path),
                     // The kernel discards an unblocked SIGTERM to the first process of a pid
                     // namespace if the process has no handler.
@@ -143,8 +143,8 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
 
 /// Returns `true` if every thread blocks SIGTERM and the process has no signalfd(2) for SIGTERM.
 ///
-/// A thread that waits for SIGTERM in sigwait(3) or ppoll(2) does not count as blocking, because
-/// the kernel does not show SIGTERM as blocked meanwhile. Returns `false` if the threads or the
+/// While a thread waits for SIGTERM in sigwait(3) or ppoll(2), the kernel does not show SIGTERM as
+/// blocked, so the thread does not count as blocking. Returns `false` if the threads or the
 /// descriptors cannot be read.
 fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
     let blocks = |thread: u32| {
@@ -343,9 +343,9 @@ pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
 }
 
 /// Returns `true` if the uid stands for all users that the user namespace of this process does not
-/// map. The kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`). This function
-/// assumes the default, 65534. Returns `false` if the namespace maps 65534, because that uid then
-/// stands for a single user.
+/// map. The kernel reports one uid for all of them (`/proc/sys/kernel/overflowuid`), and this
+/// function assumes the default, 65534. If the namespace maps 65534, the uid stands for a single
+/// user.
 pub(in super::super) fn is_unmapped(uid: u32) -> bool {
     const OVERFLOW: u32 = 65534;
     uid == OVERFLOW

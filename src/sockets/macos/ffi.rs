@@ -7,7 +7,7 @@ use libc::{PROC_PIDLISTFDS, PROC_PIDPATHINFO_MAXSIZE, PROC_PIDTBSDINFO, c_int};
 
 use super::libproc::{DESCRIPTOR_SIZE, PROCESS_SIZE, SOCKET_SIZE};
 
-/// The value is from `sys/proc_info.h`, because the crate `libc` lacks it.
+/// From `sys/proc_info.h`. The crate `libc` lacks it.
 const PROC_PIDFDSOCKETINFO: c_int = 3;
 
 /// The pids of all processes.
@@ -95,8 +95,9 @@ fn whole<const SIZE: usize>(written: c_int, buffer: [u8; SIZE]) -> io::Result<[u
     }
 }
 
-/// Repeats the call with a larger buffer until the list is shorter than the buffer. The call
-/// returns 0 both for an empty list and for an error, but only an error sets errno.
+/// Repeats the call with a larger buffer while the list fills the whole buffer, because such a list
+/// may be cut off. The call returns 0 both for an empty list and for an error, but only an error
+/// sets errno.
 fn read_list(entry: usize, call: impl Fn(&mut [u8]) -> c_int) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
     let mut buffer = vec![0; entry * 1024];

@@ -1,5 +1,5 @@
-//! Sockets whose owners the search cannot see. The owners belong to other users or namespaces, or
-//! `/proc` is missing, or the sockets are in flight between processes.
+//! Sockets whose owners the search cannot see: the owner belongs to another user or namespace,
+//! `/proc` is missing, or the socket is in flight between processes.
 
 use std::os::unix::fs::PermissionsExt as _;
 

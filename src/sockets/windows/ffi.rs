@@ -36,16 +36,16 @@ pub(super) fn tcp_table(v6: bool, listening: bool) -> io::Result<Vec<u8>> {
         TCP_TABLE_OWNER_PID_ALL
     };
     read_table(|buffer, size| {
-        // SAFETY: the buffer is writable for `size` bytes, and aligned to four as the words of the
-        // table are. The call writes at most `size` bytes to the buffer, and a new value to `size`.
+        // SAFETY: the buffer is writable for `size` bytes, and has the alignment of the table, four
+        // bytes. The call writes at most `size` bytes to the buffer, and a new value to `size`.
         unsafe { GetExtendedTcpTable(buffer.as_mut_ptr().cast(), size, 0, family(v6), class, 0) }
     })
 }
 
 pub(super) fn udp_table(v6: bool) -> io::Result<Vec<u8>> {
     read_table(|buffer, size| {
-        // SAFETY: the buffer is writable for `size` bytes, and aligned to four as the words of the
-        // table are. The call writes at most `size` bytes to the buffer, and a new value to `size`.
+        // SAFETY: the buffer is writable for `size` bytes, and has the alignment of the table, four
+        // bytes. The call writes at most `size` bytes to the buffer, and a new value to `size`.
         unsafe {
             GetExtendedUdpTable(
                 buffer.as_mut_ptr().cast(),
@@ -63,8 +63,8 @@ fn family(v6: bool) -> u32 {
     u32::from(if v6 { AF_INET6 } else { AF_INET })
 }
 
-/// Repeats the call with a larger buffer until the table fits. The result can be longer than the
-/// table. The bytes after the table are then zero.
+/// Repeats the call with a larger buffer until the table fits. Zero bytes can follow the table in
+/// the result.
 fn read_table(call: impl Fn(&mut [u32], &mut u32) -> u32) -> io::Result<Vec<u8>> {
     const TRIES: usize = 8;
     const SPARE_WORDS: usize = 4096;

@@ -13,10 +13,9 @@ use super::super::proc_folder::open;
 use super::{Scan, ScanState};
 use crate::model::process::ProcessState;
 
-/// The scan usually reads each descriptor of a wanted socket twice, because an exec or the end of
-/// the process may have closed it after the first read. Exception: if a process has more such
-/// descriptors than this, the scan reads each of them once, because a second read of thousands
-/// costs too much.
+/// If a process has at most this many descriptors of wanted sockets, the scan reads each of them a
+/// second time: an exec or the end of the process may have closed a descriptor after the first
+/// read. A second read of thousands costs too much.
 const CONFIRM_UP_TO: usize = 16;
 
 impl Scan<'_> {
@@ -109,9 +108,9 @@ impl Scan<'_> {
         // `describe` returns `None` for a process that was reaped, which owns no socket any more.
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
             // An exec, or the end of the process, may have closed some of the descriptors after the
-            // folder was listed. A `forked` process that still runs has not completed an exec, so
-            // it is not read again. If it is in an exec, it may have closed some descriptors. It
-            // still counts as a forked child then, and the call retries.
+            // folder was listed. So the scan reads them again. A `forked` process that still runs
+            // is not read again, even if it is in an exec: the call counts it as a forked child,
+            // and retries.
             let may_have_closed = !process.forked || process.state == ProcessState::Zombie;
             if may_have_closed && sockets.len() <= CONFIRM_UP_TO {
                 sockets.retain(|(inode, name)| is_socket(folder, name, *inode));

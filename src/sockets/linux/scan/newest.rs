@@ -19,9 +19,9 @@ const OFFSET: u64 = 258;
 /// around, the end of the list also contains old processes.
 ///
 /// `/proc` lists processes in the order of their pids, and the offset of an entry follows from its
-/// pid. So this function seeks to the offset of the lowest pid that it wants. If the rest of the
-/// list contains a pid below that one, this kernel uses other offsets. The function then returns an
-/// empty list, and the caller lists all processes.
+/// pid. So this function seeks to the offset of the lowest pid that it wants. A lower pid in the
+/// rest of the list means that this kernel uses other offsets. The function then returns an empty
+/// list.
 pub(super) fn newest_processes(proc: &OwnedFd) -> Vec<u32> {
     latest_pid()
         .and_then(|latest| list_from(proc, latest.saturating_sub(PIDS_BELOW_LATEST).max(1)))
