@@ -21,8 +21,8 @@ pub(crate) fn addresses(ip: IpAddr) -> Vec<IpAddr> {
     }
 }
 
-/// Returns `ip` unchanged, except that `::ffff:127.0.0.1` becomes 127.0.0.1, so that the address
-/// of a caller does not mean `localhost`.
+/// Replaces `::ffff:127.0.0.1`, which would stand for `localhost`, by 127.0.0.1. Returns any other
+/// address unchanged.
 pub(crate) fn one_address(ip: IpAddr) -> IpAddr {
     if ip == LOCALHOST {
         ip.to_canonical()

@@ -38,8 +38,8 @@ const OUTPUT: &str = "Output";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct OutputArgs {
-    /// Print the answer as a JSON object on one line (`run`: on stderr, with a second one for
-    /// --leaks)
+    /// Print the answer as a JSON object on one line. `run` prints it on stderr, and with --leaks
+    /// prints a second object
     #[arg(long, global = true, help_heading = OUTPUT)]
     pub(crate) json: bool,
     /// Print only errors; the exit code is the answer. `reserve` still prints its numbers
@@ -84,10 +84,10 @@ pub(crate) enum Command {
     /// Reserve ports for the calling shell, and print their numbers
     ///
     /// Use it as in PORT=$(portlease reserve). A small keeper process holds the ports until the
-    /// shell ends or `portlease release` releases them. If the caller is a subshell, a wrapper such
-    /// as timeout or sudo, or (on Linux) an `sh -c` that ends after this call, the ports are held
-    /// for the shell that waits for the caller. To name the shell explicitly, pass --pid $$. For
-    /// ports that outlive every process of a script, pass --for 30m.
+    /// shell ends or `portlease release` releases them. If the caller is a subshell, or a wrapper
+    /// such as timeout or sudo, the ports are held for the shell that waits for the caller. On
+    /// Linux, this also applies to an `sh -c` that ends after this call. To name the shell
+    /// explicitly, pass --pid $$. For ports that outlive every process of a script, pass --for 30m.
     #[command(after_help = help::RESERVE)]
     Reserve(ReserveArgs),
     /// Release ports that were reserved with `portlease reserve`
@@ -177,8 +177,8 @@ pub(crate) struct RunArgs {
     /// be repeated; without --port and --listen, one port is passed as PORT
     #[arg(long = "port", value_name = "NAME[=N][/udp]")]
     pub(crate) ports: Vec<NamedPort>,
-    /// For each NAME without N, reserve the number derived from NAME and the project: the same
-    /// number in each run, or another one if it is in use
+    /// For each NAME without N, reserve a number that is derived from NAME and the project. The
+    /// number is the same in each run, unless it is in use
     #[arg(long)]
     pub(crate) stable: bool,
     #[command(flatten)]
@@ -192,13 +192,14 @@ pub(crate) struct RunArgs {
         default_value_if("http", ArgPredicate::IsPresent, DEFAULT_WAIT)
     )]
     pub(crate) wait_listening: Option<Duration>,
-    /// Like --wait-listening, but also wait until the command answers an HTTP GET of PATH with
-    /// STATUS (200 to 299 if omitted) on the port NAME (the first TCP port if omitted)
+    /// Like --wait-listening, but also wait until the command answers an HTTP GET of PATH on the
+    /// port NAME with STATUS. NAME defaults to the first TCP port, and STATUS to any status from
+    /// 200 to 299
     #[arg(long, value_name = "[NAME:]PATH[=STATUS]")]
     pub(crate) http: Vec<NamedProbe>,
-    /// Like --port, but also pass the command a socket on 127.0.0.1, which already listens (a UDP
-    /// socket is only bound). The command finds the socket through LISTEN_FDS, LISTEN_FDNAMES and
-    /// LISTEN_PID, as under systemd. May be repeated. Not on Windows
+    /// Like --port, but also pass the command a socket on 127.0.0.1. A TCP socket already listens,
+    /// and a UDP socket is only bound. The command finds the socket through LISTEN_FDS,
+    /// LISTEN_FDNAMES and LISTEN_PID, as under systemd. May be repeated. Not on Windows
     #[arg(long, value_name = "NAME[=N][/udp]", conflicts_with = "label")]
     pub(crate) listen: Vec<NamedPort>,
     /// Pass the sockets of --listen as the descriptors N, N+1 and so on, as uvicorn --fd N expects,
@@ -288,8 +289,8 @@ pub(crate) struct PortSelection {
         conflicts_with_all = ["count", "block"]
     )]
     pub(crate) offsets: Vec<u16>,
-    /// Reserve the number derived from TEXT and the project: the same number in each run, or
-    /// another one if it is in use
+    /// Reserve a number that is derived from TEXT and the project. The number is the same in each
+    /// run, unless it is in use
     #[arg(long, value_name = "TEXT", conflicts_with = "port")]
     pub(crate) name: Option<String>,
     /// Reserve exactly port N. With --block, reserve the block that starts at N. With --offsets, N
@@ -306,15 +307,15 @@ pub(crate) struct ReleaseArgs {
         required = true,
         value_name = "PORT",
         help = "Ports to release: 60315, 60315/udp, 8000-8010, or a list such as 5432,6379; \
-                both protocols by default, and always after `reserve --both`"
+                both protocols by default. Ports of `reserve --both` are always released for both"
     )]
     pub(crate) ports: Vec<PortList>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Listen on ADDRESS: on Unix the path of a Unix socket, on Linux also @NAME, an abstract Unix
-    /// socket; on Windows @NAME, the named pipe \\.\pipe\NAME
+    /// Listen on ADDRESS. On Unix, ADDRESS is the path of a Unix socket. On Linux it can also be
+    /// @NAME, an abstract Unix socket. On Windows it is @NAME, the named pipe \\.\pipe\NAME
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address: String,
     /// Reserve for servers that set neither SO_REUSEADDR nor SO_REUSEPORT

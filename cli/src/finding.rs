@@ -16,9 +16,9 @@ pub(crate) struct Finding {
     /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
     pub(crate) asked: Asked,
-    /// If only connections keep a server without SO_REUSEADDR from binding the free port: the
-    /// report on them. Always `None` for a reserved port, and until [`Finding::note_servers`] has
-    /// checked the port.
+    /// The report on a free port that a server without SO_REUSEADDR cannot bind, because of
+    /// connections alone. `None` until [`Finding::note_servers`] has checked the port, and always
+    /// `None` for a reserved port.
     pub(crate) needs_reuse_addr: Option<Diagnosis>,
 }
 
@@ -92,9 +92,9 @@ fn has_only_connections(problem: &Diagnosis) -> bool {
     problem.leases().is_empty() && holders.peek().is_some() && holders.all(is_connection)
 }
 
-/// Replaces `problem`, the report of a check, by the report of a wait. Only a wait tries to
-/// connect, so only its report says whether a packet filter redirects the port. Keeps `problem` if
-/// the port could not be checked. Returns `None` if a server began to listen after the check.
+/// Replaces `problem`, the report of a check, by the report of a wait. A check does not connect to
+/// the port. A wait does, so it can report that a packet filter redirects the port. Keeps `problem`
+/// if the port could not be checked. Returns `None` if a server began to listen after the check.
 fn after_wait(endpoint: Endpoint, problem: Diagnosis) -> Option<Diagnosis> {
     if !problem.could_tell() {
         return Some(problem);

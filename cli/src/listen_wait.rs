@@ -35,9 +35,9 @@ pub(crate) struct ListenWait {
 }
 
 impl ListenWait {
-    /// Returns the wait if its thread has sent no result yet, and `None` afterwards. Exception: if
-    /// the command does not listen or answer in time, this function ends the command's process
-    /// `pid` and the processes that the command started, as [`end_tree`] does. It then fails.
+    /// Returns the wait while its thread runs, and `None` once the wait is over. Fails if the
+    /// command did not listen or answer in time. Before this failure, the function ends the
+    /// command (`pid`) and the processes that the command started, as [`end_tree`] does.
     pub(crate) fn poll(self, console: &Console, pid: u32) -> Result<Option<ListenWait>, Failure> {
         match self.listened.try_recv() {
             Ok(Ok(after)) => {
@@ -69,9 +69,9 @@ impl ListenWait {
     }
 }
 
-/// Returns the status of the command. If the command ended before it listened, reports that, and
-/// fails if the command returned 0. If `run` could not check whether the command listened, this
-/// function only prints a note.
+/// Returns the status of the command. If the command ended before it listened, prints a note about
+/// that. If the command also returned 0, the function fails instead. If `run` could not check
+/// whether the command listened, prints a note about that.
 pub(crate) fn after_end(
     console: &Console,
     status: ExitStatus,

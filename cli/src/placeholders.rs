@@ -41,8 +41,8 @@ impl Placeholders<'_> {
         os_text::joined(out)
     }
 
-    /// Returns the words in braces that are probably misspelled names. Such a word differs from a
-    /// name only in case, or contains `PORT`.
+    /// Returns the words in braces that are probably misspelled names: words that differ from a
+    /// name only in case, and words that contain `PORT`.
     pub(crate) fn unknown(&self, argument: &OsStr) -> Vec<String> {
         let text = argument.to_string_lossy();
         let mut words = Vec::new();

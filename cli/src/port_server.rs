@@ -89,8 +89,8 @@ impl PortServer {
         })
     }
 
-    /// Reserves a number that the server grants. Exception: if the server is `portlease serve`, it
-    /// has already reserved the number for the process `pid`.
+    /// Requests a number from the server, and reserves it. If the server has already reserved the
+    /// number for the process `pid`, as `portlease serve` does, reserves nothing.
     ///
     /// Most other servers only remember their grants, so any program can bind a granted number. If
     /// the number is in use, this function requests another one, up to [`PORT_SERVER_ATTEMPTS`]

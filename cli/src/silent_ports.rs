@@ -41,14 +41,13 @@ impl SilentPorts {
         }
     }
 
-    /// Prints a note on the ports on which nothing has listened, if the reservation itself may be
-    /// the reason. Call this after the command has failed. Prints nothing if the command ran for
-    /// longer than [`SILENT_PORTS_WATCH`], because a server may have listened later. Also prints
-    /// nothing if one of `all`, the ports of `run`, still has a server. The command may have failed
-    /// because of that server, and the release of its port reports it.
+    /// Call this after the command has failed. Prints a note on the ports on which nothing has
+    /// listened, if the claim of `run` may be the reason. If `run` passed sockets with `--listen`
+    /// (`inherited`), also prints that the command may not have used them. Prints nothing:
     ///
-    /// `inherited` has the sockets of `--listen`. The kernel refuses a further bind of their ports,
-    /// so a further note says that the command must use the sockets.
+    /// - if the command ran for [`SILENT_PORTS_WATCH`]: a server may have listened later
+    /// - if one of `all`, the ports of `run`, still has a server: the command may have failed
+    ///   because of the server, and the release of its port reports the server
     pub(crate) fn explain(
         self,
         console: &Console,

@@ -157,7 +157,7 @@ impl Retries {
 
     /// Pauses after a failed attempt, and returns the level of the next attempt. `level` and `took`
     /// are the level and the duration of the failed attempt. Returns the refusal if a retry cannot
-    /// help, or if the time is up. When the time is up, one last attempt may still follow.
+    /// help, or if this was the last attempt.
     fn pause(
         &mut self,
         error: AttemptError,
@@ -207,15 +207,15 @@ impl Refused {
 }
 
 /// Returns `true` if sockets that were released a moment ago may explain why no number was free.
-/// Such sockets hardly block more than [`FEW_NUMBERS`] numbers. Returns `false` if the pick itself
-/// left the last free numbers for outgoing connections (`spared`).
+/// These sockets hardly block more than [`FEW_NUMBERS`] numbers. Returns `false` if the pick left
+/// the last free numbers for outgoing connections (`spared`).
 fn may_be_residual(stats: &AttemptStats) -> bool {
     !stats.spared && stats.tried() <= FEW_NUMBERS && !stats.residual().is_empty()
 }
 
-/// Takes the port's lease. If a claim can keep the port without a lease (`claims`), the inner `Err`
-/// says why the lock folder cannot be used. An invalid `PORTLEASE_DIR` leads to the outer `Err` in
-/// any case.
+/// Takes the port's lease. With `claims`, a claim keeps the port even without a lease. The inner
+/// `Err` then says why the lock folder cannot be used. An invalid `PORTLEASE_DIR` is an outer `Err`
+/// also with `claims`.
 fn lease_for(
     port: Port,
     claims: bool,

@@ -37,8 +37,10 @@ use crate::sockets::{self, Row, ScanDepth};
 ///
 /// # Panics
 ///
-/// If listeners are left, if the socket table cannot be read, or if there are new listeners but no
-/// process can be inspected, as without `/proc`. The message names each listener that is left.
+/// - If listeners are left. The message names each of them.
+/// - If the socket table cannot be read.
+/// - If there are new listeners but no process can be inspected, as without `/proc`.
+///
 /// Before the panic, the call retries as [`check_no_leaked_listeners`] does, for about 2 s at most.
 #[track_caller]
 pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
@@ -61,10 +63,13 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] of the first port on which a listener is left. Its [`more`](Diagnosis::more) has
-/// the diagnoses of the other such ports. The call also fails if the socket table cannot be read,
-/// or if there are new listeners but no process can be inspected, as without `/proc`. Without the
-/// rights of root, the call misses the listeners of a descendant that runs as another user.
+/// - If listeners are left: a [`Diagnosis`] of the first port that has one. Its
+///   [`more`](Diagnosis::more) has the diagnoses of the other ports.
+/// - If the socket table cannot be read.
+/// - If there are new listeners but no process can be inspected, as without `/proc`.
+///
+/// Without the rights of root, the call misses the listeners of a descendant that runs as another
+/// user.
 ///
 /// A listener that was closed can stay open in a forked child until the child calls exec. So the
 /// call retries, for about 2 s at most, while one of the listeners belongs only to such children. A
@@ -138,10 +143,10 @@ impl Reservation {
     /// # Errors
     ///
     /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
-    ///   the server, if something still listens on the port. The report says if the server is of an
-    ///   unrelated process, which this process did not start. The call first retries for 100 ms
-    ///   while no owner is visible (not if the listener belongs to another user), and for 2 s while
-    ///   only forked children that have not called exec have the listener.
+    ///   the server, if something still listens on the port. If this process certainly did not
+    ///   start the server, the report says so. The call first retries for 100 ms while no owner is
+    ///   visible, unless the listener belongs to another user. The call retries for 2 s while only
+    ///   forked children that have not called exec have the listener.
     /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the
     ///   socket table.
     /// - [`Io`](crate::ErrorKind::Io) if the table cannot be read for another reason.

@@ -60,8 +60,8 @@ impl Claim {
     ///
     /// The claim sets the reuse options before its bind, so the kernel would admit a second claim
     /// of this kind. `_exclusive`, the abstract name of this port, prevents a second claim: only
-    /// one caller at a time can have the name. To find all other sockets on the port, the caller
-    /// reads the socket table before and after the bind.
+    /// one caller at a time can have the name. The bind can also succeed beside other sockets with
+    /// reuse options, so the caller must read the socket table before and after the bind.
     pub(crate) fn over_leftovers(port: u16, _exclusive: &ExclusiveName) -> io::Result<Claim> {
         let socket = wildcard_socket()?;
         system::share(&socket)?;
@@ -111,8 +111,8 @@ fn has_ipv6() -> io::Result<bool> {
 
 /// A socket that serves both IP families, or `None` if the kernel has no such sockets.
 ///
-/// Only the error EAFNOSUPPORT shows that IPv6 is missing. The function returns any other error of
-/// socket(2), for example from a lack of descriptors or from a sandbox.
+/// If socket(2) fails with EAFNOSUPPORT, IPv6 is missing. Any other error of socket(2), for example
+/// from a lack of descriptors, shows nothing about IPv6, so the function returns the error.
 fn new_ipv6_socket() -> io::Result<Option<Socket>> {
     let socket = match Socket::new(Domain::IPV6, Type::STREAM, None) {
         Err(e) if system::is_missing_family(&e) => return Ok(None),

@@ -55,8 +55,8 @@ pub(crate) fn test_kernel<N: Iterator<Item = u16>>(
     self_test(numbers()?)
 }
 
-/// The test of a process that knows that the kernel keeps claims: a sandbox may forbid this process
-/// to make them. Makes and drops the claim with which [`test_kernel`] begins.
+/// Tests only whether a sandbox forbids this process to make claims. Enough for a process that
+/// already knows that the kernel keeps claims. Makes and drops one claim.
 pub(crate) fn test_sandbox<N: Iterator<Item = u16>>(
     numbers: impl Fn() -> io::Result<N>,
 ) -> Result<Answer, Untested> {
@@ -193,8 +193,8 @@ enum Served {
 /// keeps claims refuses this first bind, which leaves the socket unbound. Linux before 6.3 cannot
 /// limit a bind to one number, so there the server makes no first bind.
 ///
-/// If the number is not ephemeral, the server does not bind port 0 either. The kernel would ignore
-/// the limit (`inet_sk_get_local_port_range`) and assign another number, perhaps the last free one.
+/// If the number is not ephemeral, the server makes no first bind. The kernel would ignore the
+/// limit (`inet_sk_get_local_port_range`) and assign another number, perhaps the last free number.
 fn serve_over(mut server: Socket, ip: IpAddr, port: u16, is_ephemeral: bool) -> io::Result<Served> {
     server.set_reuse_address(true)?;
     let assigned = if is_ephemeral {

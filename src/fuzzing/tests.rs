@@ -375,7 +375,7 @@ proptest! {
         states in vec(0..14u32, 24),
         mode in 0..6u8,
     ) {
-        // About two of three words are states of TCP, so that rows have every state.
+        // Replaces about two of three words by a TCP state, so that rows have every state.
         let words = rows
             .iter()
             .zip(states.iter().cycle())

@@ -118,8 +118,8 @@ fn first_operand(arguments: &[String]) -> Option<usize> {
     (0..arguments.len()).find(|&at| !arguments[at].starts_with('-') && !is_value(at))
 }
 
-/// Returns `true` if `option` is an argument before the first operand, or if it is the first
-/// operand (a subcommand). Text after `=` in an argument is ignored.
+/// Returns `true` if `option` is the first operand (a subcommand) or an argument before the first
+/// operand. Ignores the text after `=` in an argument.
 fn has_option(arguments: &[String], option: &str) -> bool {
     let end = first_operand(arguments).map_or(arguments.len(), |at| at + 1);
     let mut words = arguments[..end].iter();
@@ -212,7 +212,7 @@ mod tests {
             // `air` is a target of make, and `entr` is a file.
             ("make", "make air", "air"),
             ("vim", "vim entr", "entr"),
-            // Here `--watch` or `watch` is an argument of the script, or the beginning of its name.
+            // Here `--watch` and `watch` are arguments of the script, and `watcher.ts` is a script.
             ("node", "node build.js --watch", "node --watch"),
             (
                 "node",

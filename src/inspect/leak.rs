@@ -12,8 +12,8 @@ use crate::residual;
 use crate::retry::RetryBudget;
 use crate::sockets::{self, ScanDepth};
 
-/// The report of a listener on the port, if this process or a descendant of it has the listener.
-/// `None` if neither has a listener there, or if the sockets or their owners cannot be read.
+/// Returns a report if this process or one of its descendants listens on the port. Returns `None`
+/// if none of them does, or if the sockets or their owners cannot be read.
 ///
 /// A listener that was closed a moment ago can still be open in a forked child. The call retries
 /// while only such children have the listener, for about 2 s at most.

@@ -51,8 +51,11 @@ fn master(pid: u32, parent: u32) -> Option<Box<Process>> {
     master.handles_sigterm.then(|| Box::new(master))
 }
 
-/// What [`Process::in_session_of_unit`] says. Also `true` for a process without a unit, and if
-/// neither its session nor that of the first process of the unit can be read.
+/// The value of [`Process::in_session_of_unit`]. Also `true`:
+///
+/// - for a process without a unit
+/// - if the process has left its unit since, or has ended
+/// - if neither the session of the process nor the session of the unit's first process can be read
 fn in_session_of_unit(process: &Process) -> bool {
     let Some(unit) = &process.unit else {
         return true;
@@ -65,7 +68,7 @@ fn in_session_of_unit(process: &Process) -> bool {
 }
 
 /// The relation of the process `pid` to this process. `own_lineage` is this process and its
-/// ancestors. `None` if `pid` is another process, and neither is an ancestor of the other.
+/// ancestors. `None` if neither of the two processes is an ancestor of the other.
 fn relation(pid: u32, own_lineage: &[u32]) -> Option<Relation> {
     let own = std::process::id();
     if pid == own {

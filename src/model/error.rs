@@ -65,7 +65,6 @@ impl Error {
         }))
     }
 
-    /// This error, with a text at the end of its message.
     pub(super) fn with_note(mut self, note: &str) -> Self {
         self.0.message += note;
         self

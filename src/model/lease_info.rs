@@ -34,9 +34,12 @@ pub struct Lease {
     /// The user that owns the file with the record. Only this user and root can write the file.
     recorded_by: Option<u32>,
     /// The visible processes that still hold the reservation although the recorded process has
-    /// ended. Empty if the reservation has no socket that could show them. `None` without a record,
-    /// if the recorded process runs or may still run, or if no owner of the reservation's socket is
-    /// visible. Always `None` on Windows.
+    /// ended. Empty if the reservation has no socket that could show them. `None`:
+    ///
+    /// - without a record
+    /// - if the recorded process may still run
+    /// - if no owner of the reservation's socket is visible
+    /// - on Windows
     inherited_by: Option<Vec<Process>>,
     /// Set if the recorded pids belong to another pid namespace than that of this process. `None`
     /// also if one of the two namespaces is unknown.
@@ -207,10 +210,9 @@ impl Lease {
         self.text(|r| &r.program)
     }
 
-    /// The name of the test that reserved the port. It is the name of the thread that made the
-    /// call. On the main thread and on unnamed threads it is the test name that `cargo nextest`
-    /// sets, and `None` without `cargo nextest`. In a name longer than 200 bytes, `…` replaces the
-    /// middle.
+    /// The name of the test that reserved the port: the name of the thread that made the call. On
+    /// the main thread and on unnamed threads, it is the test name that `cargo nextest` sets, if
+    /// any. In a name longer than 200 bytes, `…` replaces the middle.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -224,9 +226,8 @@ impl Lease {
     }
 
     /// The source line of the call that reserved the port, such as `tests/restart.rs:17`. `None` if
-    /// the reservation has a [`command`](Lease::command), or if the caller passed this crate's
-    /// function as a value, as in `LazyLock::new(reserve_port)`. A closure that calls the function
-    /// has a line.
+    /// the reservation has a [`command`](Lease::command). Also `None` if this crate's function was
+    /// passed as a value, as in `LazyLock::new(reserve_port)`. Pass a closure to get the line.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;
@@ -298,10 +299,9 @@ impl Lease {
         Some(self.stable_name()?.name.as_str())
     }
 
-    /// The number that the [name](Lease::name) stands for. A call with this name tries it first, or
-    /// after its [preferred](crate::ReserveOptions::prefer) numbers. [`port`](Lease::port) is
-    /// another number if this one could not be reserved, or if the call reserved a preferred
-    /// number. `None` if `name` returns `None`.
+    /// The number that the [name](Lease::name) stands for. A call with the name tries its
+    /// [preferred](crate::ReserveOptions::prefer) numbers, then this number, then others. So
+    /// [`port`](Lease::port) can be a different number. `None` if `name` returns `None`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().named("docs of choice").reserve()?;
@@ -370,8 +370,8 @@ impl Lease {
             }
             (None, None) => "by a process".to_owned(),
         };
-        // If the port is reserved for another process, that process runs the command. In that case
-        // the code below prints the command with the pid of that process.
+        // If the port is reserved for another process, that process runs the command. The code
+        // below prints the command with the pid of that process.
         match (self.command(), self.at(), record.on_behalf_of) {
             (Some(command), _, None) => text += &format!(" (running `{}`)", printable(command)),
             (None, Some(at), _) => text += &format!(" ({})", printable(at)),

@@ -38,14 +38,14 @@ impl Listeners {
         }
     }
 
-    /// Whether every listener and its processes could be read.
-    /// [`Holders::is_complete`](crate::Holders::is_complete) says the same of one port.
+    /// Returns `true` if every listener and its processes could be read. For one port, call
+    /// [`Holders::is_complete`](crate::Holders::is_complete).
     pub fn is_complete(&self) -> bool {
         self.unseen.is_empty() && self.holders.iter().all(|holder| !holder.hidden)
     }
 
-    /// What could not be read, one sentence for each reason.
-    /// [`Holders::unseen`](crate::Holders::unseen) says the same of one port.
+    /// What could not be read, one sentence for each reason. For one port, call
+    /// [`Holders::unseen`](crate::Holders::unseen).
     pub fn unseen(&self) -> Vec<String> {
         self.unseen.iter().map(ToString::to_string).collect()
     }

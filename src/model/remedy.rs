@@ -73,9 +73,8 @@ pub enum Remedy {
         /// [`Process::ignores_sigterm`](crate::Process::ignores_sigterm) is `true`.
         traced: bool,
     },
-    /// If the socket is one of the descriptors that were sent to the process `pid` (unix(7)), let
-    /// that process receive them, or stop the process. If the process ends before it receives the
-    /// descriptors, the kernel closes them.
+    /// Let the process `pid` receive the descriptors that were sent to it (unix(7)), because the
+    /// socket may be one of them. Or stop the process: the kernel then closes the descriptors.
     #[non_exhaustive]
     ReceiveOrStop {
         /// The id of the process.
@@ -90,9 +89,9 @@ pub enum Remedy {
         /// signal has suspended it.
         traced: bool,
     },
-    /// Thaw the control group of the process. Before that, the process does not run and calls no
-    /// signal handler. In version 1 of control groups, not even SIGKILL ends it. A remedy that
-    /// follows for the same process is the next step, not an alternative.
+    /// Thaw the control group of the process. A frozen process runs no signal handler. In version 1
+    /// of control groups, not even SIGKILL ends it. A remedy that follows for the same process is
+    /// the next step, not an alternative.
     #[non_exhaustive]
     Thaw {
         /// The id of the process.
@@ -168,8 +167,8 @@ pub enum Remedy {
     StopBySupervisor {
         /// The id of the process.
         pid: u32,
-        /// The id of the supervisor. It is `pid` if the supervisor itself owns the socket on behalf
-        /// of a program that it runs, as pm2 does in cluster mode.
+        /// The id of the supervisor. It is `pid` if the supervisor itself owns the socket for a
+        /// program that it runs, as pm2 does in cluster mode.
         supervisor: u32,
         /// The name of the supervisor.
         name: String,
@@ -177,9 +176,9 @@ pub enum Remedy {
         /// in backticks, such as "`sv down /etc/service/web`". `None` if the command line is not
         /// known.
         command: Option<String>,
-        /// Whether the process may still run after the supervisor was used to stop it: the process
-        /// needs SIGKILL, or the supervisor stops only another program, such as a shell that runs
-        /// the process. Always `false` if `supervisor` is `pid`.
+        /// Whether the process may still run after the supervisor was used to stop it. The process
+        /// may need SIGKILL, or the supervisor may stop only another program, such as a shell that
+        /// runs the process. Always `false` if `supervisor` is `pid`.
         may_remain: bool,
         /// Whether the process needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
         sigkill: bool,
@@ -225,17 +224,16 @@ pub enum Remedy {
         /// process is in another pid namespace.
         pid: Option<u32>,
     },
-    /// Use the port, because it is already reserved for this process or for an ancestor. A wait for
-    /// the port could last forever, because that reservation may last as long as this process.
+    /// Use the port, because it is already reserved for this process or for an ancestor. Do not
+    /// wait for the port: its reservation may last as long as this process.
     #[non_exhaustive]
     UseOwnReservation {
         /// The endpoint that was requested.
         endpoint: Endpoint,
         /// The id of the process that holds the reservation. `None` if this process holds it.
         pid: Option<u32>,
-        /// The id of the process for which the holder of the reservation reserved the port. `None`
-        /// if the holder reserved the port for itself. If another process is the holder, this is
-        /// usually the id of the calling process or of one of its ancestors.
+        /// The id of the process that the port is reserved for. `None` if the process that holds
+        /// the reservation reserved the port for itself.
         on_behalf_of: Option<u32>,
     },
     /// Start the server if it does not run.
@@ -257,8 +255,9 @@ pub enum Remedy {
     ListenOn {
         /// The address of the endpoint that was checked; 127.0.0.1 for `localhost`.
         ip: IpAddr,
-        /// The index of the interface of a link-local address, or of a multicast address of one
-        /// link or interface. It is 0 for any other address, and if the check named no interface.
+        /// The index of the network interface that the check named for a link-local address, or
+        /// for a multicast address of one link or interface. 0 if the check named no interface.
+        /// Always 0 for any other address.
         scope_id: u32,
     },
     /// Let the new server listen on a loopback address on which the number is free. Other servers
@@ -370,8 +369,8 @@ pub enum Remedy {
         endpoint: Endpoint,
     },
     /// Await a function of `portlease::tokio` in place of the wait that timed out. That wait
-    /// blocked its thread. If the server is a task of a current-thread runtime on that thread, the
-    /// task could not run meanwhile.
+    /// blocked its thread, and with the thread every task of a current-thread runtime. The server
+    /// may be one of these tasks.
     #[non_exhaustive]
     UnblockRuntime {
         /// The name of the function in `portlease::tokio`.
@@ -380,8 +379,8 @@ pub enum Remedy {
 }
 
 /// The first process of a system or a container. The texts about a watcher or a shell do not advise
-/// to stop this process: the kernel drops the signals for which it has no handler, and the whole
-/// system or container ends with it.
+/// to stop this process. The kernel drops the signals that the process does not handle, and the
+/// whole system or container would end with the process.
 const INIT: u32 = 1;
 
 impl fmt::Display for Remedy {
@@ -792,9 +791,9 @@ impl Remedy {
         )
     }
 
-    /// Returns `true` if the remedy frees the port from one of its holders, is the step before such
-    /// a remedy, or helps to find a holder. A report joins the remedies for several holders with
-    /// "and", because all of them must be followed.
+    /// Returns `true` if the remedy concerns one holder of the port: it frees the port from the
+    /// holder, thaws the holder, or helps to find the holder. A report joins the remedies for
+    /// several holders with "and", because all of them must be followed.
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -19,8 +19,7 @@
 #[non_exhaustive]
 pub enum ServerKind {
     /// The server sets SO_REUSEADDR, with or without SO_REUSEPORT, as practically every server
-    /// does. Such a server can bind a port on which an earlier server of this kind left
-    /// connections.
+    /// does. The server can bind a port on which an earlier server of this kind left connections.
     #[default]
     ReuseAddr,
     /// The server sets SO_REUSEPORT alone.

@@ -49,10 +49,12 @@ pub trait ToEndpoint: sealed::Sealed {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidPort`](crate::ErrorKind::InvalidPort) for port 0, for text that names no
-    /// port, and for text with a network interface that cannot be looked up.
-    /// [`ErrorKind::AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) for text with a
-    /// network interface that this machine does not have.
+    /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) for port 0, and for text that names no
+    ///   port.
+    /// - [`InvalidPort`](crate::ErrorKind::InvalidPort) for text with a network interface that
+    ///   cannot be looked up.
+    /// - [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) for text with a network
+    ///   interface that this machine does not have.
     fn to_endpoint(&self) -> Result<Endpoint>;
 }
 
@@ -76,8 +78,8 @@ pub(crate) fn ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
     })
 }
 
-/// The ports on which a check or a wait expects a listener. Those of a reservation have the address
-/// [`Reservation::addr`](crate::Reservation::addr), because the clients of a test connect to it.
+/// The ports on which a check or a wait expects a listener. The ports of a reservation have the
+/// address [`Reservation::addr`](crate::Reservation::addr), to which the clients of a test connect.
 pub(crate) fn listening_ports_of(operand: &impl ToEndpoint) -> Result<Vec<Port>> {
     let mut ports = ports_of(operand)?;
     if operand.reservation().is_some() {

@@ -1,5 +1,5 @@
-//! [`ParityExhaustion`] notes whether one half of the ephemeral range is used up: the numbers of
-//! the parity (even or odd) that `bind(…, 0)` searches first.
+//! [`ParityExhaustion`]: whether the half of the ephemeral range that `bind(…, 0)` searches first
+//! is used up.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 ///
 /// Each `bind(…, 0)` walks a used-up half without success, which takes about 1.5 ms. So once a bind
 /// shows that the half is used up, this process chooses numbers itself for [`PARITY_VALID_FOR`].
-/// All its threads in one network namespace share this value.
+/// The threads of the process in one network namespace share one value.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
 

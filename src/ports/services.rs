@@ -44,11 +44,13 @@ impl Services {
 /// the file cannot be read for another reason, such as a lack of descriptors, only [`COMMON`]
 /// counts, and the next call tries to read the file again.
 ///
-/// Most processes reserve one port or a few. So the first call only searches the file for the
-/// digits of the number, which takes a third of the time of reading the file into memory. A later
-/// call reads the file once more, and the process keeps the text. The next calls, up to
-/// [`SERVICE_SEARCHES`], search the text in memory, at 1 us each. The call after them parses the
-/// text, which takes 60 us, and the process keeps the numbers.
+/// Most processes reserve only a few ports, so the expensive steps come late:
+///
+/// - The first call only searches the file for the digits of the number. That takes a third of the
+///   time of reading the file into memory.
+/// - If the file has the digits, or in the next call, the process reads the file and keeps the
+///   text. The calls up to [`SERVICE_SEARCHES`] search this text, at 1 us each.
+/// - The call after them parses the text, which takes 60 us, and the process keeps the numbers.
 pub(crate) fn is_common(port: u16) -> bool {
     static TEXT: OnceCell<String> = OnceCell::new();
     static NUMBERS: OnceCell<PortSet> = OnceCell::new();

@@ -15,7 +15,7 @@ use crate::model::endpoint::Protocol;
 use crate::model::port_set::PortSet;
 use crate::os_error::is_exhaustion;
 
-/// The range if netsh reports none: the default of Windows, which is IANA's dynamic range.
+/// The range if netsh reports none. Windows uses IANA's dynamic range by default.
 const DEFAULT_RANGE: RangeInclusive<u16> = DYNAMIC_FROM..=u16::MAX;
 
 pub(super) fn ephemeral() -> io::Result<EphemeralRange> {

@@ -75,9 +75,9 @@ impl ProtocolReservation {
     }
 
     /// Writes the record of the lease. If the write fails, for example on a full disk, the lease
-    /// still holds, and [`lease_error`](super::Reservation::lease_error) says why there is no
-    /// record. Reports then do not say which process has the reservation, and a descendant of this
-    /// process does not count the reservation as its own.
+    /// still holds. [`lease_error`](super::Reservation::lease_error) then says why there is no
+    /// record. Without a record, reports do not name this process, and a descendant of this process
+    /// does not count the reservation as its own.
     pub(crate) fn publish(&mut self, record: &Record) {
         if let Ok(lease) = &mut self.lease {
             let record = Record {

@@ -32,16 +32,16 @@ use crate::retry::{FREE_PAUSE, LISTENING_PAUSES};
 ///
 /// # Errors
 ///
-/// The errors of [`wait_until_listening`]. If `at_most` is shorter than `steady`, the wait usually
-/// returns [`TimedOut`](crate::ErrorKind::TimedOut). The diagnosis says that nothing has listened,
-/// or that no listener stayed open. If no listener stayed open, the diagnosis names the last
-/// visible process that listened.
+/// The errors of [`wait_until_listening`]. The diagnosis of a
+/// [`TimedOut`](crate::ErrorKind::TimedOut) error says that nothing has listened, or that no
+/// listener stayed open. If no listener stayed open, the diagnosis names the last visible process
+/// that listened. If `at_most` is shorter than `steady`, the wait usually times out.
 ///
 /// # Platform-specific behavior
 ///
-/// On systems without a socket table each poll tries to connect to each port. On these systems the
-/// wait misses a break that is shorter than the time between two polls, about 20 ms. On Windows the
-/// wait misses such a break only if the same process opens the same address again.
+/// On systems without a socket table, each poll tries to connect to each port, and misses a break
+/// between two polls (about 20 ms). On Windows, the wait misses a break between two polls only if
+/// the same process opens the same address again.
 ///
 /// [`wait_until_listening`]: crate::wait_until_listening
 pub fn wait_until_all_listening<P: ToEndpoint>(

@@ -67,7 +67,7 @@ struct Answer {
 struct Probe {
     address: String,
     result: &'static str,
-    /// What probably keeps the connection from a socket that listens.
+    /// Why the connection probably did not reach the socket that listens.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,8 +109,8 @@ fn probes(endpoints: &[Endpoint], args: &WhoArgs) -> Vec<Vec<Probe>> {
     probes
 }
 
-/// Connects to `address`, one of the [`client_endpoints`] of the endpoint. A machine without IPv6
-/// has no ::1. There, ::1 gets no result, unless the user named it.
+/// Connects to `address`, one of the [`client_endpoints`] of the endpoint. Returns `None` if this
+/// machine lacks the IPv6 address `::1`, and the user did not name it.
 fn probe_address(endpoint: Endpoint, address: Endpoint, timeout: Duration) -> Option<Probe> {
     let is_named = endpoint.ip.is_some() && !endpoint.is_localhost();
     let (reachability, blocker) = probe_listener(address, timeout);
@@ -315,9 +315,9 @@ fn cells(socket: &Holder, process: Option<&Process>) -> [String; 5] {
     ]
 }
 
-/// Explains why a probe was accepted although `holders`, which were read before the probe, contain
-/// no listener. Returns an empty text if there is nothing to explain, or if the sockets cannot be
-/// read again.
+/// Explains an accepted probe of a port without a listener. `holders` are the sockets that were
+/// read before the probe. Returns an empty text if the probe was not accepted, if `holders` contain
+/// a listener, or if the sockets cannot be read again.
 fn redirection(endpoint: Endpoint, holders: &Holders, probe: &Probe) -> &'static str {
     if probe.result != "accepts" || has_listener(holders) {
         return "";

@@ -22,7 +22,6 @@ pub(crate) fn process(pid: u32) -> Option<proc_bsdinfo> {
     (written == size).then_some(info)
 }
 
-/// The ids of all processes.
 pub(crate) fn pids() -> io::Result<Vec<u32>> {
     // Room for processes that start between the two calls.
     const SPARE: usize = 256;

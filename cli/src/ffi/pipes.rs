@@ -85,7 +85,7 @@ fn own_sid() -> io::Result<String> {
         )
     };
     check(done)?;
-    // SAFETY: the call filled `user` with a `TOKEN_USER`, for which a u64 is aligned.
+    // SAFETY: the call filled `user` with a `TOKEN_USER`, and its u64s are aligned for that type.
     let sid = unsafe { user.as_ptr().cast::<TOKEN_USER>().read() }
         .User
         .Sid;
@@ -106,8 +106,8 @@ fn own_sid() -> io::Result<String> {
     Ok(String::from_utf16_lossy(&units))
 }
 
-/// Creates an instance of the pipe `path`, for one client. With `is_first`, fails if a pipe of this
-/// name already exists.
+/// Creates an instance of the pipe `path`, for one client. With `is_first`, fails if the
+/// pipe already exists.
 pub(crate) fn create(path: &str, is_first: bool, owner: &OwnerOnly) -> io::Result<OwnedHandle> {
     let path: Vec<u16> = path.encode_utf16().chain([0]).collect();
     let first = if is_first {

@@ -17,8 +17,8 @@ pub(crate) struct Asked {
     pub(crate) reserves: bool,
 }
 
-/// Whether the remedy only helps while the process that it names runs: to resume the process, or to
-/// inspect what it sees.
+/// Returns `true` if the remedy resumes or thaws a process, or inspects the network namespace of a
+/// process. The remedy is useless once the process has ended.
 pub(crate) fn needs_running_process(remedy: &Remedy) -> bool {
     matches!(
         remedy,
@@ -55,8 +55,8 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
 
 /// The remedies that apply to this command.
 fn applicable(remedies: &[Remedy], asked: Asked) -> impl Iterator<Item = &Remedy> {
-    // This command's own copy of a socket is closed when the command ends. So if another holder of
-    // the port must end, the remedy to close the copy is left out.
+    // The command's own socket closes when the command ends. So if another holder of the port must
+    // end, advice about the own socket is left out.
     let is_other = |remedy: &Remedy| *remedy != Remedy::CloseOwnSocket && remedy.ends_a_holder();
     let has_other = remedies.iter().any(is_other);
     remedies.iter().filter(move |remedy| match remedy {
@@ -250,7 +250,7 @@ fn plain(asked: Asked) -> &'static str {
     }
 }
 
-/// The endpoint as a user types it: without `/tcp`, which is the default.
+/// The endpoint without `/tcp`. `wait` then means TCP, and `release` means both protocols.
 fn operand(endpoint: &Endpoint) -> Endpoint {
     Endpoint {
         protocol: endpoint

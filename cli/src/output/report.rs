@@ -46,8 +46,8 @@ pub(crate) fn help_for_all(diagnoses: &[&Diagnosis], asked: Asked) -> Option<Str
     remedy::in_one_line(&remedies, after_wait)
 }
 
-/// The help line for a port that only servers with SO_REUSEADDR can bind. It addresses users whose
-/// server does not set this option.
+/// The help line for users whose server does not set SO_REUSEADDR. It is about a port that only
+/// servers with SO_REUSEADDR can bind.
 pub(crate) fn help_for_others(problem: &Diagnosis, asked: Asked) -> Option<String> {
     let mut remedies = problem.remedies().to_vec();
     remedies.retain(|remedy| !matches!(remedy, Remedy::ReserveAnotherPort { .. }));

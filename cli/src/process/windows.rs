@@ -28,9 +28,8 @@ impl ProcessHandle {
         }
     }
 
-    /// The keeper (the process that holds the ports) calls this function to get a handle of the
-    /// process `pid`. `reserve` has a handle of that process too, so Windows has given the pid to
-    /// no other process.
+    /// Opens a handle of the process that `reserve` names to a keeper (the process that holds the
+    /// ports). `reserve` has an open handle too, so Windows has given the pid to no other process.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         ProcessHandle::open(pid)
     }
@@ -46,7 +45,7 @@ impl ProcessHandle {
         self.kill()
     }
 
-    /// As [`terminate`](Self::terminate), because Windows has no signals.
+    /// Ends the process as [`terminate`](Self::terminate) does, because Windows has no signals.
     pub(crate) fn interrupt(&self) -> io::Result<bool> {
         self.kill()
     }

@@ -38,7 +38,7 @@ impl ProcessStat {
     }
 }
 
-/// Set if the process has called exec (`P_EXEC` of `sys/sysctl.h`). Missing from libc.
+/// The flag of a process that has called exec (from `sys/sysctl.h`). Missing from libc.
 const P_EXEC: i32 = 0x4000;
 
 impl From<&libc::kinfo_proc2> for ProcessStat {

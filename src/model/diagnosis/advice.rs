@@ -31,10 +31,12 @@ impl Holder {
     ///
     /// - Pid 1, and pid 4 of Windows (the kernel), if nothing shows how to free the port safely.
     /// - A worker that ends with its parent. A worker shares the socket with its parent and runs
-    ///   the same program, or has a [master](Process::master). It ends with its parent if the
-    ///   parent can run a handler for SIGTERM, or is the first process of another pid namespace.
-    ///   But a worker that does not run, for example because it is suspended, has a remedy. So has
-    ///   a worker that ignores SIGTERM.
+    ///   the same program, or has a [master](Process::master). It ends with its parent if all of
+    ///   these are true:
+    ///   - The parent can run a handler for SIGTERM, or is the first process of another pid
+    ///     namespace.
+    ///   - The worker runs. For example, it is not suspended.
+    ///   - The worker does not ignore SIGTERM.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {
@@ -61,8 +63,8 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
             let mut remedies = for_cause(report, *cause, endpoint);
             let free = report.facts.free_address;
             remedies.extend(free.map(|addr| Remedy::ListenOnFreeAddress { addr }));
-            // Only the caller's own claim is in the way, and only of a server without the reuse
-            // options. Another port that is reserved in the same way would not help that server.
+            // If only the caller's own claim blocks the port, a server with the reuse options can
+            // bind it. A server without them could not bind another port with a claim either.
             let is_own_claim = *cause == Cause::Holder
                 && report.has_claim()
                 && report.sockets_besides_claims().next().is_none();
@@ -262,9 +264,9 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     }
 }
 
-/// The remedy for a reservation without an heir (a process that has inherited it) that can be
-/// stopped safely. If the reservation is the caller's own or an ancestor's, the remedy is to use
-/// the port, and otherwise to queue for it.
+/// The remedy for a reservation, if stopping an heir (a process that has inherited it) is no
+/// remedy. If the reservation is for the caller or for an ancestor, the remedy is to use the port.
+/// Otherwise the remedy is to queue for the port.
 fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
     // No visible lock file records the reservation, but an ancestor of the calling process has it.
     let is_ancestor = |process: &&Process| process.relation == Some(Relation::Ancestor);
@@ -412,10 +414,10 @@ fn for_process(process: &Process, port: u16, protocol: Protocol) -> Option<Remed
     let unit = unit.filter(|_| is_other_unit && process.in_session_of_unit);
     let unit = unit.filter(|unit| !known_programs::starts_others(unit));
     let container = process.container.as_ref().filter(|_| is_other_unit);
-    // If the process is in another systemd unit, the remedy is usually to stop that unit.
-    // Exception: if a service manager runs the process, the remedy names the manager. A stop of the
-    // unit would end the other programs of the manager too. For a process in another container no
-    // supervisor counts, because the supervisor's stop command does not reach into the container.
+    // If the process is in another systemd unit, the remedy is usually to stop that unit. But if a
+    // service manager runs the process, stopping the unit would end the manager's other programs
+    // too. So the remedy names the manager. For a process in another container no supervisor
+    // counts, because the supervisor's stop command does not reach into the container.
     let supervisor = process.supervisor.as_ref().filter(|supervisor| {
         let is_manager = matches!(supervisor.kind, SupervisorKind::Manager(_));
         container.is_none() && (unit.is_none() || is_manager)

@@ -97,8 +97,8 @@ impl Report {
             }
             Verdict::NotListening | Verdict::NotHeldBy(_) | Verdict::SharedWithStranger(_) => {
                 // If the caller expects a process to listen, the reservation is usually the
-                // caller's own. To say who reserved the port would explain nothing, and neither
-                // would the connections of an earlier server.
+                // caller's own. Then neither the reservation nor the connections of an earlier
+                // server explain why nothing listens.
                 let is_only_reserved = self.facts.expected.is_some()
                     && !self.leases().is_empty()
                     && self
@@ -139,10 +139,8 @@ impl Report {
         }
     }
 
-    /// Why the expected listener is missing, or who listens beside it: this machine lacks the
-    /// address, the process is stopped or in another network namespace, a packet filter redirects
-    /// connections, an unrelated process listens, or a listener has another port, address or
-    /// protocol. `None` if the check found none of these.
+    /// Why the expected listener is missing, or which unrelated process listens beside it. `None`
+    /// if the check found neither a reason nor an unrelated process.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
             stranger,
@@ -280,10 +278,10 @@ impl Report {
         lines
     }
 
-    /// Whether the report has the line about the number. A report with trial binds always has it.
-    /// Any other report has it only if the line may explain the verdict. If a socket or TIME_WAIT
-    /// blocks the port, the line can explain only one thing: the kernel chose the number for a
-    /// client.
+    /// Whether the report has the line about the number. A report with trial binds always has the
+    /// line. Any other report has the line if the line may explain the verdict. If a socket or
+    /// TIME_WAIT blocks the port, the line helps only if the kernel may have chosen the number for
+    /// a client.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {

@@ -54,10 +54,10 @@ impl Reservation {
     /// Only the child knows its process id, so this call replaces the command by a shell that sets
     /// `LISTEN_PID` and then executes the program. This has consequences:
     ///
-    /// - A shell may drop variables whose names are no identifiers, such as `npm-config`, and
-    ///   assigns some variables by itself, such as `IFS`. To keep their values, this call copies
-    ///   them into the command line of env(1), which `ps` shows until the program is executed. Set
-    ///   such a variable before this call, because later changes may be lost.
+    /// - A shell may drop variables whose names are no identifiers, such as `npm-config`. A shell
+    ///   assigns some other variables itself, such as `IFS`. To keep the values of both, this call
+    ///   copies them into the command line of env(1). `ps` shows that line until the program is
+    ///   executed. Set these variables before this call, because later changes may be lost.
     /// - The shell may update `PWD`, `OLDPWD`, `SHLVL` and `_`.
     /// - The program must be the server itself. A wrapper, such as a shell script, starts the
     ///   server as a child. `LISTEN_PID` is then the process id of the wrapper, and the server
@@ -88,10 +88,11 @@ impl Reservation {
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
     ///   copied to the shell, such as standard streams, user, process group or `env_clear`. Call
     ///   `pass_to` before you set these.
-    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the child would lose a variable; the
-    ///   message has its name. env(1) cannot pass a variable if the path of the program contains
-    ///   `=`, if the name of the variable is empty or starts with `=`, or if `/usr/bin/env` is
-    ///   missing.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the child would lose a variable. The
+    ///   message names the variable. env(1) cannot pass a variable:
+    ///   - if the path of the program contains `=`
+    ///   - if the name of the variable is empty or starts with `=`
+    ///   - if `/usr/bin/env` is missing
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to_wrapper`.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
     /// - [`Io`](crate::ErrorKind::Io) if an earlier `pass_to_fd` uses a descriptor number that this
@@ -117,9 +118,9 @@ impl Reservation {
     ///
     /// To pass several reservations, call `pass_to_wrapper` once for each of them. The command
     /// keeps its program, arguments and settings. Unlike with `pass_to`, `spawn` returns an error
-    /// for a program that does not exist. Call `pass_to_wrapper` after `env_clear`, which removes
-    /// the variables. As with `pass_to`, the command owns the sockets too: drop the command once
-    /// the child has started.
+    /// for a program that does not exist. Call `pass_to_wrapper` after `env_clear`, which would
+    /// remove `LISTEN_FDS` and `LISTEN_FDNAMES`. As with `pass_to`, the command owns the sockets
+    /// too: drop the command once the child has started.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -187,9 +188,9 @@ impl Reservation {
     /// `spawn` fails with EBADF if other code of this process closed the command's descriptors.
     /// `spawn` fails with EBUSY in two cases:
     ///
-    /// - The number `fd` was in use in this process at the time of this call, was closed since, and
-    ///   may now be the pipe through which `spawn` learns of a failed exec. A second `spawn` can
-    ///   succeed.
+    /// - The number `fd` was in use in this process during this call, and has been closed since.
+    ///   The number may now be the pipe through which `spawn` learns of a failed exec. A second
+    ///   `spawn` can succeed.
     /// - `env_clear` was called between two calls that pass sockets as the same number.
     ///
     /// # Platform-specific behavior

@@ -44,7 +44,7 @@ impl Passed {
     }
 }
 
-/// The environment settings of a command, without the variable whose name has the command's token.
+/// The environment settings of a command, without the variable that begins with [`TOKEN_PREFIX`].
 pub(super) fn variables(command: &Command) -> impl Iterator<Item = (OsString, Option<OsString>)> {
     command
         .get_envs()

@@ -40,7 +40,7 @@ pub(crate) fn others_run(_child: u32) -> bool {
     false
 }
 
-/// Always `false`: Windows does not show this to the reader of a pipe.
+/// Always `false`: on Windows this crate does not check whether a pipe is full.
 pub(crate) fn is_full<T>(_pipe: &T) -> bool {
     false
 }

@@ -38,8 +38,8 @@ fn socket(line: &str, order: Order, protocol: Protocol) -> Option<Row> {
         inode,
         // The file does not show whether the socket is dual stack. By default an IPv6 socket of
         // Linux is dual stack, so every IPv6 wildcard counts as dual stack. A wrong guess hides no
-        // conflict. But it can add a conflict to a report, and an IPv6-only server then counts as
-        // listening on IPv4 addresses too.
+        // conflict, but can add a conflict to a report. After a wrong guess, an IPv6-only server
+        // counts as listening on IPv4 addresses too.
         dual_stack: matches!(local, SocketAddr::V6(v6) if v6.ip().is_unspecified()),
         client: false,
         interface: None,
@@ -152,9 +152,9 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
-/// The effective user, from `/proc/PID/status`. The owner of the folder `/proc/PID` does not always
-/// show this user: root owns the folder if the process is not dumpable (prctl(2)), such as a daemon
-/// that changed its user.
+/// The effective user, from `/proc/PID/status`. The folder `/proc/PID` does not always belong to
+/// this user. If the process is not dumpable (prctl(2)), such as a daemon that changed its user,
+/// root owns the folder.
 pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
     value(status, b"Uid:")?
         .split_ascii_whitespace()
@@ -247,8 +247,7 @@ pub(crate) fn socket_inode(link: &[u8]) -> Option<NonZeroU64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The inodes of the sockets that an io_uring owns. The `fdinfo` of the io_uring lists them among
-/// its files.
+/// The inodes of the sockets that an io_uring owns, from the `fdinfo` of the io_uring.
 pub(crate) fn ring_inodes(fdinfo: &[u8]) -> impl Iterator<Item = NonZeroU64> + '_ {
     fdinfo
         .split(u8::is_ascii_whitespace)

@@ -42,8 +42,9 @@ const fn version_2(root: &'static str) -> Freezer {
     }
 }
 
-/// A command that thaws the control group of a process. `groups` is the content of its
-/// `/proc/PID/cgroup`. Returns `None` if the group is not frozen, or if its files cannot be found.
+/// A command that thaws the control group of the process PID. `groups` is the content of
+/// `/proc/PID/cgroup`. Returns `None` if the group is not frozen, or if the files of the group
+/// cannot be found.
 pub(super) fn thaw_command(groups: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(groups);
     let command = |line: &str| {
@@ -63,7 +64,7 @@ pub(super) fn thaw_command(groups: &[u8]) -> Option<String> {
         };
         freezer?.command(path, &membership(groups))
     };
-    // A process can be in a frozen group of each version.
+    // A process can be in a frozen group of version 1 and in a frozen group of version 2.
     let commands: Vec<String> = text.lines().filter_map(command).collect();
     (!commands.is_empty()).then(|| commands.join(" && "))
 }

@@ -1,6 +1,6 @@
-//! macOS: reads the sockets of every process that this user may read, with `libproc`. This crate
-//! reads no table of all sockets there. So sockets without a process, and sockets of processes that
-//! this user may not read, stay invisible.
+//! macOS: reads the sockets of every process that this user may read, with `libproc`. Two kinds of
+//! sockets stay invisible: those without a process, and those of processes that this user may not
+//! read.
 
 use std::collections::HashSet;
 use std::ffi::OsString;

@@ -110,8 +110,8 @@ fn service_of(process: &Process, services: &[(u32, String)]) -> Option<String> {
     run_by(process.pid).or_else(of_parent)
 }
 
-/// Every user can read the name of a process, but only a handle shows the program and the start. If
-/// Windows refuses the handle, both are unknown.
+/// Every user can read the name of a process. The program and the start are unknown if Windows
+/// refuses a handle of the process.
 fn describe(listed: &ffi::Listed) -> Process {
     let handle = ffi::open(listed.pid).ok();
     let ticks = handle
@@ -160,9 +160,9 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
     parent_of(listed.parent, started(pid).ok().flatten())
 }
 
-/// Returns `parent`, the parent pid that Windows keeps for a process. `child` is the start of that
-/// process. After the parent has ended, Windows can give its pid to another process. So the result
-/// is `None` if the process `parent` started after `child`. It is also `None` for the pid 0.
+/// Returns `parent`, the parent pid that Windows keeps for a process that started at the time
+/// `child`. After the parent has ended, Windows can give its pid to another process. So the result
+/// is `None` if the process with the pid `parent` started later. Also `None` for the pid 0.
 fn parent_of(parent: u32, child: Option<NonZeroU64>) -> Option<u32> {
     let is_older = match (started(parent), child) {
         (Ok(Some(parent)), Some(child)) => parent <= child,

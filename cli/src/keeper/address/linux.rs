@@ -31,8 +31,8 @@ const UNRECORDED: &str = "/unrecorded";
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Address {
     pub(crate) keeper: u32,
-    /// Whether the keeper holds a port that no lock file records. No lock file leads from such a
-    /// port to its keeper, so `release` and `list` ask every keeper for which this is `true`.
+    /// Whether the keeper holds a port that no lock file records. Only the keeper knows this port,
+    /// so `release` and `list` ask the keeper for it.
     pub(crate) has_unrecorded: bool,
     name: String,
 }

@@ -31,8 +31,8 @@ pub(crate) fn connect(address: &Address, started: Instant) -> io::Result<Option<
 }
 
 /// Connects with a non-blocking socket. A suspended keeper accepts no client, so its queue can
-/// become full. On Linux a blocking connect to a full queue would not return. Other systems refuse
-/// such a connect.
+/// become full. On Linux, a blocking connect to a full queue would not return while the keeper is
+/// suspended. Other systems refuse the connect.
 fn connect_within(address: &Address, keeper: u32, started: Instant) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
