@@ -38,14 +38,18 @@ pub(crate) fn address(addr: SocketAddr) -> String {
     }
 }
 
-/// Escapes control characters, and characters that embed, override or isolate bidirectional text.
+/// Escapes control characters, and characters that mark, embed, override or isolate a direction.
 /// Unescaped, the name of another process could move the cursor or forge a line.
 pub(crate) fn escape(text: &str) -> String {
-    let overrides_direction =
-        |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let sets_direction = |c: char| {
+        matches!(
+            c,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+    };
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || overrides_direction(c) {
+        if c.is_control() || sets_direction(c) {
             out.extend(c.escape_default())
         } else {
             out.push(c)

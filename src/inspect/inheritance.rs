@@ -49,8 +49,9 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
         }
         match socket_of(lease) {
             Ok(Some(socket)) => inherited.push((lease, socket)),
-            Ok(None) => lease.set_inherited_by(Vec::new()),
-            Err(_) => {}
+            // Whether a process of another pid namespace runs is unknown.
+            Ok(None) if !is_foreign => lease.set_inherited_by(Vec::new()),
+            Ok(None) | Err(_) => {}
         }
     }
     if inherited.is_empty() {
