@@ -26,12 +26,15 @@ use operands::Operands;
 /// Returns `true` if a server of the usual kind (SO_REUSEADDR on Unix) could bind this port now,
 /// and no unrelated process has reserved the port.
 ///
-/// Without a protocol, the call checks TCP; for a `&Reservation`, it checks each reserved protocol.
-/// Without an address, it checks all addresses, on IPv4 and IPv6. Connections in TIME_WAIT that
-/// such a server left do not count, and neither does a reservation that this process or an ancestor
-/// made, or that was made [on behalf](crate::ReserveOptions::on_behalf_of) of one of them. The
-/// answer holds only for this moment: to get a port that stays free, [reserve](crate::reserve_port)
-/// one.
+/// - Without a protocol, the call checks TCP. For a `&Reservation`, it checks each reserved
+///   protocol.
+/// - Without an address, the call checks all addresses, on IPv4 and IPv6.
+/// - Connections in TIME_WAIT that a server of the usual kind left do not count.
+/// - A reservation does not count if this process or an ancestor made it. The same holds for a
+///   reservation [on behalf](crate::ReserveOptions::on_behalf_of) of this process or an ancestor.
+///
+/// The answer holds only for this moment. To get a port that stays free,
+/// [reserve](crate::reserve_port) one.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -49,10 +52,10 @@ use operands::Operands;
 /// # Races
 ///
 /// A listener that was just closed may still be open in a forked child that has not called exec. So
-/// the call retries before it returns `false`: for 100 ms while no owner is visible, and for 2 s
-/// while such a child holds the port. Any other visible owner ends the retries at once, and so does
-/// a socket of another user whose processes this user may not inspect. On Windows the call does not
-/// retry.
+/// the call retries before it returns `false`: for 2 s while only forked children hold the port,
+/// and for 100 ms while no owner is visible. Any other visible owner ends the retries at once. So
+/// does a socket of another user whose processes this user may not inspect. On Windows the call
+/// does not retry.
 ///
 /// The check binds the port and releases it at once. During these microseconds the kernel refuses
 /// the bind of a server without SO_REUSEADDR, and can refuse the bind of any other server.
@@ -93,9 +96,9 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 /// # Platform-specific behavior
 ///
 /// On Linux, if more than 512 processes run, the search ends once it has found one owner of each
-/// socket. The diagnosis may then name only that owner, with its ancestors and descendants that
-/// share the socket, and says that it may be incomplete. [`who_holds`](crate::who_holds) searches
-/// all processes, which takes longer, and names every owner that this user can see.
+/// socket, and the ancestors and descendants that share the socket. The diagnosis may then lack
+/// other owners, and says so. [`who_holds`](crate::who_holds) searches all processes, which takes
+/// longer, and names every owner that this user can see.
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     check_port_free_for(port, ServerKind::ReuseAddr)
 }
@@ -273,9 +276,9 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 ///
 /// # Platform-specific behavior
 ///
-/// On systems whose socket table this crate cannot read, the call tries a TCP connection for at
-/// most 100 ms, to 127.0.0.1 if the operand has no address. For `localhost` it tries two: to ::1
-/// and, if that fails, to 127.0.0.1. On such systems, the call fails for a UDP port.
+/// On systems whose socket table this crate cannot read, the call fails for a UDP port. For a TCP
+/// port, it tries a connection for at most 100 ms. Without an address in the operand, it connects
+/// to 127.0.0.1. For `localhost`, it connects to ::1 and, if that fails, to 127.0.0.1.
 pub fn check_port_listening(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     only(check_each_port_listening([port]))
 }
@@ -327,15 +330,15 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
     or_panic(check_port_listening(port));
 }
 
-/// Checks that the process `pid`, or a process that it started, listens on the port. No unrelated
-/// process may have a socket of its own that listens on the same address, or on one that overlaps
-/// it (a wildcard overlaps each of its addresses). A process listens if it has a TCP socket that
-/// would accept a connection, or a bound UDP socket without a peer. A reservation alone does not
-/// count. A socket that `pid` shares with other processes, such as an inherited one, counts as the
-/// socket of `pid`.
+/// Checks that the process `pid`, or a process that it started, listens on the port. A process
+/// listens if it has a TCP socket that would accept a connection, or a bound UDP socket without a
+/// peer. A reservation alone does not count. A socket that `pid` shares with other processes, such
+/// as an inherited one, counts as the socket of `pid`.
 ///
-/// Two processes that set SO_REUSEPORT can listen on one address, and Linux gives some of the
-/// clients to each of them. So the call fails if an unrelated process listens there too.
+/// The call fails if an unrelated process listens on the same address with a socket of its own.
+/// Overlapping addresses count as the same: a wildcard overlaps each of its addresses. Two
+/// processes that set SO_REUSEPORT can listen on one address, and Linux gives some of the clients
+/// to each of them.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -347,10 +350,12 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] that names the other process if one listens instead of `pid` or beside it. The
-/// call also fails if nothing listens, if the owner cannot be seen (another user's process), or if
-/// the operand names no port or a missing network interface. It fails on a system whose socket
-/// table cannot be read. The call checks once and never retries.
+/// A [`Diagnosis`] in these cases. The call checks once and never retries.
+///
+/// - Another process listens instead of `pid` or beside it. The diagnosis names that process.
+/// - Nothing listens, or the owner of the listener cannot be seen (another user's process).
+/// - The operand names no port, or a network interface that this machine does not have.
+/// - The socket table cannot be read.
 pub fn check_port_held_by(port: impl ToEndpoint, pid: u32) -> Result<(), Diagnosis> {
     only(check_each_port_held_by([port], pid))
 }
@@ -393,9 +398,9 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     })
 }
 
-/// The expected listeners are those of the process `pid` and of the processes that `pid` started.
-/// `has` returns `true` for an expected listener. Returns a verdict if no listener of the port is
-/// expected, or if the address of an expected listener overlaps that of an unexpected one.
+/// `has` returns `true` for an expected listener: one of the process `pid`, or of a process that
+/// `pid` started. Returns a verdict if no listener of the port is expected, or if an unexpected
+/// listener has an address that overlaps the address of an expected one.
 fn whose_listeners(
     listeners: &[Holder],
     pid: u32,

@@ -1,7 +1,7 @@
 //! Escapes names that other processes chose.
 
 /// Escapes control characters, and the characters that mark, embed, override or isolate a text
-/// direction. With them, a name from another process could move the cursor of the terminal or forge
+/// direction. In a name from another process, they could move the cursor of the terminal or forge
 /// a line.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

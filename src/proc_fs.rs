@@ -75,8 +75,8 @@ fn parse_release(text: &str) -> Option<(u32, u32)> {
 }
 
 /// Whether the pids in `/proc` are those that the system calls of this process use. `false` without
-/// `/proc`, and if `/proc` was mounted for another pid namespace. An example is `unshare --pid
-/// --fork` without `--mount-proc`.
+/// `/proc`. Also `false` if `/proc` was mounted for another pid namespace, for example after
+/// `unshare --pid --fork` without `--mount-proc`.
 pub(crate) fn shows_own_processes() -> bool {
     let own = rustix::fs::readlink("/proc/self", Vec::new());
     own.is_ok_and(|own| own.to_bytes() == std::process::id().to_string().as_bytes())
@@ -86,8 +86,8 @@ pub(crate) fn shows_own_processes() -> bool {
 ///
 /// Reads the link, whose text is `pid:[4026531836]`. A stat(2) of the link takes twice as long.
 ///
-/// `None` if the link cannot be read, or if the inode is smaller than any that Linux gives to a
-/// namespace. gVisor makes up such an inode for each read, so two processes would not agree on it.
+/// `None` if the link cannot be read, or if the inode is too small for a namespace of Linux. gVisor
+/// makes up a small inode for each read, so two processes would not agree on the inode.
 pub(crate) fn namespace(link: &str) -> Option<u64> {
     let text = rustix::fs::readlink(link, Vec::new()).ok()?;
     parse_namespace(text.to_str().ok()?)

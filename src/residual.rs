@@ -25,8 +25,8 @@ pub(crate) fn owner_of_sockets(rows: Vec<Row>) -> ResidualOwner {
     owners.first().copied().unwrap_or(ResidualOwner::Process)
 }
 
-/// `ports` has the sockets of each port. Returns for each port what [`owner_of_sockets`] returns
-/// for its sockets. Each scan of the processes covers all ports.
+/// Returns the result of [`owner_of_sockets`] for each port. `ports` has the sockets of each port.
+/// Each scan of the processes covers all ports.
 pub(crate) fn owner_of_each(ports: &[Vec<Row>]) -> Vec<ResidualOwner> {
     let first = owner_of_each_at(ports, ScanDepth::FirstHit);
     if !first.contains(&ResidualOwner::ForkedChild) {
@@ -70,9 +70,9 @@ pub(crate) fn owner_of_name(port: Port) -> ResidualOwner {
     }
 }
 
-/// Among the owners of these ports, returns the one with the longest retry limit. The caller needs
-/// only one of the ports, so a retry can help if any of the owners may soon release its port. Each
-/// scan of the processes covers all ports. Returns `Process` if the sockets cannot be read.
+/// Returns the owner with the longest retry limit among the owners of these ports. The caller needs
+/// only one port, so a retry can help if one owner may soon release its port. Each scan of the
+/// processes covers all ports. Returns `Process` if the sockets cannot be read.
 pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let Ok(tables) = PortTables::of(ports.iter().map(|port| Some(port.protocol))) else {
         return ResidualOwner::Process;
@@ -94,8 +94,8 @@ pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
 }
 
 /// Returns `true` if a process has the abstract Unix socket name of the port. If the lock folder
-/// shows no lease, that process uses another lock folder or none, or it is a forked child that
-/// still has the name of a released reservation.
+/// shows no lease, the process usually uses another lock folder or none. It can also be a forked
+/// child that still has the name of a released reservation.
 pub(crate) fn is_named(port: Port) -> bool {
     // If the names cannot be read, the caller goes on as if no process had the name.
     ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)
@@ -108,9 +108,8 @@ pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
 
 fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     match holder.processes.as_slice() {
-        // A socket that has an inode but no visible process is `hidden`, so this socket has no
-        // inode. A bound or listening socket lacks an inode only while the kernel closes it, so a
-        // retry can help.
+        // A socket that is not `hidden` and has no visible process lacks an inode. The kernel is
+        // closing a bound or listening socket that lacks an inode, so a retry can help.
         [] if !holder.hidden && matches!(holder.state, State::Bound | State::Listen) => {
             ResidualOwner::Unknown
         }

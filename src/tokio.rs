@@ -1,9 +1,9 @@
 //! Waits that do not block the thread, and tokio sockets, for tests on a tokio runtime (feature
 //! `tokio`).
 //!
-//! The crate's other waits block the thread. On a current-thread runtime, which `#[tokio::test]`
-//! makes by default, a server that is a task does not run meanwhile. If the server does not listen
-//! yet, the wait times out. The functions of this module wait for the same conditions, and let
+//! The crate's other waits block the thread. On a current-thread runtime, the default of
+//! `#[tokio::test]`, a server task does not run during the wait. If the server does not listen yet,
+//! the wait times out. The functions of this module wait for the same conditions, and let
 //! other tasks run between two polls. Slow work, such as a report or a trial bind, runs on the
 //! runtime's threads for blocking work. A wait is cancelled when its future is dropped, so
 //! `select!` and `timeout` work with it.
@@ -148,8 +148,8 @@ async fn freeing(mut wait: Freeing) -> Result<()> {
 
 /// Waits until the child, or a process that it started, listens on the reservation's
 /// [`addr`](Reservation::addr). [`wait_until_held_by`](crate::wait_until_held_by) says which
-/// listeners count. [`Reservation::wait_for`] is the same wait for a child of the standard library,
-/// and its documentation says when the wait fails.
+/// listeners count. [`Reservation::wait_for`] waits for a child of the standard library, and says
+/// when both waits fail.
 ///
 /// The wait polls the child by `try_wait`, which leaves the child's standard input open.
 ///
@@ -172,8 +172,8 @@ async fn freeing(mut wait: Freeing) -> Result<()> {
 ///
 /// # Errors
 ///
-/// The errors of [`wait_until_listening`]. [`Io`](crate::ErrorKind::Io) with the child's exit
-/// status if the child ends and no listener counts.
+/// The errors of [`wait_until_listening`]. If the child ends and no listener counts, the error is
+/// [`Io`](crate::ErrorKind::Io), with the child's exit status in the message.
 pub async fn wait_for(
     reservation: &Reservation,
     child: &mut Child,
@@ -264,10 +264,9 @@ async fn listening(
 ) -> Result<()> {
     let mut wait = Listening::new(ports, expected, at_most);
     loop {
-        // A quick poll runs on the thread of this task, because waking another thread takes about
-        // as long as the poll. Besides, the threads for blocking work may all be busy with the
-        // server under test. A poll that searches for the owners of listeners takes longer, but it
-        // is usually the last one.
+        // A quick poll runs on the thread of this task, for two reasons. Waking another thread
+        // takes about as long as the poll. The server under test may keep all threads for blocking
+        // work busy. A poll that searches for owners takes longer, but is usually the last poll.
         let poll = if sockets::IS_QUICK {
             wait.poll(&mut exit_info)
         } else {
@@ -284,7 +283,7 @@ async fn listening(
     }
 }
 
-/// A report can read every process, so a thread for blocking work makes it.
+/// Makes the report on a thread for blocking work, because a report can read every process.
 async fn error(failure: WaitError) -> Error {
     run_blocking(move || failure.into_error(false)).await
 }

@@ -15,8 +15,8 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         return duration.map_err(|_| "the number of seconds is too large".to_owned());
     }
     humantime::parse_duration(text).map_err(|error| match error {
-        // The texts of these errors state the cause: a unit is unknown or missing, or a number is
-        // too large.
+        // These errors already state the cause: a unit is unknown or missing, or a number is too
+        // large.
         Error::UnknownUnit { .. } | Error::NumberOverflow => error.to_string(),
         _ => "expected a number of seconds, or numbers with units, as in 30, 500ms or 1m 30s"
             .to_owned(),

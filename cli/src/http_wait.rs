@@ -31,8 +31,8 @@ use crate::text::escape;
 pub(crate) struct Unanswered {
     pub(crate) endpoint: Endpoint,
     pub(crate) probe: HttpProbe,
-    /// Why the last attempt failed. Exception: an attempt that the timeout of the wait cut short
-    /// does not replace an earlier problem.
+    /// Why the last attempt failed. If the timeout of the wait cut that attempt short, the problem
+    /// of an earlier attempt stays.
     pub(crate) problem: String,
     /// The kind of the `problem`. `None` until an attempt has failed. Until then, `problem` is the
     /// initial text of [`new`](Self::new).
@@ -68,10 +68,11 @@ impl Unanswered {
     }
 
     /// Sends the request once, and waits for the answer for at most `left`. Returns whether the
-    /// answer is the expected one. If not, notes the problem, unless the limit of the wait cut the
-    /// attempt short and an earlier problem is known. Sends nothing if `left` is zero, or if
-    /// `process` runs and [`endpoint_of`] finds no endpoint for the process. `is_over` returns
-    /// whether the time limit of the wait has passed.
+    /// answer is the expected one. If the attempt fails, updates `problem`.
+    ///
+    /// Sends nothing if `left` is zero. Also sends nothing if `process` runs and [`endpoint_of`]
+    /// finds no endpoint for the process. `is_over` returns whether the time limit of the wait has
+    /// passed.
     fn attempt(
         &mut self,
         process: Option<&(u32, Option<ProcessHandle>)>,
@@ -133,9 +134,9 @@ pub(crate) enum Obstacle {
 }
 
 impl Obstacle {
-    /// Finds out in several threads why each request failed. `pid` is the process whose answer the
-    /// wait expected, or `None` if the wait expected no process or that process has ended. An entry
-    /// of the result is `None` if the sockets do not show the reason.
+    /// Finds out in several threads why each request failed. The result for a request is `None` if
+    /// the sockets do not show the reason. `pid` is the process that should have answered. It is
+    /// `None` if the wait expected no process, or if the process has ended.
     pub(crate) fn find_each(requests: &[Unanswered], pid: Option<u32>) -> Vec<Option<Obstacle>> {
         let endpoints: Vec<Endpoint> = requests.iter().map(|request| request.endpoint).collect();
         let findings = Finding::all(&endpoints, Condition::Listening, true);
@@ -177,8 +178,8 @@ impl Obstacle {
             Some((_, Ok(target))) => target,
             None => endpoint,
         };
-        // `blocked` connects again. If the request already had a connection, nothing keeps
-        // connections from the listener, so this function makes no further one.
+        // If the request got a connection, nothing keeps connections from the listener. So
+        // `blocked`, which connects again, is called only after a request without a connection.
         let is_unconnected = matches!(
             request.kind,
             Some(ProblemKind::SilentConnect | ProblemKind::NoConnection)
@@ -186,8 +187,8 @@ impl Obstacle {
         let blocked = is_unconnected.then(|| blocked(target)).flatten();
         match &blocked {
             Some(Obstacle::Blocked { help: Some(_), .. }) => blocked,
-            // A halted process comes first, because it accepts no connections, and so explains why
-            // the queue of its listener is full.
+            // A halted process accepts no connections, so the queue of its listener fills up. The
+            // halted process is then the cause to report.
             _ => halted(request).or(blocked),
         }
     }
@@ -262,12 +263,11 @@ fn blocked(target: Endpoint) -> Option<Obstacle> {
     })
 }
 
-/// Returns [`Obstacle::Halted`] if all visible processes of a listener are halted. Another
-/// listener on the port may serve, but the kernel may give some of the connections to the halted
-/// listener.
+/// Returns [`Obstacle::Halted`] if all visible processes of a listener are halted. The kernel may
+/// give connections to this listener even if another listener on the port serves.
 ///
-/// If no listener has only halted processes, a listener with one halted process is enough.
-/// Exception: if the last attempt got an answer, such a listener does not count.
+/// If each listener has a process that is not halted, one halted process is enough, unless the last
+/// attempt got an answer.
 fn halted(request: &Unanswered) -> Option<Obstacle> {
     let endpoint = request.endpoint;
     let holders = who_holds(endpoint).ok()?;
@@ -381,7 +381,7 @@ pub(crate) fn until_answered(
             };
             let left = remaining(limit, started);
             sleep(next.due.saturating_duration_since(Instant::now()).min(left));
-            // Each thread has this number of requests to send, and the last one needs time too.
+            // Each thread may have to send this number of requests in the time that is left.
             let turns = u32::try_from(waiting.div_ceil(threads)).unwrap_or(u32::MAX);
             let left = remaining(limit, started) / turns;
             if next.request.attempt(process.as_ref(), left, || {
@@ -421,10 +421,11 @@ pub(crate) fn until_answered(
 }
 
 /// The endpoint for a request that the process `pid`, or a process that `pid` started, must answer.
-/// An address is suitable if one of these processes listens there, and no stranger does. If
-/// `endpoint` has no address or is `localhost`, there are two addresses, 127.0.0.1 and ::1. If only
-/// one of them is suitable, the result has that address, so that no stranger gets the request. If
-/// no address is suitable, returns the report on each address.
+/// On a suitable address, one of these processes listens, and no stranger does. If no address is
+/// suitable, returns the report on each address.
+///
+/// If `endpoint` has no address or is `localhost`, it stands for 127.0.0.1 and ::1. If only one of
+/// the two is suitable, the result has only that address, so that no stranger gets the request.
 fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Vec<Diagnosis>> {
     let mut held = Vec::new();
     let mut strangers = Vec::new();

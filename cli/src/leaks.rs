@@ -152,15 +152,16 @@ impl LeakCheck {
         }
     }
 
-    /// The server sockets of descendants of this process: all TCP listeners, and the UDP sockets
-    /// without a peer on the ports in `udp`. TCP listeners that existed before the command do not
-    /// count. The command's daemons are descendants too, because this process adopts them.
+    /// Finds the server sockets of this process's descendants:
+    /// - TCP listeners that did not exist before the command
+    /// - UDP sockets without a peer, on the ports in `udp`
+    ///
+    /// The command's daemons are descendants, because this process adopts them.
     fn scan(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let mut found: Vec<Holder> = listeners()?.into_iter().collect();
         for endpoint in udp {
-            // `Holder::is_server` excludes a socket with an ephemeral number if it may be a
-            // client's. But this process has reserved the number for a server of the command, so
-            // the socket is probably that server's.
+            // `Holder::is_server` is `false` for a socket that may be a client's. But this process
+            // has reserved the number for a server, so the socket is probably the server's.
             let is_server = |holder: &Holder| holder.state == State::Bound;
             found.extend(who_holds(*endpoint)?.into_iter().filter(is_server));
         }
@@ -215,10 +216,9 @@ fn is_descendant(process: &Process) -> bool {
     process.relation == Some(Relation::Descendant)
 }
 
-/// The processes to end: the owners of the sockets and their [masters](Process::master), without
-/// the workers of a server. A worker is a process whose parent owns the same socket, or is the
-/// master of an owner. A worker ends with its parent, or the next scan finds the worker. The
-/// processes of a container are not among the targets.
+/// The processes to end: the owners of the sockets and their [masters](Process::master), except
+/// workers and the processes of a container. The parent of a worker owns the same socket, or is the
+/// master of an owner. If a worker does not end with its parent, the next scan finds the worker.
 fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failure> {
     let mut targets = Vec::new();
     for holder in found {

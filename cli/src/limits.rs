@@ -17,9 +17,9 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// number of ports. A check takes about 20 us, so a further thread saves time only for many checks.
 pub(crate) const PORTS_PER_THREAD: usize = 256;
 
-/// A search for ports that fail checks at most this number of ports in each step. In a step, the
-/// library diagnoses every port that fails, at about 100 us each. A search for the first port that
-/// fails needs only one of these diagnoses, so it checks the ports in steps.
+/// The maximum number of ports in one step of a search for ports that fail. The library diagnoses
+/// every port that fails in a step, at about 100 us each. With steps, a search for the first port
+/// that fails makes fewer diagnoses.
 pub(crate) const PORTS_PER_STEP: usize = 1024;
 
 /// The maximum number of ports that a failed `wait` reports with their holders. `wait` only counts
@@ -29,17 +29,18 @@ pub(crate) const WAIT_REPORTS: usize = 10;
 /// How many ports the note of a wait names. The note only counts the other ports.
 pub(crate) const PORTS_IN_SUMMARY: usize = 4;
 
-/// How long a failed `wait` searches for ports to report. Exception: the search goes on if at most
-/// [`PORTS_PER_THREAD`] ports are left, or if it has found no port yet.
+/// How long a failed `wait` searches for ports to report. The limit applies once the search has
+/// found a port, and only while more than [`PORTS_PER_THREAD`] ports are left.
 ///
-/// Three other steps after a wait have this limit too. `Finding::all` retries its check for up to
-/// this time, and then calls `after_wait` for up to this time. After a failed wait for HTTP, each
-/// connection of the search for the reason takes up to this time.
+/// Each of these steps after a wait has the same limit:
+/// - `Finding::all` retries its check.
+/// - `Finding::all` then calls `after_wait` for the ports.
+/// - After a failed wait for HTTP, the search for the reason makes one connection.
 pub(crate) const WAIT_REPORT_TIME: Duration = Duration::from_millis(100);
 
-/// The timeout of `who --probe`. A host that accepts or refuses the connection usually answers
-/// sooner. If a firewall drops the packets, no answer comes. If a thread of [`CONNECTION_THREADS`]
-/// makes several connections, they share this time, and each has at least [`SHORTEST_PROBE`].
+/// The timeout of `who --probe`, for hosts whose firewall drops the packets. If there are more
+/// connections than [`CONNECTION_THREADS`], each thread divides this time among its connections.
+/// Each connection has at least [`SHORTEST_PROBE`].
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The shortest timeout of one connection of `who --probe`.
@@ -50,9 +51,9 @@ pub(crate) const SHORTEST_PROBE: Duration = Duration::from_millis(100);
 /// may still begin to listen.
 pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
-/// How long `wait --for --pid` goes on after the process has ended, because a daemon that the
-/// process left may complete the duration of `--for`. The library's wait for that duration expects
-/// no process, so it does not notice the end.
+/// How long `wait --for --pid` goes on after the process has ended. A daemon that the process left
+/// may complete the duration of `--for`. The library's wait for that duration does not notice the
+/// end of the process.
 pub(crate) const STEADY_REPORT: Duration = Duration::from_millis(500);
 
 /// How long `run` without `--wait-listening` watches whether something listens on its ports. A
@@ -69,9 +70,10 @@ pub(crate) const GROUP_SIGNAL_DELAY: Duration = Duration::from_millis(20);
 #[cfg(unix)]
 pub(crate) const WATCHER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long after SIGTERM (or SIGINT) a process gets SIGKILL. `run --wait-listening` signals a
-/// command that does not listen in time. `run --leaks=stop` signals the owners of listeners. The
-/// watcher signals the command if `run` is killed.
+/// How long after SIGTERM (or SIGINT) these processes get SIGKILL:
+/// - the command of `run --wait-listening`, if the wait fails
+/// - the owners of listeners that `run --leaks=stop` ends
+/// - the command of a `run` that was killed
 pub(crate) const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 
 /// The default of `stop --timeout`: how long after SIGTERM (or SIGINT) a process gets SIGKILL.
@@ -83,9 +85,9 @@ pub(crate) const DEFAULT_STOP_TIMEOUT: &str = "10s";
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
 
 /// How long `stop` waits for the ports to become free after their servers have ended. A port can
-/// stay in use for two reasons. A forked child can keep a socket until it calls exec. If the server
-/// was the command of `portlease run`, `run` still has to notice that the command has ended, and
-/// release the port.
+/// stay in use for two reasons:
+/// - A forked child keeps a socket until the child calls exec.
+/// - `portlease run` started the server, and has not released the port yet.
 pub(crate) const FREE_AFTER_STOP: Duration = Duration::from_secs(5);
 
 /// How long `stop` and `run --leaks=stop` watch whether the parent of a stopped server starts the
@@ -201,8 +203,8 @@ pub(crate) const SERVER_START_PAUSE: Duration = Duration::from_millis(2);
 pub(crate) const PORT_SERVER_ATTEMPTS: usize = 16;
 
 /// The maximum length of a line that `serve` and its clients read. A number is far shorter, but an
-/// invalid line should be read whole. If bytes stayed unread at close, the kernel would reset the
-/// connection. The other side would then see an error instead of an empty answer.
+/// invalid line should be read whole. At a close with unread bytes, the kernel resets the
+/// connection, and the other side sees an error instead of an empty answer.
 pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 
 /// The maximum number of ancestors that `reserve` checks to find its caller or its CI job. `stop`

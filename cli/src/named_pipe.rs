@@ -42,8 +42,8 @@ impl PipeListener {
 
     pub(crate) fn accept(&mut self) -> io::Result<PipeStream> {
         pipes::wait_for_client(&self.next)?;
-        // The new instance exists before this client's instance is closed. So the name always
-        // belongs to this process.
+        // Without any instance, another process could take the name. So the next instance is
+        // created before this client's instance can be closed.
         let next = pipes::create(&self.path, false, &OwnerOnly::new()?)?;
         Ok(PipeStream(File::from(std::mem::replace(
             &mut self.next,
@@ -114,8 +114,8 @@ fn within<T: Send + 'static>(
     match receiver.recv_timeout(timeout) {
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => {
-            // `interrupt` fails if the call has just ended or has not begun. A call that begins
-            // later ends at the latest when the other side disconnects.
+            // `interrupt` fails if the call has just ended, or has not begun. A call that has not
+            // begun ends at the latest when the other side disconnects.
             let _interrupted = pipes::interrupt(&thread);
             Err(io::ErrorKind::TimedOut.into())
         }

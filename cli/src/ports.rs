@@ -42,8 +42,8 @@ impl FromStr for PortList {
 
     fn from_str(text: &str) -> Result<Self, InvalidPort> {
         let mut endpoints = Vec::new();
-        // The text is also split at blanks: zsh passes an unquoted $PORTS, such as the output of
-        // `reserve -n 2`, as one argument.
+        // The text is also split at blanks. zsh does not split an unquoted $PORTS, so the output of
+        // `reserve -n 2` can be one argument.
         let items = text
             .split(',')
             .flat_map(|part| match part.split_whitespace().next() {
@@ -82,8 +82,8 @@ impl PortList {
     }
 }
 
-/// The endpoints that a client of this computer would connect to: the endpoint itself, or 127.0.0.1
-/// and ::1 if it has no address or is `localhost`.
+/// The endpoints that a client of this machine would connect to. If the endpoint has no address or
+/// is `localhost`, these are 127.0.0.1 and ::1.
 pub(crate) fn client_endpoints(endpoint: Endpoint) -> Vec<Endpoint> {
     let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let on = |ip| Endpoint {
@@ -130,8 +130,8 @@ fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use
             )));
         }
     }
-    // Leaves a pasted URL or mapping to the parser of endpoints, which rejects it. The error of the
-    // parser names the endpoint in the text, if there is one.
+    // A URL or a mapping is not a range. The parser of endpoints rejects the text, and its error
+    // names the endpoint in the text, if there is one.
     if item.contains("://") || item.contains("->") {
         return Ok(None);
     }

@@ -20,8 +20,8 @@ use crate::survey::{self, Unmet};
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Met,
-    /// Contains the report on the port that did not meet the condition in time. `None` if the time
-    /// limit passed while the wait checked many ports.
+    /// The report on the port that did not meet the condition in time. `None` if the time limit
+    /// passed while the wait checked many ports.
     TimedOut(Option<Diagnosis>),
     /// The process of `--pid` ended before the ports met the condition. Contains the report on the
     /// port that the wait was waiting for, if there is a report.
@@ -124,9 +124,8 @@ pub(crate) fn wait_for(
             Err(RecvTimeoutError::Timeout) => {}
         }
         if has_ended(process.as_ref())? {
-            // With `HeldBy`, the thread also notices the end of the process. The thread may still
-            // find a listener of a daemon that the process started, so this loop waits for the
-            // result of the thread.
+            // With `HeldBy`, the thread also notices the end of the process, and may still find a
+            // listener of a daemon that the process started. So wait for the thread's result.
             let is_about_process = matches!(condition, Condition::HeldBy(_));
             let grace = steady.map_or(LISTEN_REPORT, |_| STEADY_REPORT);
             let report = match is_about_process.then(|| receiver.recv_timeout(grace)) {
@@ -230,9 +229,9 @@ struct WaitForAll {
 }
 
 impl WaitForAll {
-    /// Returns the ports that met the condition, without those that [`Unable::Skip`] skipped.
-    /// Returns `None` if the limit passed before a pass over [many](survey::are_many) ports had
-    /// checked all of them. Returns a timeout error if the limit passed during a wait for a port.
+    /// Returns the ports that met the condition, without those that [`Unable::Skip`] skipped. Fails
+    /// with a timeout if a port does not meet the condition in time. Returns `None` if the limit
+    /// passes before all of [many](survey::are_many) ports are checked.
     fn wait(mut self) -> portlease::Result<Option<Vec<Endpoint>>> {
         let (condition, limit, started) = (self.condition, self.limit, self.started);
         // `wait_until_all_listening` records which listeners were open. So it can report a server
@@ -324,10 +323,10 @@ fn check_first(
     limit: Duration,
     started: Instant,
 ) -> Result<FirstCheck, Failure> {
-    // Finds the ports that can be checked. A missing privilege or a sandbox can forbid the bind of
-    // a single number, so a check for free ports tries every port. A read of the socket table
-    // succeeds or fails for all numbers of an address and protocol alike. So any other check tries
-    // only one port of each address and protocol.
+    // Finds the ports that can be checked. A check for free ports tries every port, because a
+    // missing privilege or a sandbox can forbid the bind of a single number. Any other check tries
+    // one port of each address and protocol, because a read of the socket table that fails for one
+    // number fails for all.
     let is_per_number = matches!(condition, Condition::Free(_));
     let kind = |endpoint: &Endpoint| match is_per_number {
         true => *endpoint,

@@ -100,9 +100,9 @@ fn bases<'a>(
                 let order = ports::shuffled(vec![all.clone()]);
                 order.filter(move |base| tier(*base) == Some(wanted))
             });
-            // Without a requested range, base numbers with all ports on one side of the ephemeral
-            // range come first. All base numbers follow, ordered by tier, because ports that are
-            // far apart can lie on both sides of the range.
+            // Without a requested range, the first base numbers have all ports on one side of the
+            // ephemeral range. Then all base numbers follow by tier, because ports that are far
+            // apart may fit only on both sides.
             let ranges = match allowed {
                 Some(_) => Vec::new(),
                 None => ephemeral.outer_ranges().iter().filter_map(within).collect(),
@@ -145,9 +145,9 @@ impl<'a> Search<'a> {
 
     /// Reserves all ports at the first of these base numbers at which every port can be reserved.
     ///
-    /// Tries the first port at each base number with `level`. Most refusals are of that port, so a
-    /// cheap level there saves the most. Tries the further ports with `level` or `WithTable`,
-    /// whichever is higher. No port is tried with a higher level than that of `effort`.
+    /// Tries the first port of a base number with `level`, and each further port at least with
+    /// `WithTable`. Most refusals are of the first port, so a cheap level saves the most there. The
+    /// level of `effort` limits both.
     fn first_of(
         &mut self,
         bases: impl Iterator<Item = u16>,

@@ -23,8 +23,8 @@ use crate::sockets;
 /// port belongs to its parent.
 pub(super) fn record(request: &Request) -> io::Result<Record> {
     let process = this_process()?;
-    // If the caller passed the command that it runs, as `portlease run` does, the record has no
-    // source line. The line would be code of the caller, and would not help the reader of a report.
+    // `portlease run` and similar callers pass the command that they run. A source line in the code
+    // of the caller would not help the reader of a report.
     let at = match &request.command {
         Some(_) => String::new(),
         None => source_line(request.at),

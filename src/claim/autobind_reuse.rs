@@ -66,13 +66,12 @@ mod system {
 
     /// Linux before 5.7 lacks the setting, and never assigns a claimed port.
     ///
-    /// gVisor also lacks the setting, and reports the old release 4.4.0. On the host's network
-    /// gVisor passes each bind on to a kernel that may have the setting on. gVisor lacks at least
-    /// one of the `settings` below, and Linux has them all in its first network namespace. So the
-    /// result is `true` only if all of them exist.
+    /// gVisor also lacks the setting, and reports the old release 4.4.0. But on the host's network,
+    /// gVisor passes each bind on to a kernel that may have the setting on. So the result must be
+    /// `false` on gVisor. gVisor lacks at least one of the `settings` below.
     ///
-    /// In any other network namespace, an old Linux, such as 4.9, lacks `tcp_timestamps`. So the
-    /// result is `false` there.
+    /// In its first network namespace, Linux has all `settings`. In any other namespace, an old
+    /// Linux such as 4.9 lacks `tcp_timestamps`, so the result is `false` there too.
     fn is_linux_before_5_7() -> bool {
         let settings = [
             "conf/all/forwarding",

@@ -5,12 +5,12 @@ use crate::model::ephemeral_usage::EphemeralUsage;
 use crate::ports::EphemeralRange;
 use crate::sockets;
 
-/// How full the ephemeral range is. `None` if less than half of it is known to be in use, if
-/// `protocols` does not contain TCP, or if [`read`] returns `None`.
+/// How full the ephemeral range is, if at least half of it is known to be in use. Otherwise `None`.
+/// Also `None` if `protocols` does not contain TCP, or if [`read`] returns `None`.
 ///
-/// Reading all TCP sockets takes milliseconds if there are many. So the function first reads a
-/// cheap upper limit of their number. If this limit is below half of the range, the function stops.
-/// Without such a limit, as on systems other than Linux, the result is `None`.
+/// Reading many TCP sockets takes milliseconds. So the function first reads a cheap upper limit of
+/// their number, and returns `None` if the limit is below half of the range. If the limit is
+/// unknown, as on systems other than Linux, the result is `None` too.
 pub(crate) fn if_crowded(protocols: &[Protocol]) -> Option<EphemeralUsage> {
     if !protocols.contains(&Protocol::Tcp) {
         return None;

@@ -78,10 +78,11 @@ impl Snapshot {
         matching(rows, port).map(|row| row.inode).collect()
     }
 
-    /// Returns one listener of each port, with a process that owns the listener. `None` if the port
-    /// has no listener, if the listener was closed meanwhile, or if the search for the owners
-    /// fails. Always `None` on systems without a socket table. A listener has no process if its
-    /// owner is hidden. One search serves all ports.
+    /// Returns one listener of each port, with a process that owns the listener. A listener whose
+    /// owner is hidden has no process. One search serves all ports.
+    ///
+    /// `None` if the port has no listener, if the listener was closed meanwhile, or if the search
+    /// fails. Always `None` on systems without a socket table.
     pub(crate) fn owned_listeners(&self, ports: &[Port]) -> Vec<Option<Holder>> {
         let first = |port: &Port| -> Vec<Row> {
             let rows = self.rows.iter().flat_map(|rows| matching(rows, *port));

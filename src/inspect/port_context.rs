@@ -1,5 +1,5 @@
-//! [`PortContext`]: the reservation of a port, and whether the reservation belongs to the asker
-//! (who asks about the port).
+//! [`PortContext`]: the reservation of a port, and whether it is the asker's own. The [`Asker`] is
+//! the process or the reservation for which the port is checked.
 
 use std::io;
 use std::num::NonZeroU64;

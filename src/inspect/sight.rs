@@ -19,10 +19,11 @@ pub(super) fn is_root() -> bool {
     lease::user() == 0
 }
 
-/// Records in each holder which kinds of hidden process may own its socket. If this process is not
-/// in the first pid namespace, a process of another namespace may own any socket that has an inode.
-/// So if a holder has such a socket, the function adds [`Incompleteness::PidNamespace`] to
-/// `unseen`.
+/// Records in each holder which kinds of hidden process may own its socket.
+///
+/// If this process is outside of the first pid namespace, a hidden process of another namespace may
+/// own any socket that has an inode. If a holder has an inode, the function then adds
+/// [`Incompleteness::PidNamespace`] to `unseen`.
 pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompleteness>) {
     let lacks_proc = unseen.iter().any(|reason| reason.is_of_proc());
     let owner = UnseenOwner {
@@ -44,10 +45,11 @@ pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompletenes
 }
 
 /// Corrects which TCP connections count as outgoing. A connection without a listener may have been
-/// accepted by a listener that was closed since. So such a connection counts as outgoing only if a
-/// socket of this machine listens at its other end, if its local port is ephemeral and the peer's
-/// port is not, or if the socket is connected to itself. A connection in SYN_SENT is always
-/// outgoing.
+/// accepted by a listener that was closed since. It counts as outgoing only in these cases:
+/// - The connection is in SYN_SENT.
+/// - A socket of this machine listens at the other end.
+/// - The local port is ephemeral, and the peer's port is not.
+/// - The socket is connected to itself.
 ///
 /// Also notes which unconnected sockets of the other protocols may belong to clients.
 pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) {

@@ -1,7 +1,7 @@
 //! The mark: a file in the lock folder. It says that the kernel passed the self-test of claims. All
 //! processes of a user read the same mark, so not every process repeats the test.
 //!
-//! There is a mark only on Linux, in the folder of a known network namespace, and only on a file
+//! Only Linux has marks, in the folder of a known network namespace. The folder must be on a file
 //! system in memory, which a restart of the machine empties. So the kernel that passed the test is
 //! the kernel that runs.
 //!
@@ -79,8 +79,8 @@ mod system {
         format!("portlease self-test {VERSION}: passed\n")
     }
 
-    /// `None` for 65534, because in a user namespace every user that it does not map has this user
-    /// ID (user_namespaces(7)). A file of this user ID could then belong to another user.
+    /// `None` for the user ID 65534. In a user namespace, every unmapped user has this ID
+    /// (user_namespaces(7)), so a file of this ID could belong to another user.
     fn own_user() -> Option<u32> {
         const OVERFLOW: u32 = 65534;
         Some(user()).filter(|user| *user != OVERFLOW)
@@ -90,9 +90,10 @@ mod system {
         folder.folder().is_in_memory()
     }
 
-    /// Returns `false` if the answer of the self-test may be true for this process only. A library
-    /// that ld.so(8) loads first can replace bind(2). Where the namespace is unknown, an emulator
-    /// such as gVisor can share its lock folder with other kernels.
+    /// Returns `false` if the answer of the self-test may not hold for other processes:
+    /// - A library that ld.so(8) preloads can replace bind(2) in this process.
+    /// - If the network namespace is unknown, the kernel may be an emulator such as gVisor, which
+    ///   can share its lock folder with other kernels.
     fn is_true_for_all() -> bool {
         let is_set = |name| std::env::var_os(name).is_some_and(|libraries| !libraries.is_empty());
         let may_preload =

@@ -73,11 +73,12 @@ impl fmt::Display for Protocol {
 /// `localhost:60315` means both loopback addresses, 127.0.0.1 and ::1. A free port must be free on
 /// both. For a listener, one of them is enough.
 ///
-/// After a link-local address, or a multicast address of one link or interface (such as `ff02::1`),
-/// `%` and the name or the index of a network interface can follow. With any other address, the
-/// interface has no effect. Parsing ignores an interface that this machine does not have. But a
-/// call that takes the text itself, such as `check_port_free("[fe80::1%eth7]:80")`, fails if the
-/// interface is missing.
+/// A link-local address can name a network interface, by its name or index: `[fe80::1%eth0]:60315`.
+/// A multicast address of one link or interface, such as `ff02::1`, can name one too. With any
+/// other address, the interface has no effect.
+///
+/// Parsing ignores an interface that this machine does not have. But a call that takes the text
+/// itself, such as `check_port_free("[fe80::1%eth7]:80")`, then fails.
 ///
 /// An endpoint without an address means every address of this machine. An endpoint without a
 /// protocol means TCP. But [`who_holds`](crate::who_holds) and
@@ -103,11 +104,11 @@ pub struct Endpoint {
     /// `localhost` is stored as `::ffff:127.0.0.1`. A parsed text, a [`SocketAddr`] or an
     /// [`IpAddr`] with that address means 127.0.0.1 instead.
     ///
-    /// A link-local address with an interface has the index of that interface in bytes 4 to 7
-    /// (counted from 0), which are otherwise zero: `fe80::1%2` is `fe80:0:0:2::1` here. The same
-    /// holds for a multicast address of one link, such as `ff02::1`, or of one interface. A
-    /// multicast address that is made from a network prefix (RFC 3306) stores no index.
-    /// [`socket_addr`](Endpoint::socket_addr) returns the address and the index separately.
+    /// A link-local address stores the index of its interface in bytes 4 to 7 (counted from 0):
+    /// `fe80::1%2` is `fe80:0:0:2::1` here. A multicast address of one link or interface, such as
+    /// `ff02::1`, stores the index too, unless the address is made from a network prefix
+    /// (RFC 3306). [`socket_addr`](Endpoint::socket_addr) returns the address and the index
+    /// separately.
     pub ip: Option<IpAddr>,
     /// The protocol. If it is `None`, the called function decides.
     pub protocol: Option<Protocol>,
@@ -278,11 +279,11 @@ fn parse_number(text: &str) -> Option<u16> {
     }
 }
 
-/// Parses the text before the port, and returns the address and its interface. Returns `None` if
-/// the text is not an address. The address in the result is `None` if the text stands for every
-/// address, and [`LOCALHOST`] for `localhost`.
+/// Parses the text before the port. Returns the address and its interface, or `None` if the text is
+/// invalid. The address is `None` if the text stands for every address, and [`LOCALHOST`] for
+/// `localhost`.
 ///
-/// An IPv6 address other than `::` needs brackets, because `::1:8080` without brackets is itself an
+/// An IPv6 address other than `::` needs brackets: `::1:8080` without brackets is itself an
 /// address. The interface can be inside the brackets or after them: ss(8) prints `[fe80::1]%eth0`.
 fn parse_host(text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     let (address, interface) = match text.split_once('%') {
@@ -323,8 +324,8 @@ impl BadText {
         if let Some((scheme, rest)) = whole.split_once("://") {
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
             let host = authority.rsplit('@').next().unwrap_or_default();
-            // An endpoint cannot have a host name other than `localhost`. If the URL has such a
-            // name, only the port is suggested.
+            // An endpoint cannot have a host name other than `localhost`. For a URL with another
+            // host name, the error suggests only the port.
             let port = host.rsplit_once(':').and_then(|(_, port)| endpoint(port));
             // A URL without a port means the port of its scheme.
             let of_scheme = match scheme.to_ascii_lowercase().as_str() {
@@ -379,9 +380,9 @@ impl BadText {
 }
 
 impl Endpoint {
-    /// The address with the port and the scope id. `None` if the endpoint has no address, or has
-    /// `localhost`, which is two addresses. The scope id 0 of a link-local address stands for each
-    /// interface that has the address.
+    /// The address with the port and the scope id. `None` without an address, and for `localhost`,
+    /// which is two addresses. The scope id 0 of a link-local address stands for each interface
+    /// that has the address.
     ///
     /// ```
     /// let endpoint: portlease::Endpoint = "[fe80::1%1]:80".parse()?;

@@ -60,8 +60,8 @@ impl Use {
         }
     }
 
-    /// Whether the reason means that the count of this use is unknown. With any other reason the
-    /// count is known, but may not be exact.
+    /// Returns `true` if the reason makes the count of this use unknown. Any other reason makes the
+    /// count inexact at most.
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
             Incompleteness::Sockets(_) | Incompleteness::Descriptors(_) => true,
@@ -106,9 +106,9 @@ impl EphemeralUsage {
         EphemeralUsage::new(range, is_ephemeral, [], unseen)
     }
 
-    /// Whether at least half of the numbers are in use, as far as the sockets could be read. In
-    /// that case `bind(…, 0)` is usually slow: the half that the kernel searches first (the odd or
-    /// the even numbers) is probably used up.
+    /// Whether at least half of the numbers are in use, as far as the sockets could be read.
+    /// `bind(…, 0)` is then usually slow: the kernel first searches either the odd or the even
+    /// numbers, and that half is probably used up.
     pub(crate) fn is_crowded(&self) -> bool {
         self.in_use() * 2 >= self.ports
     }

@@ -13,14 +13,14 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The port is taken, by a socket or by another reservation. Also if the process that
-    /// [`check_port_held_by`](crate::check_port_held_by) expects does not listen on the port, or
-    /// shares the port with an unrelated process.
+    /// The port is taken, by a socket or by another reservation. Also if the process of
+    /// [`check_port_held_by`](crate::check_port_held_by) does not listen on the port, or an
+    /// unrelated process listens there too.
     InUse,
     /// Too few of the allowed numbers could be reserved.
     NoFreePort,
-    /// The argument does not name a port, the request can never be met, or one of the variables
-    /// `PORTLEASE_RANGE`, `PORTLEASE_PROJECT` and `PORTLEASE_ON_LEAK` has an invalid value.
+    /// The argument does not name a port, or the request can never be met. Also if the variable
+    /// `PORTLEASE_RANGE`, `PORTLEASE_PROJECT` or `PORTLEASE_ON_LEAK` has an invalid value.
     InvalidPort,
     /// This machine does not have the address or the network interface.
     AddressNotAvailable,

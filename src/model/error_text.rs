@@ -66,7 +66,7 @@ impl Error {
 
     pub(crate) fn block_outside_firewall(port: u16, firewall: &RangeInclusive<u16>) -> Self {
         let message = format!(
-            "port {port} of the requested ports is outside PORTLEASE_RANGE ({})",
+            "port {port}, one of the requested ports, is outside PORTLEASE_RANGE ({})",
             RangeText(firewall)
         );
         Self::new(ErrorKind::InvalidPort, message)
@@ -96,8 +96,8 @@ impl Error {
     pub(crate) fn several_bases(ports: &[u16]) -> Self {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let message = format!(
-            "ports {} were requested, but a block or ports at fixed offsets have one base number: \
-             expected one exact port",
+            "ports {} were requested: expected one exact port, the base number of the block or of \
+             the offsets",
             ports.join(", ")
         );
         Self::new(ErrorKind::InvalidPort, message)
@@ -172,9 +172,8 @@ impl Error {
     }
 
     pub(crate) fn exact_port_not_aligned(port: u16, aligned: u16) -> Self {
-        let message = format!(
-            "port {port} was requested, but it is not a multiple of {aligned} as `aligned` requires"
-        );
+        let message =
+            format!("port {port} was requested, but `aligned` requires a multiple of {aligned}");
         Self::new(ErrorKind::InvalidPort, message)
     }
 
@@ -311,7 +310,7 @@ impl Error {
         Self::new(ErrorKind::TimedOut, message)
     }
 
-    /// Appends that the pipe of this stream (stdout or stderr) of the program is full.
+    /// Appends a note that the pipe of the program's `stream` (stdout or stderr) is full.
     pub(crate) fn with_full_pipe(self, stream: &str) -> Self {
         self.with_note(&format!(
             "; the {stream} pipe of the program is full, so the program blocks when it writes \

@@ -71,10 +71,11 @@ impl Holder {
         }
     }
 
-    /// Who owns this server socket, which clients of the checked address do not reach.
+    /// Who owns this server socket, in one sentence with the word "only". Clients of the checked
+    /// address do not reach the socket.
     pub(crate) fn elsewhere_headline(&self) -> String {
         let local = self.local_text();
-        // The address of a socket for IPv6 only, or for one interface only, has the word "only".
+        // For IPv6 only, and for one interface only, the text of the address already has "only".
         let only = if local.ends_with(" only)") {
             ""
         } else {
@@ -195,8 +196,7 @@ impl Holder {
 
     fn local_with(&self, protocol: &str) -> String {
         let mut text = addr_text(self.local) + protocol;
-        // `dual_stack` is known only for a socket that listens or is bound, so only such a socket
-        // can be called "IPv6 only".
+        // `dual_stack` is known only for a socket that listens or is bound.
         let is_server = matches!(self.state, State::Listen | State::Bound);
         let is_wildcard = self.local.is_ipv6() && self.local.ip().is_unspecified();
         if is_server && is_wildcard && !self.dual_stack {
@@ -208,8 +208,8 @@ impl Holder {
         text
     }
 
-    /// Names the processes that own this socket. The text has the user and the age of the first
-    /// process, unless its pid is in `introduced`: an earlier line of the report then has them.
+    /// Names the processes that own this socket. Adds the user and the age of the first process,
+    /// unless an earlier line of the report has them: the pid is then in `introduced`.
     pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, sharers)) = self.processes.split_first() else {
             return if self.hidden {

@@ -35,11 +35,11 @@ pub(crate) enum Incompleteness {
     /// reservation. The lock file is in another lock folder, cannot be read, or is no longer
     /// locked.
     Lease(Protocol),
-    /// The report on a failed check names only one owner of each socket and that owner's relatives.
-    /// The search stopped early, because too many processes run to search them all.
+    /// Too many processes run to search all of them for a report on a failed check. So the report
+    /// names only one owner of each socket, and relatives of that owner.
     NotSearched,
-    /// The process with this pid has not yet received descriptors that were sent to it. A socket
-    /// without a visible owner may be one of those descriptors.
+    /// Descriptors were sent to the process with this pid, and it has not received them yet. A
+    /// socket without a visible owner may have one of these descriptors.
     InFlight(u32),
 }
 
@@ -84,8 +84,7 @@ impl Incompleteness {
         }
     }
 
-    /// Whether the reason is that the system does not show TCP sockets that are bound without
-    /// listening.
+    /// Whether the reason is [`Bound`](Incompleteness::Bound).
     pub(crate) fn is_of_bound(self) -> bool {
         matches!(self, Incompleteness::Bound(_))
     }

@@ -13,9 +13,8 @@ pub(crate) struct Port {
     pub(crate) number: u16,
     pub(crate) protocol: Protocol,
     pub(crate) ip: Option<IpAddr>,
-    /// The index of the interface of `ip`, if `ip` is an IPv6 link-local address, or a multicast
-    /// address of one link or interface. It is 0 for any other `ip`, and if the caller named no
-    /// interface.
+    /// The index of the network interface of `ip`, or 0 without an interface. Only an IPv6
+    /// link-local address, or a multicast address of one link or interface, has an interface.
     pub(crate) scope_id: u32,
 }
 

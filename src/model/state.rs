@@ -20,8 +20,8 @@ use std::fmt;
 pub enum State {
     /// A TCP socket that accepts connections.
     Listen,
-    /// A bound TCP socket that neither listens nor is connected, or a bound UDP socket without a
-    /// peer.
+    /// A bound TCP socket that does not listen and has no connection, or a bound UDP socket without
+    /// a peer.
     Bound,
     /// A UDP socket with a peer.
     Connected,
@@ -40,11 +40,11 @@ pub enum State {
     CloseWait,
     /// Both sides have closed the TCP connection at the same time.
     Closing,
-    /// The peer has closed the TCP connection, and then this side has closed it. The peer has not
-    /// acknowledged the second close.
+    /// First the peer and then this side closed the TCP connection. The peer has not acknowledged
+    /// the close of this side.
     LastAck,
-    /// Both sides have closed the TCP connection. The kernel keeps it for late packets, on Linux
-    /// for 60 s. No process owns it.
+    /// Both sides have closed the TCP connection, and no process owns it. The kernel keeps it for
+    /// late packets, on Linux for 60 s.
     TimeWait,
     /// A state that this release of the crate does not know, with the kernel's number for it.
     Unknown(u8),

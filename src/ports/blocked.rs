@@ -10,8 +10,8 @@ const BLOCKED_BY_FETCH: [u16; 82] = [
     6669, 6679, 6697, 10080,
 ];
 
-/// Whether an automatic pick avoids the number, because clients refuse to connect to it or because
-/// it is 65535. Some programs use 65535 for "none", or add 1 to it.
+/// Whether an automatic pick avoids the number. Clients refuse to connect to the number, or it is
+/// 65535. Some programs use 65535 for "none", or add 1 to it.
 pub(crate) fn is_blocked(port: u16) -> bool {
     port == u16::MAX || BLOCKED_BY_FETCH.binary_search(&port).is_ok()
 }

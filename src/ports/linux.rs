@@ -26,8 +26,8 @@ pub(super) fn ephemeral() -> io::Result<EphemeralRange> {
     ))
 }
 
-/// The text of the setting, or `None` if the system does not show it. A lack of descriptors or
-/// memory is an error, because a later read may succeed.
+/// The text of the setting, or `None` if it cannot be read. Fails if descriptors or memory are
+/// lacking, because a later read may succeed.
 fn text(setting: &KeptSetting) -> io::Result<Option<String>> {
     match setting.read() {
         Err(error) if is_exhaustion(&error) => Err(error),

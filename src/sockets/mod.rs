@@ -1,9 +1,10 @@
 //! The socket table: which sockets are on a port, and which processes own them.
 //!
-//! The modules of the systems have the same functions with the same signatures. The module of Linux
-//! has some more. Reading the sockets is cheap, except on macOS, where this crate reads every
-//! process. The search for the processes that own the sockets is usually expensive, so a separate
-//! function does it: `owners`.
+//! Each system has a module with the same functions. The module of Linux has some more.
+//!
+//! Reading the sockets is cheap, except on macOS, where this crate reads every process. The search
+//! for the processes that own the sockets is usually expensive, so a separate function does it:
+//! `owners`.
 
 use std::ffi::OsString;
 use std::io;
@@ -62,9 +63,10 @@ pub(crate) const IS_QUICK: bool = cfg!(any(target_os = "linux", windows));
 ///
 /// # Errors
 ///
-/// The call fails if descriptors or memory are used up, or if no table can be read. On Windows it
-/// also fails if one table cannot be read and the other tables have no socket on the port. The
-/// error is `Unsupported` on a system without a socket table that this crate can read.
+/// - Descriptors or memory are used up.
+/// - No table can be read. The error is `Unsupported` on a system without a socket table that this
+///   crate can read.
+/// - On Windows: one table cannot be read, and the other tables have no socket on the port.
 pub(crate) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let mut table = system::sockets(port, protocol)?;
     row::label_clients(&mut table.rows);
@@ -94,8 +96,8 @@ pub(crate) fn listening_between(
     }
 }
 
-/// Returns what [`listening`] returns or, if the port has no listener, what [`sockets`] returns. If
-/// there are listeners, this call costs less than [`sockets`], except on macOS.
+/// Returns what [`listening`] returns. If the port has no listener, returns what [`sockets`]
+/// returns. For a port with a listener, this call costs less than [`sockets`], except on macOS.
 pub(crate) fn listening_or_all(port: u16, protocol: Protocol) -> io::Result<Table> {
     let rows = listening(port, protocol)?;
     if rows.is_empty() {
@@ -254,8 +256,8 @@ pub(crate) fn shows_every_process() -> bool {
     return true;
 }
 
-/// Describes a process as the owners of sockets are described, but without the name of its user.
-/// Returns `None` if the process cannot be read, and always on systems other than Linux.
+/// Reads the facts about a process that reports show for the owner of a socket, except the name of
+/// the user. Returns `None` if the process cannot be read, and always on systems other than Linux.
 pub(crate) fn describe(pid: u32) -> Option<Process> {
     #[cfg(target_os = "linux")]
     return linux::describe(pid);
@@ -284,8 +286,8 @@ fn is_unmapped(uid: u32) -> bool {
     }
 }
 
-/// The pid that a process has in its own pid namespace, which is the innermost one. Returns `None`
-/// if the process cannot be read. On systems other than Linux the result is `pid` itself.
+/// The pid that a process has in its own pid namespace. Returns `None` if the process cannot be
+/// read. On systems other than Linux the result is `pid` itself.
 pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     #[cfg(target_os = "linux")]
     return linux::innermost_pid(pid);

@@ -183,7 +183,7 @@ fn offsets_and_multiples_that_cannot_be_met_are_errors_that_say_so() {
     invalid(new().aligned(0).reserve_block(2), zero);
     invalid(
         new().port(20001).aligned(2).reserve(),
-        "port 20001 was requested, but it is not a multiple of 2 as `aligned` requires",
+        "port 20001 was requested, but `aligned` requires a multiple of 2",
     );
     invalid(
         new().range(20001..=20001).aligned(2).reserve(),

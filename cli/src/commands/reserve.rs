@@ -15,8 +15,8 @@ use crate::reserve_options::check_choice;
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
     version: u8,
-    /// `null` if no keeper stays, because a port server holds all ports for the process `pid`, or
-    /// because `--for` is zero.
+    /// `null` if no keeper stays: a port server holds all ports for the process `pid`, or the time
+    /// of `--for` is over.
     keeper: Option<u32>,
     /// `null` if the ports are held only for the time of `--for`, and not for a process.
     pid: Option<u32>,
@@ -27,9 +27,9 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
     let caller = match (args.pid, args.hold_for) {
         (None, None) => {
             // Without an exact port, the process that reads the number from stdout needs the port.
-            // So `calling_process` passes over a process whose stdout is also the stdout of this
-            // call, because the caller of that process reads the number. With an exact port the
-            // number is known, and the output may be ignored.
+            // An ancestor that writes to the same stdout does not read the number, so
+            // `calling_process` passes over the ancestor. With an exact port, the number is known,
+            // so the readers of stdout do not matter.
             Some(calling_process(args.selection.port.is_none())?)
         }
         _ => None,

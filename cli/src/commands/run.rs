@@ -230,11 +230,13 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
 }
 
 /// Releases the ports, and reports each release that fails. A release fails if a process still
-/// listens on the port, or if reading the socket table fails. Omits the report if the listeners
-/// were closed since, or if `reported` has the inodes of all of them. Returns `true` if there was
-/// any report, even if `-q` hides it.
+/// listens on the port, or if the socket table cannot be read. Returns `true` after any report,
+/// even if `-q` hides it.
 ///
-/// These reports can name listeners that `--leaks` does not find, because `--leaks` finds only
+/// There is no report if the listeners were closed since. There is also none if `reported` already
+/// has the inode of each listener.
+///
+/// The reports can name listeners that `--leaks` does not find, because `--leaks` finds only
 /// listeners of processes that descend from the command. For example, the command may have asked a
 /// running daemon to start a server, or the owner of a listener may be hidden.
 fn release(
@@ -263,8 +265,8 @@ fn release(
     has_report
 }
 
-/// Returns `true` if no server is left on the port of the report, or if the last one ends within
-/// [`LEAK_GRACE`]. A script may end right after it has signalled its server.
+/// Waits up to [`LEAK_GRACE`] for the servers on the port of the report to end. Returns `true` if
+/// no server is left. A script may end right after it has signalled its server.
 fn has_ended_since(report: &Diagnosis) -> bool {
     let started = Instant::now();
     let Some(endpoint) = report.endpoint() else {
@@ -321,7 +323,7 @@ fn udp_endpoints(reservations: &[NamedReservation]) -> Vec<Endpoint> {
     reservations.iter().filter(is_udp).map(udp).collect()
 }
 
-/// Whether a `--listen` option has this name, so that the command gets a socket.
+/// Whether a `--listen` option has this name. If so, the command inherits a socket.
 fn is_passed(args: &RunArgs, name: &str) -> bool {
     args.listen.iter().any(|port| port.name == name)
 }
@@ -467,8 +469,7 @@ fn spawn_listen_wait(
                 sockets.filter(|_| unanswered.any(|of| !endpoints.contains(&of.endpoint)))
             })
         });
-        // After the command has ended, the supervisor waits for this result for at most
-        // `LISTEN_REPORT`. After that time the receiver is gone, and the send fails.
+        // The send fails if the supervisor no longer waits for the result.
         let _sent = sender.send(listen.map(|()| started.elapsed()));
         wake();
     };
@@ -493,8 +494,7 @@ fn answer(
     pid: u32,
     unused: impl FnOnce(&[Unanswered]) -> Option<InheritedSockets>,
 ) -> Result<(), Failure> {
-    // The search for an obstacle reads the sockets of the command. The kernel closes these when the
-    // command ends, so the search runs only after a timeout.
+    // The search for an obstacle reads the sockets of the command, so the command must still run.
     let (left, is_running) = match until_answered(requests, started, limit, Some(pid))? {
         HttpOutcome::Answered => return Ok(()),
         HttpOutcome::TimedOut(left) => (left, true),

@@ -105,8 +105,8 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
     }
     let mut granted = Vec::new();
     // A port server gets a pid with each request, and releases the port when that process ends. If
-    // the server itself holds the port, the pid must be `requester`: the process that needs the
-    // port or, with `--for`, this keeper, which ends when the time has passed.
+    // the server itself holds the port, it must get the pid `requester`. With `--for`, that is this
+    // keeper, because the keeper ends when the time has passed.
     let requester = match (*pid, request.hold_for) {
         (Some(pid), None) => pid,
         (None, _) | (_, Some(_)) => std::process::id(),
@@ -131,9 +131,9 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
                 let own = std::process::id();
                 let mut port = server.reserve(&options, own)?;
                 if matches!(port, Granted::HeldByServer { .. }) && requester != own {
-                    // The server holds `port` until the keeper ends. A keeper that holds no port
-                    // itself ends at once, before `requester` ends. So request another port, which
-                    // the server holds until `requester` ends.
+                    // The server holds `port` only until the keeper ends, and a keeper that holds
+                    // no port itself ends at once. So request another port, which the server holds
+                    // until `requester` ends.
                     port = server.reserve(&options, requester)?;
                 }
                 match port {

@@ -22,9 +22,9 @@ const BOLD: Style = Style::new().bold();
 const HELP: Style = AnsiColor::Green.on_default();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-/// Prints the output of a command. With `--color auto`, `anstream` removes colours from every
-/// stream if NO_COLOR is set. Without NO_COLOR, it removes colours from a stream that is not a
-/// terminal, unless CLICOLOR_FORCE is set.
+/// Prints the output of a command. With `--color auto`, `anstream` reads the variables NO_COLOR,
+/// CLICOLOR_FORCE and CLICOLOR, in this order. If none of them decides, only a terminal gets
+/// colours.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     json: bool,
@@ -69,9 +69,8 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
-    /// The note on a port that passes its check. If the check was for servers with SO_REUSEADDR,
-    /// and the port is still free, the note also reports which kinds of servers can bind the port
-    /// and which connections remain.
+    /// The note on a port that passes its check. After a check for servers with SO_REUSEADDR, the
+    /// note is the full report if the port is still free.
     fn passed(&self, finding: &Finding, condition: Condition) -> String {
         let Finding { endpoint, .. } = finding;
         if condition == Condition::Free(ServerKind::ReuseAddr) {
@@ -99,8 +98,8 @@ impl Console {
         })
     }
 
-    /// Prints the reports on several ports. If more than [`HELP_PER_PORT`] ports fail, prints only
-    /// the headline of each, and one help line for all at the end, except with `-v`.
+    /// Prints the reports on several ports. If more than [`HELP_PER_PORT`] ports fail and `-v` is
+    /// not set, prints only the headlines and then one help line for all.
     pub(crate) fn findings(
         &self,
         findings: &[Finding],

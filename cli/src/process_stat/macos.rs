@@ -18,7 +18,7 @@ pub(crate) struct ProcessStat {
     session: u32,
     /// The time of the start in microseconds since 1970.
     pub(crate) started: u64,
-    /// `true` if the process has called exec. `false` for a subshell, which was only forked.
+    /// `false` for a subshell, which was forked without exec.
     pub(crate) has_called_exec: bool,
 }
 

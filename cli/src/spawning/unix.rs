@@ -44,8 +44,8 @@ pub(crate) fn exit_code(program: &OsStr, cause: &io::Error) -> u8 {
     }
 }
 
-/// Returns `false` if the name has no slash, and this user sees no file of that name in the folders
-/// of PATH.
+/// Returns `true` if the name has a slash, or if this user sees a file of that name in a folder of
+/// PATH.
 fn may_exist(program: &OsStr) -> bool {
     if program.as_bytes().contains(&b'/') {
         return true;

@@ -1,5 +1,4 @@
-//! Windows: the command runs in a job object. If this process is killed, the job object ends the
-//! command.
+//! Windows: the command runs in a job object.
 
 use std::io;
 use std::marker::PhantomData;
@@ -59,7 +58,8 @@ pub(crate) struct Supervised<'a> {
 
 impl Supervised<'_> {
     /// Waits until the command ends. If the command does not listen in time, [`ListenWait::poll`]
-    /// ends it and the processes that it started. The console itself sends Ctrl-C to the command.
+    /// ends the command and the processes that it started. Ctrl-C is not passed on, because the
+    /// console sends it to the command too.
     pub(crate) fn until_end(
         mut self,
         console: &Console,

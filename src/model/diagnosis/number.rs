@@ -14,8 +14,8 @@ pub(crate) struct Number {
     pub(crate) service: Option<String>,
     /// The range from which the kernel assigns numbers; `None` if it is unknown.
     pub(crate) ephemeral: Option<RangeInclusive<u16>>,
-    /// The numbers that the administrator withheld from the kernel, inside and outside the
-    /// ephemeral range (`net.ipv4.ip_local_reserved_ports` on Linux).
+    /// The numbers that the administrator withheld from the kernel (on Linux
+    /// `net.ipv4.ip_local_reserved_ports`). Some can lie outside the ephemeral range.
     pub(crate) withheld: Vec<RangeInclusive<u16>>,
     /// The first number that can be bound without a privilege.
     pub(crate) unprivileged_from: u16,

@@ -37,7 +37,7 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
     }
 }
 
-/// Returns `true` if a process with this pid exists, by signal 0 (kill(2)). A zombie exists too.
+/// Checks with signal 0 (kill(2)) whether a process with this pid exists. A zombie exists too.
 pub(super) fn exists(pid: u32) -> bool {
     let Ok(pid @ 1..) = libc::pid_t::try_from(pid) else {
         return false;

@@ -67,9 +67,8 @@ fn read_protocols(
     }
 }
 
-/// Appends the sockets of one protocol to the table. Reads them from sock_diag, or from `/proc/net`
-/// if sock_diag is missing or fails. Exception: if sock_diag fails because descriptors or memory
-/// are used up, the call fails.
+/// Appends the sockets of one protocol to the table. If sock_diag is missing or fails, reads them
+/// from `/proc/net`. If descriptors or memory are used up, the call fails instead.
 fn read(
     diag: &mut Option<netlink::SockDiag>,
     protocol: Protocol,

@@ -15,7 +15,7 @@ pub(super) fn open(at: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
     )
 }
 
-/// The number of entries whose names start with a digit. The count ends at `limit`, and at an entry
+/// Counts the entries whose names start with a digit, up to `limit`. The count ends at an entry
 /// that cannot be read.
 pub(super) fn count_numbers(folder: BorrowedFd<'_>, limit: usize) -> usize {
     let mut buffer = [MaybeUninit::uninit(); 8 * 1024];

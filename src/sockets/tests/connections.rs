@@ -41,8 +41,8 @@ fn a_client_and_a_server_on_another_address_are_both_reported() {
         let accepted = server.accept().unwrap();
         let port = client.local_addr().unwrap().port();
         let beside = has_ipv6.then(|| TcpListener::bind((V6, port))).transpose();
-        // If another test has a socket on the IPv6 address with this number, the bind fails. The
-        // test then makes a new pair of connections.
+        // The bind fails if another test uses this number on the IPv6 address. This test then makes
+        // a new pair of connections.
         beside.ok().map(|beside| (client, accepted, port, beside))
     };
     let (_client, _accepted, port, beside) = std::iter::repeat_with(pair)

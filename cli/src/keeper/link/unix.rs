@@ -1,4 +1,4 @@
-//! Unix: the link between `reserve` and the keeper is a socket, which the keeper has as its stdout.
+//! Unix: the link between `reserve` and the keeper is a socket. It is the stdout of the keeper.
 
 use std::io::{self, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,8 +27,8 @@ impl KeeperLink {
             .stdin(stdin)
             .stdout(OwnedFd::from(keeper_socket))
             .stderr(Stdio::null());
-        // The keeper can outlive the caller of `reserve`, and must not inherit the caller's open
-        // files. A file that the caller locked with flock(2) would stay locked.
+        // The keeper can outlive the caller of `reserve`. If the keeper inherited the caller's open
+        // files, a file that the caller locked with flock(2) would stay locked.
         close_fds::set_fds_cloexec(3, &[]);
         let keeper = command.spawn()?;
         // `command` contains a copy of the keeper's end of the socket. While this process has the

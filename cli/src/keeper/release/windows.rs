@@ -11,8 +11,8 @@ use crate::keeper::release::released;
 use crate::limits::{RELEASE_LINE_BYTES, RELEASE_TIMEOUT, remaining};
 
 /// Asks each process in `keepers` to release the port. Returns the endpoints that keepers released:
-/// a reservation of a number for TCP and UDP has two. Ignores a process that is not a keeper, that
-/// refuses, that does not hold the port, or that exits before it answers.
+/// a reservation of a number for TCP and UDP has two. Ignores a process that is no keeper of this
+/// user or exits before it answers, and a keeper that does not hold the port.
 pub(crate) fn request_release(
     keepers: &[u32],
     endpoint: Endpoint,
@@ -39,7 +39,6 @@ pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
 fn request(keeper: u32, endpoint: Endpoint) -> io::Result<String> {
     match ask(keeper, endpoint) {
         Err(e) if e.kind() == io::ErrorKind::TimedOut => Err(no_answer(keeper)),
-        // The process is no keeper, belongs to another user, or has exited.
         Err(e)
             if matches!(
                 e.kind(),

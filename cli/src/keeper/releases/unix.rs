@@ -98,8 +98,8 @@ struct ReleaseClient {
 }
 
 impl ReleaseClient {
-    /// Returns `None` if the accept fails. Also returns `None`, and closes the connection without
-    /// an answer, if the client's user is unknown, or is neither root nor the keeper's user.
+    /// Returns `None` if the accept fails. If the client's user is unknown, or is neither root nor
+    /// the keeper's user, closes the connection and returns `None`.
     fn accept(listener: &UnixListener) -> io::Result<Option<ReleaseClient>> {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -144,8 +144,7 @@ impl ReleaseClient {
         }
     }
 
-    /// A list of many ports may not fit into the buffer of the socket, so the write waits for the
-    /// client.
+    /// Waits until the client reads, because a list of many ports may exceed the socket's buffer.
     fn send(&self, reply: &str) -> io::Result<()> {
         self.stream.set_nonblocking(false)?;
         self.stream.set_write_timeout(Some(KEEPER_CLIENT_TIMEOUT))?;

@@ -90,8 +90,8 @@ fn accept_clients(mut listener: PipeListener, requests: &Sender<Event>) {
                 }
             })
         });
-        // A failed accept usually means that memory or handles are used up. The keeper goes on,
-        // because its ports must stay reserved.
+        // Usually memory, handles or threads are used up. The keeper goes on, because its ports
+        // must stay reserved.
         if accepted.is_err() {
             sleep(SERVE_RETRY_DELAY);
         }

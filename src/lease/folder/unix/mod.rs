@@ -41,11 +41,11 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
 }
 
 /// Returns `true` if the folder is a file system in memory (tmpfs(5)) that every user can write to,
-/// and that is large enough for the lock files of all ports. The size counts, not the free space,
-/// so all processes that see the same mount get the same answer.
+/// and that is large enough for the lock files of all ports. The lock files could fill a smaller
+/// file system. For example, Docker gives a container 64 MiB by default, which a browser under test
+/// may need.
 ///
-/// A small file system is not used, because the lock files could fill it. For example, Docker gives
-/// a container 64 MiB by default, which a browser under test may need.
+/// The free space does not count, so all processes that see the same mount get the same answer.
 #[cfg(target_os = "linux")]
 fn is_shared_memory(folder: &Path) -> bool {
     const ST_RDONLY: i128 = 1;
@@ -73,9 +73,9 @@ fn is_shared_memory(_folder: &Path) -> bool {
 /// The start of the folder name of a network namespace.
 pub(super) const SCOPE_PREFIX: &str = "net-";
 
-/// The name of the folder for this thread's network namespace. Each namespace has port numbers of
-/// its own. With one folder for all, a reservation would block its number in every namespace. On
-/// systems other than Linux there is one folder.
+/// The name of the folder for this thread's network namespace. Each namespace has its own ports, so
+/// a reservation must not block its number in the other namespaces. On systems other than Linux
+/// there is one folder.
 pub(super) fn scope() -> String {
     if cfg!(target_os = "linux") {
         match Namespace::current().inode() {
@@ -184,9 +184,9 @@ impl Folder {
         self.open_within(name)
     }
 
-    /// Returns `true` if `name` within this folder still leads to the open folder `inner`, or if
-    /// the name cannot be read. Returns `false` if the descriptor of either folder now belongs to
-    /// another file.
+    /// Whether `name` within this folder still leads to the open folder `inner`. `true` if the name
+    /// cannot be read. `false` if the descriptor of either folder is no longer
+    /// [`intact`](KeptFd::intact).
     ///
     /// The link count does not show a deletion: on overlays and on gVisor, a deleted folder can
     /// keep its count.
@@ -274,16 +274,18 @@ impl Folder {
     /// Creates the file, or fails if the name exists. Returns the file, its owner, and whether this
     /// process locked it before the name was visible.
     ///
-    /// If this process locked the file, no sweep removes the name while the lock lasts, because a
-    /// sweep must lock the file first. So the name leads to this file.
+    /// A sweep locks a file before it removes the name. So if this process locked the file, the
+    /// name leads to this file while the lock lasts.
     pub(crate) fn create_locked(&self, name: &str) -> io::Result<(File, u32, bool)> {
         self.make_staged_file(name)
     }
 
-    /// Reads the first bytes of a file that only `user` can have written: it belongs to `user`, no
-    /// other user may write to it, and it has no second name. A second name can be a hard link that
-    /// another user made to some file of `user`. The caller compares the whole text, because after
-    /// the first name is removed, the hard link is the only name.
+    /// Reads the first bytes of a file that belongs to `user`, that no other user may write to, and
+    /// that has no second name.
+    ///
+    /// Another user can make a hard link to some file of `user`. The check for a second name no
+    /// longer finds the link after the first name is removed. So the caller must compare the whole
+    /// text.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn read_own(&self, name: &str, user: u32) -> io::Result<Vec<u8>> {
         let file = File::from(openat(&self.0, name, SAFE_OPEN, Mode::empty())?);
@@ -390,7 +392,7 @@ pub(crate) fn lock_record(file: &File) -> io::Result<()> {
     Ok(file.try_lock()?)
 }
 
-/// Whether a process has locked this record file with [`lock_record`].
+/// Whether a process has an exclusive lock on this record file, as [`lock_record`] takes it.
 pub(crate) fn is_locked_record(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {
@@ -404,9 +406,8 @@ pub(crate) fn is_locked_record(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Takes a shared lock that lasts until the file is unlocked or closed. While it lasts, no process
-/// can take a lease with this file. Returns `false` if the lock fails, as when a lease has the file
-/// locked.
+/// Takes a shared lock. Until the file is unlocked or closed, no process can take a lease with the
+/// file. Returns `false` if the lock fails, for example because a lease has the file locked.
 pub(crate) fn lock_unused(file: &File) -> bool {
     file.try_lock_shared().is_ok()
 }

@@ -21,9 +21,9 @@ pub(super) struct ScanState {
     pub(super) empty: Vec<u32>,
     /// Whether the last scanned process is in `empty`.
     pub(super) last_was_empty: bool,
-    /// Processes whose descriptors this user may not read. If only the first thread has ended, root
-    /// owns the folder of that thread. This user may still be able to read the folders of the other
-    /// threads.
+    /// Processes whose descriptors this user may not read. If the first thread of a process has
+    /// ended, root owns the folder of that thread, but the folders of the other threads may still
+    /// be readable.
     pub(super) denied: Vec<u32>,
     /// The pid and the descriptor of each io_uring that the scan found. An io_uring can own sockets
     /// that have no descriptor of their own.
@@ -31,8 +31,7 @@ pub(super) struct ScanState {
     /// Whether a search of the depth `ScanDepth::Report` may have ended before it reached every
     /// process. `false` for any other depth.
     pub(super) stopped_early: bool,
-    /// Processes with a Unix socket that contains descriptors which the process has not received
-    /// yet.
+    /// Processes that have not yet received descriptors that were sent to their Unix sockets.
     pub(super) in_flight: Vec<u32>,
     pub(super) buffer: Vec<u8>,
 }
