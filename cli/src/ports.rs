@@ -232,14 +232,19 @@ fn is_variable_name(text: &str) -> bool {
 /// Parses a port number that stands alone, without an address or a protocol.
 pub(crate) fn parse_port(text: &str) -> Result<u16, InvalidPort> {
     let endpoint = text.to_endpoint()?;
+    if text.starts_with(':') {
+        return Err(InvalidPort(format!(
+            "{text:?} begins with a colon: expected only a number, such as 60315"
+        )));
+    }
     match endpoint {
         Endpoint {
             port,
             ip: None,
             protocol: None,
             ..
-        } if !text.starts_with(':') => Ok(port),
-        Endpoint { ip: None, .. } if !text.starts_with(':') => Err(InvalidPort(format!(
+        } => Ok(port),
+        Endpoint { ip: None, .. } => Err(InvalidPort(format!(
             "{text:?} names a protocol: expected only a number, such as 60315"
         ))),
         _ => Err(InvalidPort(format!(
@@ -271,6 +276,18 @@ mod tests {
             assert_eq!(read("[::1%lo]:80").unwrap(), ["[::1]:80"]);
         }
         assert_eq!(read(":80,127.0.0.1:81").unwrap(), ["80", "127.0.0.1:81"]);
+    }
+
+    #[test]
+    fn a_port_that_is_more_than_a_number_is_refused_with_the_reason() {
+        for (text, reason) in [
+            (":80", "begins with a colon"),
+            ("127.0.0.1:80", "names an address"),
+            ("80/udp", "names a protocol"),
+        ] {
+            let error = parse_port(text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
     }
 
     #[test]
