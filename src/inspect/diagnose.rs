@@ -73,9 +73,7 @@ pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
         verdict => verdict,
     };
     let facts = facts(port, verdict, ScanDepth::Report);
-    let lease = facts.holders.as_ref().and_then(|all| all.leases().first());
     Diagnosis::new(Facts {
-        is_reserved_for_asker: Asker::Process.owned(port, lease).is_some(),
         free_address: free_loopback(port, Asker::NewReservation, &facts),
         ..facts
     })
@@ -376,6 +374,9 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
         };
         let is_tcp = port.protocol == Protocol::Tcp;
         let usage = is_tcp.then(|| usage.clone()).flatten();
+        let is_in_use = matches!(verdict, Verdict::InUse(_));
+        let lease = holders.leases().first();
+        let is_reserved_for_asker = is_in_use && Asker::Process.owned(port, lease).is_some();
         Facts {
             endpoint: Some(port.endpoint()),
             verdict,
@@ -404,7 +405,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             }),
             trials: Vec::new(),
             own_claim: None,
-            is_reserved_for_asker: false,
+            is_reserved_for_asker,
             free_address: None,
             at: SystemTime::now(),
         }

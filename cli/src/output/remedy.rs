@@ -101,6 +101,12 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         Remedy::AskWhoHolds { endpoint, .. } => {
             format!("find out who holds the port with `portlease who {endpoint}`")
         }
+        // The user's own reservation keeps a server without SO_REUSEADDR from the port.
+        Remedy::ReserveForPlainServer if asked.no_reuse_addr || asked.reserves => {
+            "release the port, and reserve it again with --no-reuse-addr; if `portlease run` has \
+             reserved it, add --no-reuse-addr to that command"
+                .to_owned()
+        }
         Remedy::ReserveForPlainServer => {
             "reserve the port with --no-reuse-addr if the server reported \"address already in \
              use\" for it: some servers do not set SO_REUSEADDR"

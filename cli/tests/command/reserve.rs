@@ -430,3 +430,54 @@ fn the_help_on_a_reserved_port_keeps_the_options_of_the_command() {
         )
     );
 }
+
+/// The socket of a reservation keeps servers without SO_REUSEADDR from the port. A user who may not
+/// replace the reservation must wait for it or take another port.
+#[test]
+fn only_for_ones_own_reservation_the_help_is_to_reserve_again_without_reuse_addr() {
+    let folder = Folder::new();
+    let sleeper = Sleeper::new();
+    let (own, pid) = (std::process::id().to_string(), sleeper.pid());
+    for (holder, expected) in [
+        (own, "help: release the port"),
+        (pid, "help: wait for the port"),
+    ] {
+        let held = finish(&mut command(&folder, &["reserve", "--pid", &holder]));
+        let port = number(&held.code(0)).to_string();
+        for args in [
+            &["check", "--no-reuse-addr", &port][..],
+            &[
+                "reserve",
+                "--no-reuse-addr",
+                "--pid",
+                &holder,
+                "--port",
+                &port,
+            ],
+        ] {
+            let ran = finish(&mut command(&folder, args));
+            let all = format!("{}{}", ran.out, ran.err);
+            let help = all.lines().find(|line| line.starts_with("help: "));
+            assert!(
+                help.is_some_and(|help| help.starts_with(expected)),
+                "{ran:#?}"
+            );
+        }
+        let wait = [
+            "wait",
+            "--free",
+            "--no-reuse-addr",
+            "--timeout",
+            "0s",
+            &port,
+        ];
+        let waited = finish(&mut command(&folder, &wait)).code(1);
+        let again = "reserve it again with --no-reuse-addr";
+        assert_eq!(
+            waited.out.contains(again),
+            expected.contains("release"),
+            "{waited:#?}"
+        );
+        finish(&mut command(&folder, &["release", &port])).code(0);
+    }
+}

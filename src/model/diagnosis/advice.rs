@@ -60,18 +60,22 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         (Verdict::Free, _) => return Vec::new(),
         (Verdict::Invalid(_), _) => return vec![Remedy::NamePort],
         (Verdict::InUse(cause), Some(endpoint)) => {
-            let mut remedies = for_cause(report, *cause, endpoint);
-            let free = report.facts.free_address;
-            remedies.extend(free.map(|addr| Remedy::ListenOnFreeAddress { addr }));
-            // If only the caller's own claim blocks the port, a server with the reuse options can
-            // bind it. A server without them could not bind another port with a claim either.
-            let is_own_claim = *cause == Cause::Holder
+            // A claim alone is in the way only of a server without the reuse options.
+            let is_claim_alone = *cause == Cause::Holder
                 && report.has_claim()
                 && report.sockets_besides_claims().next().is_none();
-            remedies.push(match is_own_claim {
-                true => Remedy::ReserveForPlainServer,
-                false => Remedy::ReserveAnotherPort { endpoint },
-            });
+            let cause = match is_claim_alone {
+                // Another port that is reserved in the same way would not help that server.
+                true if report.facts.is_reserved_for_asker => {
+                    return vec![Remedy::ReserveForPlainServer];
+                }
+                true => Cause::Reserved,
+                false => *cause,
+            };
+            let mut remedies = for_cause(report, cause, endpoint);
+            let free = report.facts.free_address;
+            remedies.extend(free.map(|addr| Remedy::ListenOnFreeAddress { addr }));
+            remedies.push(Remedy::ReserveAnotherPort { endpoint });
             remedies
         }
         (

@@ -91,8 +91,8 @@ pub(crate) struct Facts {
     /// The inode of the claim (this crate's bound socket) of the caller's own reservation. If that
     /// reservation has no lock file, only this field identifies the claim.
     pub(crate) own_claim: Option<NonZeroU64>,
-    /// Whether the caller already has the port that it could not reserve. This process or an
-    /// ancestor reserved the port, or another process holds the port on behalf of one of them.
+    /// For [`Verdict::InUse`]: whether the caller already has the port. This process or an
+    /// ancestor reserved it, or another process holds it on behalf of one of them.
     pub(crate) is_reserved_for_asker: bool,
     /// A loopback address on which a server could bind the number. Set only if servers have the
     /// number, and all of them on other addresses.
