@@ -20,6 +20,8 @@ pub(crate) struct Target {
     pub(crate) handle: ProcessHandle,
     /// Whether the process is a [master](Process::master), so that only its workers listen.
     pub(crate) is_master: bool,
+    /// Whether a process that this user may not inspect probably owns one of the sockets too.
+    pub(crate) shares_with_hidden: bool,
     /// The addresses on which the process listens.
     pub(crate) listens: Vec<String>,
 }

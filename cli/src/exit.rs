@@ -4,7 +4,7 @@ pub(crate) const YES: u8 = 0;
 pub(crate) const NO: u8 = 1;
 /// A usage error or a failure.
 pub(crate) const FAILED: u8 = 2;
-/// Nothing was found, but something could not be read or checked.
+/// Something could not be read or checked. Nothing was found, or the answer is not certain.
 pub(crate) const INCOMPLETE: u8 = 3;
 /// `run` itself failed, before or after it started its command.
 pub(crate) const RUN_FAILED: u8 = 125;

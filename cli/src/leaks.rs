@@ -244,6 +244,7 @@ fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failu
                 targets.push(Target {
                     signal: StopSignal::of(process.pid, &remedies),
                     is_master: holder.processes.iter().all(|of| of.pid != process.pid),
+                    shares_with_hidden: holder.may_have_hidden_owners(),
                     process: process.clone(),
                     handle,
                     listens: vec![address(holder.local)],

@@ -165,6 +165,7 @@ impl StopPlan {
             if !target.listens.contains(&listens) {
                 target.listens.push(listens);
             }
+            target.shares_with_hidden |= holder.may_have_hidden_owners();
             return Ok(());
         }
         if let Remedy::StopProcessOfScript { shell, name, .. } = &remedy {
@@ -179,6 +180,7 @@ impl StopPlan {
             Some(handle) => self.targets.push(Target {
                 signal: StopSignal::of(pid, std::slice::from_ref(&remedy)),
                 is_master: matches!(remedy, Remedy::StopMaster { .. }),
+                shares_with_hidden: holder.may_have_hidden_owners(),
                 process: process.clone(),
                 handle,
                 listens: vec![listens],

@@ -164,6 +164,28 @@ impl Holder {
         }
     }
 
+    /// Whether a process that this user may not inspect probably owns the socket too. This is so if
+    /// none of the visible owners runs as the user who created the socket. An example is a master
+    /// that runs as root and has workers of an ordinary user. Always `false` for root, and for a
+    /// socket without a visible owner.
+    ///
+    /// ```
+    /// let p = portlease::reserve_port();
+    /// let server = p.listen()?;
+    /// let holders = portlease::who_holds(&p)?;
+    /// assert!(!holders.iter().any(|holder| holder.may_have_hidden_owners()));
+    /// # drop(server);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn may_have_hidden_owners(&self) -> bool {
+        let is_others = |process: &Process| process.uid.is_some() && process.uid != self.uid;
+        self.unseen_owner.is_denied
+            && !self.unseen_owner.as_root
+            && self.uid.is_some()
+            && !self.processes.is_empty()
+            && self.processes.iter().all(is_others)
+    }
+
     /// Who owns the socket.
     ///
     /// ```

@@ -147,12 +147,12 @@ impl Holders {
         })
     }
 
-    /// The lines that say what could not be read, except what the headline says already.
-    ///
-    /// If no socket is hidden, the report omits unread processes. An unread process could then only
-    /// share a socket with an owner that the report names.
+    /// The lines that say what could not be read, except what the headline says already. If no
+    /// socket probably has a hidden owner, the lines about unread processes are left out. An unread
+    /// process could then only share a socket with an owner that the report names.
     fn unseen_lines(&self, headline: &str) -> impl Iterator<Item = String> {
-        let has_hidden = self.iter().any(|holder| holder.hidden);
+        let has_hidden = |holder: &Holder| holder.hidden || holder.may_have_hidden_owners();
+        let has_hidden = self.iter().any(has_hidden);
         self.unseen
             .iter()
             .filter(move |reason| has_hidden || !reason.is_of_processes())

@@ -26,6 +26,9 @@ use crate::text::{escape, os_message};
 /// The condition that `stop` checks for each port at the end, also with `--dry-run`.
 const FREE: Condition = Condition::Free(ServerKind::ReuseAddr);
 
+/// The outcome of a process that `stop` without `--dry-run` would end.
+const WOULD_STOP: &str = "would_stop";
+
 #[derive(Debug, Serialize)]
 struct Answer {
     version: u8,
@@ -50,6 +53,9 @@ struct StoppedRow {
     name: String,
     listened: Vec<String>,
     outcome: &'static str,
+    /// Set if the process has not been signalled yet and [`Target::shares_with_hidden`] is set.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    may_stay_in_use: bool,
     #[serde(skip)]
     is_master: bool,
     /// The name of the signal that should end the process.
@@ -94,7 +100,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         if args.dry_run || targets.is_empty() {
             for target in &targets {
                 match check_permission(target.process.pid) {
-                    Ok(()) => stopped.push(stopped_row(target, "would_stop")),
+                    Ok(()) => stopped.push(stopped_row(target, WOULD_STOP)),
                     Err(cause) => not_stopped.push(failed_row(target, os_message(&cause))),
                 }
             }
@@ -146,9 +152,10 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         not_stopped.extend(restarted.iter().map(refused_row));
     }
     let code = if args.dry_run {
-        match not_stopped.is_empty() {
-            true => exit::YES,
-            false => exit::NO,
+        match stopped.iter().any(|row| row.may_stay_in_use) {
+            _ if !not_stopped.is_empty() => exit::NO,
+            true => exit::INCOMPLETE,
+            false => exit::YES,
         }
     } else {
         verdict(&findings)
@@ -247,6 +254,7 @@ fn stopped_row(target: &Target, outcome: &'static str) -> StoppedRow {
         name: target.process.name.clone(),
         listened: target.listens.clone(),
         outcome,
+        may_stay_in_use: outcome == WOULD_STOP && target.shares_with_hidden,
         is_master: target.is_master,
         signal: target.signal.name(),
     }
@@ -287,9 +295,16 @@ fn stopped_text(row: &StoppedRow, args: &StopArgs) -> String {
         "which"
     };
     match row.outcome {
-        "would_stop" => {
+        WOULD_STOP => {
             let listens = listens(row.is_master);
-            format!("would stop {process}, {listens} on {listened}")
+            let rest = match row.may_stay_in_use {
+                true => {
+                    "; a process that this user may not inspect probably has the same socket, and \
+                     would keep the port in use"
+                }
+                false => "",
+            };
+            format!("would stop {process}, {listens} on {listened}{rest}")
         }
         "killed" => format!(
             "killed {process}, {which} listened on {listened}: it had not ended {} after {}",

@@ -653,6 +653,44 @@ fn a_process_that_cannot_be_seen_is_not_stopped() {
     assert!(server.running.runs());
 }
 
+/// A server of root shares its socket with a child that runs as nobody.
+#[test]
+fn a_dry_run_does_not_promise_a_port_whose_socket_a_hidden_process_has_too() {
+    need!(
+        installed("python3"),
+        capability::native(),
+        capability::nobody()
+    );
+    let (binary, _copy) = for_everybody();
+    let port = silent().port();
+    // `cat` ends with the server. Its exec closes `e`.
+    let then = "\
+r, w = os.pipe(); d, e = os.pipe()
+if os.fork() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    os.dup2(r, 0); s.set_inheritable(True); os.execvp('cat', ['cat'])
+os.close(e); os.read(d, 1)";
+    let _server = Server::start(port, then);
+    let as_nobody = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.arg(&binary).args(args).arg(port.to_string());
+        plain(&mut command);
+        finish(&mut command)
+    };
+    let seen = as_nobody(&["who"]).code(0);
+    assert!(seen.out.contains("\n  not seen "), "{seen:#?}");
+    let planned = as_nobody(&["stop", "--dry-run"]).code(3);
+    let doubt = "; a process that this user may not inspect probably has the same socket";
+    assert!(planned.out.contains(doubt), "{planned:#?}");
+    let stopped = as_nobody(&["stop"]).code(1);
+    assert!(stopped.out.starts_with("stopped cat (pid "), "{stopped:#?}");
+    assert!(
+        stopped.out.contains(": its process cannot be seen\n"),
+        "{stopped:#?}"
+    );
+}
+
 #[test]
 fn a_udp_server_is_stopped() {
     need!(installed("python3"), capability::native());
