@@ -1,9 +1,9 @@
 //! `portlease wait`: waits until servers listen on ports, or until ports are free.
 
 use std::iter;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint};
+use portlease::{Diagnosis, Endpoint, Holder};
 use serde::Serialize;
 
 use crate::args::WaitArgs;
@@ -82,9 +82,8 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     };
     let (findings, left) = match outcome {
         Outcome::Met => (Vec::new(), 0),
-        Outcome::TimedOut(report) | Outcome::ProcessEnded(report) => {
-            unmet(&endpoints, condition, report)
-        }
+        Outcome::TimedOut(report) => unmet(&endpoints, condition, report, false),
+        Outcome::ProcessEnded(report) => unmet(&endpoints, condition, report, true),
     };
     if console.is_json() {
         let row = |finding| PortRow::new(finding, condition);
@@ -115,26 +114,28 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 /// After [`WAIT_REPORT_TIME`] a search among many ports ends if it has found a port, because the
 /// user has already waited.
 ///
-/// Exception: with [`Condition::HeldBy`] and a `report`, returns only the port of `report`, and
-/// counts no others.
+/// Exception: with [`Condition::HeldBy`] and a `report`, [`unmet_of_process`] finds the others. If
+/// the process has ended (`has_ended`), returns only the port of `report`. A new check could not
+/// read the start time of the process, and would report a daemon of the process as a stranger.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
     report: Option<Diagnosis>,
+    has_ended: bool,
 ) -> (Vec<Finding>, usize) {
     let waited_for = report.as_ref().and_then(Diagnosis::endpoint);
     let mut findings = Vec::new();
     if let (Some(problem), Some(endpoint)) = (report, waited_for) {
-        findings.push(Finding {
+        let first = Finding {
             endpoint,
             problem: Some(problem),
             asked: condition.asked(true),
             needs_reuse_addr: None,
-        });
-        // If the process has ended, a new check could not read the start time of the process. The
-        // check would then report a daemon of the process as a stranger.
-        if matches!(condition, Condition::HeldBy(_)) {
-            return (findings, 0);
+        };
+        match condition {
+            Condition::HeldBy(_) if has_ended => return (vec![first], 0),
+            Condition::HeldBy(_) => return unmet_of_process(endpoints, condition, first),
+            _ => findings.push(first),
         }
     }
     let mut others = endpoints.to_vec();
@@ -153,6 +154,53 @@ fn unmet(
     let left = rest.len() + findings.len().saturating_sub(WAIT_REPORTS);
     findings.truncate(WAIT_REPORTS);
     (findings, left)
+}
+
+/// What [`unmet`] returns for [`Condition::HeldBy`] while the process runs. Ports with a stranger's
+/// listener come first. One check finds the ports besides that of `first`, because a check of only
+/// some ports could report that the process listens on another one instead. If there are many
+/// ports, there is no check, because the check would take too long.
+fn unmet_of_process(
+    endpoints: &[Endpoint],
+    condition: Condition,
+    first: Finding,
+) -> (Vec<Finding>, usize) {
+    if are_many(endpoints) {
+        return (vec![first], endpoints.len() - 1);
+    }
+    let all = Finding::all(endpoints, condition, true).into_iter();
+    let waited_for = first.endpoint;
+    let others = all.filter(|other| other.endpoint != waited_for && is_unmet(other));
+    let mut findings: Vec<Finding> = iter::once(first).chain(others).collect();
+    findings.sort_by_key(|finding| !has_listener(finding));
+    let left = findings.len().saturating_sub(WAIT_REPORTS);
+    findings.truncate(WAIT_REPORTS);
+    // For a port without a listener, the report of a wait has better remedies. `first` has it.
+    let is_silent =
+        |finding: &&mut Finding| finding.endpoint != waited_for && !has_listener(finding);
+    for finding in findings.iter_mut().filter(is_silent) {
+        let at = endpoints.iter().position(|of| *of == finding.endpoint);
+        let waited = condition.wait_among(endpoints, at.unwrap_or(0), Duration::ZERO);
+        let report = waited.err().and_then(|error| error.diagnosis().cloned());
+        let report = report.filter(|report| report.endpoint() == Some(finding.endpoint));
+        finding.problem = report.or(finding.problem.take());
+    }
+    (findings, left)
+}
+
+/// Whether a wait for [`Condition::HeldBy`] does not accept the port. Unlike the check, the wait
+/// accepts a port on which a stranger listens too, and a listener whose owner is hidden.
+fn is_unmet(finding: &Finding) -> bool {
+    finding.problem.as_ref().is_some_and(|problem| {
+        let mut sockets = problem.holders().into_iter().flatten();
+        let is_hidden = sockets.any(|socket| socket.is_server() && socket.hidden);
+        !problem.is_shared_with_stranger() && !is_hidden
+    })
+}
+
+fn has_listener(finding: &Finding) -> bool {
+    let holders = finding.problem.as_ref().and_then(Diagnosis::holders);
+    holders.is_some_and(|holders| holders.iter().any(Holder::is_server))
 }
 
 /// The JSON object that `wait --http` prints. If the wait ends before the first request, `wait`

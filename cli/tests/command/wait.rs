@@ -245,6 +245,30 @@ fn the_help_on_the_server_of_a_pipeline_is_to_name_it() {
     assert!(shell.runs() || shell.finish().status.success());
 }
 
+/// A stranger explains why the server of the process is missing.
+#[test]
+fn every_port_without_a_listener_of_the_process_is_reported_that_of_a_stranger_first() {
+    need!(capability::native());
+    let block = portlease::ReserveOptions::new().reserve_block(3).unwrap();
+    let stranger = block[1].listen().unwrap();
+    show_owner(&stranger);
+    let idle = Running::start(&mut idle());
+    let pid = idle.pid().to_string();
+    let ports = format!("{}-{}", block[0].port(), block[2].port());
+    let args = ["wait", "--listening", "--json", "--timeout", "100ms"];
+    let output = ran(&[&args[..], &["--pid", &pid, &ports]].concat()).code(1);
+    let problems = output.json()["problems"].clone();
+    let of = |at: usize| json!(format!("{}/tcp", block[at].port()));
+    let endpoints: Vec<_> = (0..3).map(|at| problems[at]["endpoint"].clone()).collect();
+    assert_eq!(endpoints, [of(1), of(0), of(2)]);
+    for at in 1..3 {
+        assert_eq!(
+            problems[at]["remedies"][0]["kind"], "check_command",
+            "{output:#?}"
+        );
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_id_of_a_thread_is_refused_with_that_of_its_process() {
