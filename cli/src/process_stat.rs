@@ -11,7 +11,9 @@ mod netbsd;
 #[cfg(windows)]
 mod windows;
 
-use portlease::{Endpoint, Holder, Holders, State, who_holds_each};
+use portlease::{
+    Diagnosis, Endpoint, Holder, Holders, State, check_each_port_held_by, who_holds_each,
+};
 
 use crate::limits::NESTED_CALLERS;
 
@@ -71,6 +73,18 @@ pub(crate) fn unseen_owner_note(endpoints: &[Endpoint], pid: u32) -> Option<Stri
     Some(format!(
         "cannot check whether pid {pid} listens on port {endpoint}: this user cannot see which \
          process has the listener, so the listener counts"
+    ))
+}
+
+/// The note on the first of these ports on which a process other than `pid` listens too, on an
+/// overlapping address. `None` if there is no such port.
+pub(crate) fn shared_note(endpoints: &[Endpoint], pid: u32) -> Option<String> {
+    let problems = check_each_port_held_by(endpoints, pid).into_iter();
+    let mut problems = problems.filter_map(Result::err);
+    let shared = problems.find(Diagnosis::is_shared_with_stranger)?;
+    let headline = shared.headline();
+    Some(format!(
+        "{headline}, so some connections may not reach pid {pid}"
     ))
 }
 

@@ -267,7 +267,8 @@ pub(crate) fn not_listening_each(
             .min_by_key(|socket| socket.processes.is_empty())
             .cloned();
         let processes = stranger.iter().flat_map(|stranger| &stranger.processes);
-        let mut meant = processes.filter(|process| expected.may_mean(process));
+        let listens = matches!(facts.verdict, Verdict::SharedWithStranger(_));
+        let mut meant = processes.filter(|process| expected.may_mean(process, listens));
         let probably_meant = meant.next().map(|process| process.pid).zip(expected.pid());
         Diagnosis::new(Facts {
             expected: Some(running),

@@ -134,8 +134,9 @@ impl Expected {
     ///   higher pid. It may be a daemon that the expected process left: the kernel gives pids in
     ///   ascending order until they wrap around.
     ///
-    /// Always `false` for the calling process and its ancestors.
-    pub(crate) fn may_mean(&self, process: &Process) -> bool {
+    /// With `listens`, the expected process has a listener of its own, so only the first case
+    /// counts. Always `false` for the calling process and its ancestors.
+    pub(crate) fn may_mean(&self, process: &Process, listens: bool) -> bool {
         let (Some(pid), None | Some(Relation::Descendant)) = (self.pid, process.relation) else {
             return false;
         };
@@ -150,7 +151,7 @@ impl Expected {
                 .is_some_and(|(one, other)| one.get().abs_diff(other.get()) <= TICKS_OF_PIPELINE);
         let may_be_daemon =
             self.started.is_none() && process.pid > pid && is_orphan(process.pid, process.parent);
-        is_ancestor || is_part_of_pipeline || may_be_daemon
+        is_ancestor || !listens && (is_part_of_pipeline || may_be_daemon)
     }
 
     /// Whether the process is a daemon that the expected process left behind. The parent of a

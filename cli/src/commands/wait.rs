@@ -18,7 +18,7 @@ use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::port_row::PortRow;
 use crate::ports::PortList;
-use crate::process_stat::unseen_owner_note;
+use crate::process_stat::{shared_note, unseen_owner_note};
 use crate::survey::are_many;
 use crate::wait_loop::{self, Outcome, Unable};
 
@@ -67,10 +67,13 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
             Unable::Fail,
         )?
     };
-    if let (Outcome::Met, Condition::HeldBy(pid)) = (&outcome, condition)
-        && let Some(note) = unseen_owner_note(&endpoints, pid)
-    {
-        console.note(note);
+    if let (Outcome::Met, Condition::HeldBy(pid)) = (&outcome, condition) {
+        let unseen = unseen_owner_note(&endpoints, pid);
+        // A wait for HTTP sends no request to a port that is shared, and then reports that.
+        let shared = || args.http.is_none().then(|| shared_note(&endpoints, pid));
+        if let Some(note) = unseen.or_else(|| shared().flatten()) {
+            console.note(note);
+        }
     }
     if let (Outcome::Met, Some(probe)) = (&outcome, &args.http) {
         return wait_for_http(console, args, &endpoints, probe, started);

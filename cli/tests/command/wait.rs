@@ -269,6 +269,43 @@ fn every_port_without_a_listener_of_the_process_is_reported_that_of_a_stranger_f
     }
 }
 
+/// A Python server on `host`, and its pid.
+#[cfg(target_os = "linux")]
+fn python_server(host: &str, port: &str, folder: &Folder) -> (Running, String) {
+    let server = "import os, socket, sys, time\n\
+        family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET\n\
+        s = socket.create_server((sys.argv[1], int(sys.argv[2])), family=family, \
+                                 reuse_port=True)\n\
+        open(sys.argv[3], 'w').write('%d\\n' % os.getpid())\n\
+        time.sleep(600)";
+    let mut python = Command::new("python3");
+    plain(python.args(["-c", server, host, port]));
+    let entries = std::fs::read_dir(folder.path()).unwrap().count();
+    let up = folder.path().join(format!("up{entries}"));
+    let server = Running::start(python.arg(&up));
+    let pid = line_in(&up);
+    (server, pid)
+}
+
+/// The two servers have the same parent and start together, like the parts of a pipeline. But the
+/// process of `--pid` has a listener, so it is not the wrong part of one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_shares_the_port_of_the_server_is_to_be_stopped() {
+    need!(installed("python3"), capability::native());
+    let (p, folder) = (reserve_port(), Folder::new());
+    let port = p.to_string();
+    let (_other, other) = python_server("127.0.0.1", &port, &folder);
+    let (_own, own) = python_server("127.0.0.1", &port, &folder);
+    let wait = ["wait", "--timeout", "100ms", "--pid", &own, &port];
+    let met = ran(&[&wait[..], &["--listening"]].concat()).code(0);
+    let note = format!("port {port}/tcp is not held by pid {own} alone: python3 (pid {other}) ");
+    assert!(met.err.contains(&note), "{met:#?}");
+    let output = ran(&[&wait[..], &["--http", "/"]].concat()).code(1);
+    let help = format!("\nhelp: stop pid {other}, or ");
+    assert!(output.out.contains(&help), "{output:#?}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_id_of_a_thread_is_refused_with_that_of_its_process() {
