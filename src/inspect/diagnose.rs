@@ -260,14 +260,18 @@ pub(crate) fn not_listening_each(
     // If the listeners of the expected process cannot be read, the report omits them.
     let own_listeners = OwnListeners::of(expected, asked).unwrap_or_default();
     let report = |((port, _), facts): (&(Port, Verdict), Facts)| {
-        let facts = with_redirection(*port, facts);
+        let mut facts = with_redirection(*port, facts);
         let holders = facts.holders.iter().flatten();
         let stranger = holders
             .filter(|socket| whose::answers(socket) && !expected.has(socket))
             .min_by_key(|socket| socket.processes.is_empty())
             .cloned();
         let processes = stranger.iter().flat_map(|stranger| &stranger.processes);
-        let listens = matches!(facts.verdict, Verdict::SharedWithStranger(_));
+        if stranger.is_some() {
+            facts.elsewhere.retain(|other| expected.has(other));
+        }
+        let is_shared = matches!(facts.verdict, Verdict::SharedWithStranger(_));
+        let listens = is_shared || stranger.is_some() && !facts.elsewhere.is_empty();
         let mut meant = processes.filter(|process| expected.may_mean(process, listens));
         let probably_meant = meant.next().map(|process| process.pid).zip(expected.pid());
         Diagnosis::new(Facts {

@@ -308,6 +308,35 @@ fn a_process_that_shares_the_port_of_the_server_is_to_be_stopped() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn beside_a_stranger_the_other_address_of_the_server_is_named() {
+    need!(
+        installed("python3"),
+        capability::native(),
+        capability::ipv6()
+    );
+    let (p, folder) = (reserve_port(), Folder::new());
+    let (_other, other) = python_server("127.0.0.1", &p.to_string(), &folder);
+    let (_own, own) = python_server("::1", &p.to_string(), &folder);
+    let asked = format!("127.0.0.1:{p}");
+    let wait = [
+        "wait",
+        "--listening",
+        "--timeout",
+        "100ms",
+        "--pid",
+        &own,
+        &asked,
+    ];
+    let output = ran(&wait).code(1);
+    let expected = format!(
+        "python3 (pid {other}) listens on {asked}; python3 (pid {own}) listens on [::1]:{p} \
+         only\nhelp: connect to [::1]:{p}, or stop pid {other}, or "
+    );
+    assert!(output.out.contains(&expected), "{output:#?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn the_id_of_a_thread_is_refused_with_that_of_its_process() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let (_keep, end) = std::sync::mpsc::channel::<()>();

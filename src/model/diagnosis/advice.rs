@@ -145,17 +145,17 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     }
     let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
     if let Some(stranger) = stranger {
+        // The expected process listens at this address, and the stranger does not.
+        let own = elsewhere.first().filter(|own| own.interface.is_none());
+        let own = own.map(|own| Remedy::UseListenersAddress { addr: own.local });
         let expect = |(pid, instead_of)| Remedy::ExpectProcess { pid, instead_of };
-        let mut remedies: Vec<Remedy> = report
-            .facts
-            .probably_meant
-            .map(expect)
-            .into_iter()
-            .collect();
+        let meant = report.facts.probably_meant.map(expect);
         // Once the expected process has ended, its relation to the listener cannot be read. The
         // listener may be a stranger's.
         let has_ended = report.facts.expected == Some(None);
-        if remedies.is_empty() || has_ended {
+        let is_stranger = meant.is_none() || has_ended;
+        let mut remedies: Vec<Remedy> = own.into_iter().chain(meant).collect();
+        if is_stranger {
             let for_stranger = for_holder(stranger, endpoint.port);
             let is_of_container = |remedy: &Remedy| {
                 matches!(

@@ -181,6 +181,7 @@ impl Report {
         }
         if let Some(stranger) = stranger {
             sentences.push(stranger.headline());
+            sentences.extend(elsewhere.first().map(Holder::elsewhere_headline));
         }
         if let Some(other) = instead.first() {
             sentences.push(format!("{} instead", other.headline()));
