@@ -5,7 +5,7 @@
 use std::io;
 
 use super::relation;
-use crate::lease::as_recorded;
+use crate::lease::{as_recorded, lock_file_name};
 use crate::model::holder::Holder;
 use crate::model::lease_info::{Foreign, Lease};
 use crate::model::port::Port;
@@ -87,16 +87,20 @@ pub(crate) fn of_each(ports: Vec<Vec<Lease>>) -> Vec<Vec<Lease>> {
 }
 
 /// The processes that have the port's abstract Unix socket name. Empty if no process has the name,
-/// or if the processes cannot be read. A report then says "an unknown process".
+/// or if the processes cannot be read. A report then says "an unknown process". A forked child that
+/// has made the reservation itself does not count as [`forked`](Process::forked), because it
+/// inherited nothing.
 pub(crate) fn of_name(port: Port) -> Vec<Process> {
     let row = residual::name(port).ok().flatten();
     let owned = row.and_then(|row| sockets::owners(vec![row], ScanDepth::Complete).ok());
     let mut holders = owned.map(|owned| owned.holders).unwrap_or_default();
     relation::note(holders.iter_mut());
-    holders
-        .into_iter()
-        .flat_map(|holder| holder.processes)
-        .collect()
+    let processes = holders.into_iter().flat_map(|holder| holder.processes);
+    let as_reserver = |mut process: Process| {
+        process.forked = process.forked && !sockets::has_locked(process.pid, &lock_file_name(port));
+        process
+    };
+    processes.map(as_reserver).collect()
 }
 
 /// Returns the claim (the bound socket of the reservation). If the record has no claim, returns the

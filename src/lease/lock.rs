@@ -17,7 +17,7 @@ use crate::process_id::ProcessId;
 use crate::retry::{LOCK_REOPENS, RECORD_READS, Sweep};
 
 /// The name of a port's lock file, such as `60315.tcp`.
-pub(super) fn name(port: Port) -> String {
+pub(crate) fn name(port: Port) -> String {
     format!("{}.{}", port.number, port.protocol)
 }
 

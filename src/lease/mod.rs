@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use folder::LockFolder;
 pub(crate) use folder::system::user;
-pub(crate) use lock::LeaseLock;
 use lock::{Attempt, Peek};
+pub(crate) use lock::{LeaseLock, name as lock_file_name};
 pub(crate) use record::as_recorded;
 
 use crate::model::endpoint::Protocol;

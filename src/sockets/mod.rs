@@ -295,6 +295,19 @@ pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     return Some(pid);
 }
 
+/// Whether the process has locked an open file with this name by itself (flock(2)). A forked child
+/// that shares the lock of its parent does not count. `false` if the descriptors of the process
+/// cannot be read, and always on systems other than Linux.
+pub(crate) fn has_locked(pid: u32, file_name: &str) -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::has_locked(pid, file_name);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (pid, file_name);
+        false
+    }
+}
+
 /// Whether this process has a descriptor of epoll(7). Most async runtimes open such a descriptor
 /// for their event loop. Always `false` on systems other than Linux.
 #[cfg(not(feature = "tokio"))]

@@ -215,6 +215,18 @@ pub(crate) fn innermost_pid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
+/// The pid of the process that locked the open file (flock(2)), from `/proc/PID/fdinfo/FD`. A
+/// forked child shares the lock, and its `fdinfo` has the pid of its parent. An example of the line
+/// is `lock: 1: FLOCK  ADVISORY  WRITE 4242 08:01:131 0 EOF`.
+#[cfg(target_os = "linux")]
+pub(crate) fn locker(fdinfo: &[u8]) -> Option<u32> {
+    value(fdinfo, b"lock:")?
+        .split_ascii_whitespace()
+        .nth(4)?
+        .parse()
+        .ok()
+}
+
 /// The text after the label in the first line that begins with the label.
 fn value<'a>(text: &'a [u8], label: &[u8]) -> Option<&'a str> {
     let value = split(text, b'\n').find_map(|line| line.strip_prefix(label))?;
@@ -406,6 +418,21 @@ pub(crate) mod tests {
         }
         let odd = TCP.replace(" 01 ", " 4D ");
         assert_eq!(rows(&odd, Protocol::Tcp, 0)[0].state, State::Unknown(0x4d));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_that_locked_a_file_is_read() {
+        let info = b"pos:\t0\nino:\t131\nlock:\t1: FLOCK  ADVISORY  WRITE 4242 08:01:131 0 EOF\n";
+        assert_eq!(locker(info), Some(4242));
+        for other in [
+            &b"pos:\t0\n"[..],
+            b"lock:",
+            b"lock:\t1: FLOCK",
+            b"lock:\ta b c d e",
+        ] {
+            assert_eq!(locker(other), None);
+        }
     }
 
     #[test]

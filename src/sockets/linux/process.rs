@@ -360,6 +360,16 @@ pub(in super::super) fn innermost_pid(pid: u32) -> Option<u32> {
     procfs::innermost_pid(&read_of(pid, "status").ok()?)
 }
 
+pub(in super::super) fn has_locked(pid: u32, file_name: &str) -> bool {
+    let is_locked = |entry: fs::DirEntry| {
+        let is_named = fs::read_link(entry.path()).is_ok_and(|path| path.ends_with(file_name));
+        let info = format!("fdinfo/{}", entry.file_name().to_string_lossy());
+        is_named && read_of(pid, &info).is_ok_and(|info| procfs::locker(&info) == Some(pid))
+    };
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+    descriptors.is_ok_and(|mut all| all.any(|entry| entry.is_ok_and(is_locked)))
+}
+
 #[cfg(not(feature = "tokio"))]
 pub(in super::super) fn has_event_loop() -> bool {
     let is_epoll = |entry: fs::DirEntry| {

@@ -145,7 +145,8 @@ pub(crate) fn become_daemon() {
     fork::idle();
 }
 
-/// A record identifies an ancestor by its pid and its start time.
+/// A record identifies an ancestor by its pid and its start time. A process with another lock
+/// folder sees that the child has inherited nothing.
 #[test]
 fn a_reservation_of_a_forked_child_is_its_own_childs_too() {
     need!(capability::native());
@@ -153,7 +154,7 @@ fn a_reservation_of_a_forked_child_is_its_own_childs_too() {
     let replies = Launch::new("reserves-in-forked-child", &folder.locks())
         .start()
         .succeed();
-    assert_eq!(replies, ["control true", "forked true"]);
+    assert_eq!(replies, ["control true", "forked true", "elsewhere true"]);
 }
 
 pub(crate) fn reserve_in_forked_child() {
@@ -174,6 +175,14 @@ pub(crate) fn reserve_in_forked_child() {
             }
             let own = portlease::reserve_port();
             helper::reply(&format!("forked {}", free_to_a_child(own.port())));
+            let (udp, folder) = (portlease::reserve_udp_port(), Folder::new());
+            let mut elsewhere = Reserver::new(&folder.locks());
+            let report = elsewhere.command(&format!("check={udp}/udp"));
+            let owner = format!(
+                "(pid {}): the lock file is in another lock folder",
+                std::process::id()
+            );
+            helper::reply(&format!("elsewhere {}", report.contains(&owner)));
             std::process::exit(0)
         };
         match start_of(child.pid()) {
