@@ -112,7 +112,11 @@ impl Report {
                     }
                 })
             }
-            Verdict::Unsteady(_) => self.last_listener(),
+            Verdict::Unsteady(duration) => format!(
+                "no listener stayed open for {}; {}",
+                DurationText(*duration),
+                self.last_listener()
+            ),
             Verdict::InUse(Cause::Holder) | Verdict::Leaked | Verdict::UnrelatedListener => {
                 holders_headline()
             }
@@ -212,7 +216,8 @@ impl Report {
             Verdict::NotListening => format!("{operand} is not listening: {cause}"),
             Verdict::Unsteady(duration) => {
                 let duration = DurationText(*duration);
-                format!("{operand} had no listener that stayed open for {duration}: {cause}")
+                let last = self.last_listener();
+                format!("{operand} had no listener that stayed open for {duration}: {last}")
             }
             Verdict::NotHeldBy(Some(pid)) if self.facts.expected == Some(None) => {
                 format!("{operand} is not held by pid {pid}, which has ended: {cause}")

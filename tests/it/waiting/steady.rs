@@ -83,6 +83,9 @@ fn a_server_that_listens_again_and_again_is_named() {
             let headline = error.diagnosis().unwrap().headline();
             let expected = format!("port 127.0.0.1:{p}/tcp had no listener that stayed open for ");
             assert!(headline.starts_with(&expected), "{headline}");
+            // The JSON output of the command has only the cause.
+            let cause = error.diagnosis().unwrap().cause();
+            assert!(cause.starts_with("no listener stayed open for "), "{cause}");
             let own = format!("(pid {})", std::process::id());
             assert!(
                 headline.contains(&own) && headline.contains(&p.addr().to_string()),
