@@ -76,6 +76,12 @@ impl Finding {
         }
     }
 
+    /// Whether the report on the port lists a server.
+    pub(crate) fn shows_server(&self) -> bool {
+        let holders = self.problem.as_ref().and_then(Diagnosis::holders);
+        holders.is_some_and(|holders| holders.iter().any(Holder::is_server))
+    }
+
     /// Whether the port meets the condition; `None` if it could not be checked.
     pub(crate) fn answer(&self) -> Option<bool> {
         match &self.problem {
@@ -106,9 +112,9 @@ fn after_wait(endpoint: Endpoint, problem: Diagnosis) -> Option<Diagnosis> {
 }
 
 /// The exit code for these findings.
-pub(crate) fn verdict(findings: &[Finding]) -> u8 {
-    let any = |answer| findings.iter().any(|finding| finding.answer() == answer);
-    match (any(Some(false)), any(None)) {
+pub(crate) fn verdict<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> u8 {
+    let answers: Vec<Option<bool>> = findings.into_iter().map(Finding::answer).collect();
+    match (answers.contains(&Some(false)), answers.contains(&None)) {
         (true, _) => exit::NO,
         (false, true) => exit::INCOMPLETE,
         (false, false) => exit::YES,

@@ -86,7 +86,8 @@ Examples:
 
 pub(crate) const STOP: &str = "\
 Exit codes: 0 all ports are free now, 1 some are not, 2 usage error or failure, 3 none is in use \
-but some could not be checked. With --dry-run: 0 every server would be stopped, 1 some would not
+but some could not be checked. With --dry-run: 0 all ports would be free, 1 some would not, 3 that \
+is not certain
 
 Examples:
   portlease stop 8080

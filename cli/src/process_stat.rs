@@ -42,9 +42,13 @@ pub(crate) fn shows_processes() -> bool {
 impl ProcessStat {
     /// This process, and then its ancestors, at most [`NESTED_CALLERS`] processes in all.
     pub(crate) fn lineage() -> impl Iterator<Item = ProcessStat> {
-        let own = ProcessStat::of(std::process::id());
+        ProcessStat::lineage_of(std::process::id())
+    }
+
+    /// The process `pid`, and then its ancestors, at most [`NESTED_CALLERS`] processes in all.
+    pub(crate) fn lineage_of(pid: u32) -> impl Iterator<Item = ProcessStat> {
         let parent = |stat: &ProcessStat| ProcessStat::of(stat.parent);
-        std::iter::successors(own, parent).take(NESTED_CALLERS)
+        std::iter::successors(ProcessStat::of(pid), parent).take(NESTED_CALLERS)
     }
 }
 

@@ -1,9 +1,10 @@
 //! `portlease stop`: ends the servers that listen on ports, and checks that the ports are free.
 
 use std::collections::HashSet;
+use std::io;
 use std::time::Instant;
 
-use portlease::{Diagnosis, Endpoint, Process, ServerKind};
+use portlease::{Diagnosis, Endpoint, Lease, Process, ServerKind};
 use serde::Serialize;
 
 use crate::args::StopArgs;
@@ -16,7 +17,7 @@ use crate::limits::{FREE_AFTER_STOP, RESTART_POLL, RESTART_WATCH, remaining, sle
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
 use crate::output::remedy::{self, Asked, RemedyRow};
-use crate::output::report::{needs_reuse_addr, with_help};
+use crate::output::report::{self, needs_reuse_addr, with_help};
 use crate::ports::PortList;
 use crate::process::{ProcessHandle, check_permission, real_folder};
 use crate::process_stat::ProcessStat;
@@ -45,6 +46,13 @@ struct PortRow {
     /// same field.
     #[serde(skip_serializing_if = "Option::is_none")]
     needs_reuse_addr: Option<String>,
+    /// Why the port is not free, or could not be checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remedies: Vec<RemedyRow>,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,7 +109,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
             for target in &targets {
                 match check_permission(target.process.pid) {
                     Ok(()) => stopped.push(stopped_row(target, WOULD_STOP)),
-                    Err(cause) => not_stopped.push(failed_row(target, os_message(&cause))),
+                    Err(cause) => not_stopped.push(failed_row(target, &cause)),
                 }
             }
             // `not_stopped` already lists the processes that an earlier round failed to end.
@@ -119,13 +127,11 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
                 Ending::Terminated | Ending::Killed | Ending::Ended => {
                     stopped.push(stopped_row(&target, ending.name()));
                 }
-                Ending::Survived => not_stopped.push(failed_row(
+                Ending::Survived => not_stopped.push(survivor_row(
                     &target,
                     "it was killed, but has not ended".to_owned(),
                 )),
-                Ending::Failed(cause) => {
-                    not_stopped.push(failed_row(&target, os_message(cause)));
-                }
+                Ending::Failed(cause) => not_stopped.push(failed_row(&target, cause)),
             }
         }
     }
@@ -152,10 +158,14 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         not_stopped.extend(restarted.iter().map(refused_row));
     }
     let code = if args.dry_run {
+        // A port with a server counts as free once `stop` may end the server.
+        let unserved = verdict(findings.iter().filter(|finding| !finding.shows_server()));
+        let mut leases = findings.iter().map(|of| remaining_lease(of, &own));
+        let is_reserved = leases.any(|lease| lease.is_some());
         match stopped.iter().any(|row| row.may_stay_in_use) {
-            _ if !not_stopped.is_empty() => exit::NO,
-            true => exit::INCOMPLETE,
-            false => exit::YES,
+            _ if is_reserved || !not_stopped.is_empty() => exit::NO,
+            true if unserved == exit::YES => exit::INCOMPLETE,
+            _ => unserved,
         }
     } else {
         verdict(&findings)
@@ -178,10 +188,17 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     if !found {
         console.note("no server listens on these ports");
     }
-    if !args.dry_run {
-        let has_refusal = !not_stopped.is_empty();
-        report_ports(console, &findings, found, has_refusal)?;
+    if args.dry_run {
+        // Nothing has changed, so only the ports that `stop` would not free get a report.
+        let leases = findings.iter().map(|of| remaining_lease(of, &own));
+        for lease in leases.flatten() {
+            console.answer(format_args!("the port would stay in use: {lease}"))?;
+        }
+        findings.retain(|finding| !finding.shows_server());
+        return report_ports(console, &findings, false, false).map(|()| code);
     }
+    let has_refusal = !not_stopped.is_empty();
+    report_ports(console, &findings, found, has_refusal)?;
     Ok(code)
 }
 
@@ -212,11 +229,33 @@ fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
     Ok(left.iter().map(|holder| holder.local.port()).collect())
 }
 
-/// Prints for each port whether it is free. Two cases print less:
-///
-/// - If no server was found, only the ports that are not free.
-/// - With `has_refusal`, only the headline of a port that is not free. The help is already in the
-///   reports on the servers that were not stopped.
+/// The reservation that keeps a port after the end of its server. `None` for a port without a
+/// server. The reservation of an ancestor of the server, such as `portlease run`, may end with the
+/// server. `own` is this process and its ancestors, whose reservations do not keep the port.
+fn remaining_lease<'a>(finding: &'a Finding, own: &[u32]) -> Option<&'a Lease> {
+    let problem = finding.problem.as_ref()?;
+    let servers = problem
+        .holders()?
+        .iter()
+        .filter(|holder| holder.is_server());
+    let processes = servers.flat_map(|holder| &holder.processes);
+    let lineages = processes.flat_map(|process| ProcessStat::lineage_of(process.pid));
+    let of_servers: Vec<u32> = lineages.map(|stat| stat.pid).collect();
+    if of_servers.is_empty() {
+        return None;
+    }
+    let remains = |lease: &&Lease| {
+        let mut pids = lease.pid().into_iter().chain(lease.on_behalf_of());
+        let is_own = pids.any(|pid| own.contains(&pid));
+        let is_of_server = lease.pid().is_none_or(|pid| of_servers.contains(&pid));
+        !lease.is_foreign() && !is_own && !is_of_server
+    };
+    problem.leases().iter().find(remains)
+}
+
+/// Prints for each port whether it is free. If no server was found, prints only the ports that are
+/// not free. With `has_refusal`, prints only the headline for a port that is not free, because the
+/// reports on the servers that were not stopped already contain the help.
 fn report_ports(
     console: &Console,
     findings: &[Finding],
@@ -241,10 +280,16 @@ fn report_ports(
 }
 
 fn port_row(finding: &Finding) -> PortRow {
+    let problem = finding.problem.as_ref();
+    let help = |problem| report::help(problem, finding.asked);
+    let remedies = |problem: &Diagnosis| remedy::rows(problem.remedies(), finding.asked);
     PortRow {
         endpoint: finding.endpoint.to_string(),
         free: finding.answer(),
         needs_reuse_addr: finding.needs_reuse_addr.as_ref().map(Diagnosis::cause),
+        cause: problem.map(Diagnosis::cause),
+        help: problem.and_then(help),
+        remedies: problem.map(remedies).unwrap_or_default(),
     }
 }
 
@@ -260,7 +305,23 @@ fn stopped_row(target: &Target, outcome: &'static str) -> StoppedRow {
     }
 }
 
-fn failed_row(target: &Target, cause: String) -> NotStoppedRow {
+/// `cause` is the failure of a system call. Only the user of a process and root may signal it.
+fn failed_row(target: &Target, cause: &io::Error) -> NotStoppedRow {
+    let user = target.process.user.as_ref();
+    let user = user.filter(|_| cause.kind() == io::ErrorKind::PermissionDenied);
+    let help = |user: &String| {
+        format!(
+            "run this command as the user of that process, {}",
+            escape(user)
+        )
+    };
+    NotStoppedRow {
+        help: user.map(help),
+        ..survivor_row(target, os_message(cause))
+    }
+}
+
+fn survivor_row(target: &Target, cause: String) -> NotStoppedRow {
     NotStoppedRow {
         pid: Some(target.process.pid),
         name: Some(target.process.name.clone()),

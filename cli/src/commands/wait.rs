@@ -3,7 +3,7 @@
 use std::iter;
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint, Holder};
+use portlease::{Diagnosis, Endpoint};
 use serde::Serialize;
 
 use crate::args::WaitArgs;
@@ -175,12 +175,12 @@ fn unmet_of_process(
     let waited_for = first.endpoint;
     let others = all.filter(|other| other.endpoint != waited_for && is_unmet(other));
     let mut findings: Vec<Finding> = iter::once(first).chain(others).collect();
-    findings.sort_by_key(|finding| !has_listener(finding));
+    findings.sort_by_key(|finding| !finding.shows_server());
     let left = findings.len().saturating_sub(WAIT_REPORTS);
     findings.truncate(WAIT_REPORTS);
     // For a port without a listener, the report of a wait has better remedies. `first` has it.
     let is_silent =
-        |finding: &&mut Finding| finding.endpoint != waited_for && !has_listener(finding);
+        |finding: &&mut Finding| finding.endpoint != waited_for && !finding.shows_server();
     for finding in findings.iter_mut().filter(is_silent) {
         let at = endpoints.iter().position(|of| *of == finding.endpoint);
         let waited = condition.wait_among(endpoints, at.unwrap_or(0), Duration::ZERO);
@@ -199,11 +199,6 @@ fn is_unmet(finding: &Finding) -> bool {
         let is_hidden = sockets.any(|socket| socket.is_server() && socket.hidden);
         !problem.is_shared_with_stranger() && !is_hidden
     })
-}
-
-fn has_listener(finding: &Finding) -> bool {
-    let holders = finding.problem.as_ref().and_then(Diagnosis::holders);
-    holders.is_some_and(|holders| holders.iter().any(Holder::is_server))
 }
 
 /// The JSON object that `wait --http` prints. If the wait ends before the first request, `wait`

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::program::{
-    BINARY, Running, finish, for_everybody, line_in, plain, portlease, ran, silent,
+    BINARY, Running, finish, for_everybody, idle, line_in, plain, portlease, ran, silent,
 };
 use crate::support::ports::non_ephemeral_ports;
 use crate::support::program::installed;
@@ -112,7 +112,7 @@ fn a_server_that_this_user_may_not_signal_is_not_stopped_by_a_dry_run_either() {
     let server = Server::start(port, "os.chmod('.', 0o777); os.setuid(65534)");
     let expected = format!(
         "did not stop python3 (pid {}), which listens on 127.0.0.1:{port}: operation not \
-         permitted\n",
+         permitted\nhelp: run this command as the user of that process, nobody\n",
         server.pid
     );
     for options in [&["--dry-run"][..], &[]] {
@@ -124,6 +124,42 @@ fn a_server_that_this_user_may_not_signal_is_not_stopped_by_a_dry_run_either() {
         let output = finish(&mut command).code(1);
         assert!(output.out.starts_with(&expected), "{output:#?}");
     }
+}
+
+/// Another process holds the reservation, so the port is not free without a server either.
+#[test]
+fn a_dry_run_finds_what_a_run_finds_on_a_reserved_port() {
+    need!(installed("python3"), capability::native());
+    let (folder, idle) = (Folder::new(), Running::start(&mut idle()));
+    let command = |args: &[&str]| finish(portlease(args).env("PORTLEASE_DIR", folder.locks()));
+    let held = command(&["reserve", "--pid", &idle.pid().to_string()]).code(0);
+    let port = held.out.trim();
+    let run = command(&["stop", port]).code(1);
+    let dry = command(&["stop", "--dry-run", port]).code(1);
+    assert_eq!((&dry.out, &dry.err), (&run.out, &run.err));
+    let json = command(&["stop", "--json", port]).code(1).json();
+    assert!(
+        run.out
+            .contains(json["ports"][0]["cause"].as_str().unwrap()),
+        "{json}"
+    );
+    assert!(
+        run.out.contains(json["ports"][0]["help"].as_str().unwrap()),
+        "{json}"
+    );
+    assert_eq!(
+        command(&["stop", "--json", "--dry-run", port])
+            .code(1)
+            .json(),
+        json
+    );
+    // A server over the reservation does not change that.
+    let server = Server::start(port.parse().unwrap(), "");
+    let dry = command(&["stop", "--dry-run", port]).code(1);
+    let reserved = format!("\nthe port would stay in use: {port}/tcp is reserved by ");
+    assert!(dry.out.contains(&reserved), "{dry:#?}");
+    drop(server);
+    command(&["release", port]).code(0);
 }
 
 #[test]
