@@ -206,8 +206,8 @@ pub fn check_ports_free<P: ToEndpoint>(
 }
 
 /// The results of [`check_port_free_for`] for several ports, in their order. The retries end after
-/// `at_most`, or earlier as in [`check_ports_free`]. After retries, a last check of all ports can
-/// take 100 ms more.
+/// `at_most`, or after about 2 s if `at_most` is longer. After retries, a last check of all ports
+/// can take 100 ms more.
 ///
 /// ```
 /// use std::time::Duration;

@@ -81,7 +81,8 @@ impl PipeStream {
         pipes::server_of(&self.0)
     }
 
-    /// Reads a line of up to `bytes` bytes. The line is empty if the other side has disconnected.
+    /// Reads a line of up to `bytes` bytes. The newline at its end is missing if the line is
+    /// longer, or if the other side disconnected first.
     pub(crate) fn receive(&self, bytes: usize, timeout: Duration) -> io::Result<String> {
         let pipe = self.0.try_clone()?;
         within(timeout, move || {

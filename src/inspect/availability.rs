@@ -428,8 +428,8 @@ pub(crate) fn quick_status(port: Port, asker: Asker) -> io::Result<QuickStatus> 
         State::Listen => QuickStatus::Busy,
         State::Bound if port.protocol != Protocol::Tcp => QuickStatus::Busy,
         State::Bound | State::Connected => QuickStatus::BusyExpensive,
-        // The port is the source port of a client, so a server usually cannot bind. The next arm
-        // has the connections of a server: another server may bind beside them.
+        // The port is the source port of a client, so a server usually cannot bind. The last arm is
+        // for connections that a server accepted: another server may bind beside them.
         _ if row.client => QuickStatus::BusyExpensive,
         _ => QuickStatus::MaybeFree,
     };

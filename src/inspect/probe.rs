@@ -54,8 +54,9 @@ pub enum Blocker {
     /// The loopback interface is down. Linux delivers every connection from this machine to itself
     /// through that interface, for every address.
     LoopbackDown,
-    /// This machine does not have the address, although a socket listens there. It had the address
-    /// when the socket was bound, or the socket listens on every address.
+    /// This machine does not have the address, although a socket listens there. For example, the
+    /// machine lost the address after the bind, the socket was bound with IP_FREEBIND (ip(7)), or
+    /// the socket listens on every address.
     AddressMissing,
 }
 

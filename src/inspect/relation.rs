@@ -54,7 +54,7 @@ fn master(pid: u32, parent: u32) -> Option<Box<Process>> {
 /// The value of [`Process::in_session_of_unit`]. Also `true`:
 ///
 /// - for a process without a unit
-/// - if the process has left its unit since, or has ended
+/// - if the process has left the unit after [`Process::unit`] was read, or has ended
 /// - if neither the session of the process nor the session of the unit's first process can be read
 fn in_session_of_unit(process: &Process) -> bool {
     let Some(unit) = &process.unit else {

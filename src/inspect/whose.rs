@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::time::Instant;
 
@@ -183,9 +184,9 @@ impl Expected {
 
 /// Whether every owner of the socket is visible, and the calling process started none of them.
 ///
-/// If another process has adopted an owner, or an ancestor of an owner, the calling process may
-/// have left that owner as a daemon. The result is then `false`, unless the adopted process is
-/// older than the calling process.
+/// A daemon that the calling process left has been adopted by another process. So the result is
+/// also `false` if an owner, or an ancestor of an owner, was adopted. Exception: an adopted process
+/// that is older than the calling process cannot be its daemon.
 pub(crate) fn is_unrelated(socket: &Holder) -> bool {
     let own = std::process::id();
     let started = |pid| sockets::started(pid).ok().flatten();
@@ -434,14 +435,19 @@ pub(crate) fn answers(socket: &Holder) -> bool {
 }
 
 /// Whether the addresses of the two sockets overlap: they are equal, or one of them is a wildcard
-/// that contains the other.
+/// that contains the other. An IPv4-mapped address is equal to the IPv4 address. Both sockets must
+/// have the same port.
 pub(crate) fn overlap(one: &Holder, other: &Holder) -> bool {
+    let address = |socket: &Holder| match socket.local {
+        SocketAddr::V4(local) => (IpAddr::V4(*local.ip()), 0),
+        SocketAddr::V6(local) => (local.ip().to_canonical(), local.scope_id()),
+    };
     let contains = |wildcard: &Holder, other: &Holder| {
-        let (ip, of) = (wildcard.local.ip(), other.local.ip());
+        let (ip, of) = (address(wildcard).0, address(other).0);
         ip.is_unspecified() && (ip.is_ipv4() == of.is_ipv4() || wildcard.dual_stack)
     };
     one.protocol == other.protocol
-        && (one.local == other.local || contains(one, other) || contains(other, one))
+        && (address(one) == address(other) || contains(one, other) || contains(other, one))
 }
 
 #[cfg(test)]

@@ -142,10 +142,10 @@ impl Holder {
             .chain(denied)
             .collect();
         if owners.is_empty() {
-            format!("held by {user}: by the kernel or an unfinished system call")
+            format!("held by {user}: the owner is the kernel or an unfinished system call")
         } else {
             format!(
-                "held by {user}: by {}, or the kernel itself",
+                "held by {user}: the owner is {}, or the kernel itself",
                 owners.join(", ")
             )
         }
@@ -368,9 +368,9 @@ started 3 min ago
                 vec![Incompleteness::Processes]
             ),
             "\
-held by uid 1000 (ci): by a process that this user may not inspect, or the kernel itself
-  listening    [::]:60315    held by uid 1000 (ci): by a process that this user may not inspect, \
-or the kernel itself
+held by uid 1000 (ci): the owner is a process that this user may not inspect, or the kernel itself
+  listening    [::]:60315    held by uid 1000 (ci): the owner is a process that this \
+user may not inspect, or the kernel itself
   not seen     some processes could not be read: this user may not inspect them"
         );
     }

@@ -119,7 +119,7 @@ pub enum ContainerManager {
     Kubernetes,
     /// systemd-machined, which manages the containers of systemd-nspawn.
     Machined,
-    /// LXC.
+    /// LXC, or a manager that uses it: Incus or LXD.
     Lxc,
 }
 

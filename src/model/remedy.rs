@@ -456,7 +456,11 @@ impl fmt::Display for Remedy {
                     ContainerManager::Machined => {
                         write!(f, "stop the container with machinectl poweroff {id}")
                     }
-                    ContainerManager::Lxc => write!(f, "stop the container with lxc-stop -n {id}"),
+                    ContainerManager::Lxc => write!(
+                        f,
+                        "stop the container with incus stop {id} (Incus), lxc stop {id} (LXD) or \
+                         lxc-stop -n {id} (LXC)"
+                    ),
                 }
             }
             Remedy::StopPublishingContainer { podman: true, .. } => {

@@ -87,9 +87,10 @@ pub(crate) struct OwnedRows {
 }
 
 impl Row {
-    /// Whether the socket can keep a server from binding this address (`None`: any address). The
-    /// scope id 0 stands for every interface, both in the argument and in the address of the
-    /// socket.
+    /// Whether the socket can keep a server from binding this address (`None`: any address).
+    ///
+    /// The scope id 0 of the argument stands for every interface. So does the scope id 0 of the
+    /// socket's address, unless SO_BINDTODEVICE has bound the socket to one interface.
     pub(crate) fn matches_addr(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
         let Some(ip) = ip else { return true };
         if ip == LOCALHOST {

@@ -221,7 +221,8 @@ impl Listening {
         }
     }
 
-    /// The position of the first port without a listener that counts, and who listens there.
+    /// The position of the first port that still lacks its listener. The [`Listener`] says whether
+    /// a stranger listens there, or nobody.
     fn first_missing(&mut self) -> io::Result<Option<(usize, Listener)>> {
         let ports = self.ports.as_slice();
         if let Some(watch) = &mut self.watch {

@@ -27,9 +27,9 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
     let caller = match (args.pid, args.hold_for) {
         (None, None) => {
             // Without an exact port, the process that reads the number from stdout needs the port.
-            // An ancestor that writes to the same stdout does not read the number, so
-            // `calling_process` passes over the ancestor. With an exact port, the number is known,
-            // so the readers of stdout do not matter.
+            // So if stdout is a pipe or a file, on Linux, `calling_process` passes over an ancestor
+            // with the same stdout, which does not read the number. With an exact port, the number
+            // is known, so the readers of stdout do not matter.
             Some(calling_process(args.selection.port.is_none())?)
         }
         _ => None,

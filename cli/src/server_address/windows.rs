@@ -56,7 +56,7 @@ impl PortStream {
         Ok(PortStream { pipe, timeout })
     }
 
-    /// Reads a line. Returns an empty text if the other side has disconnected.
+    /// Reads a line, as [`PipeStream::receive`] does.
     pub(crate) fn receive(&self) -> io::Result<String> {
         self.pipe
             .receive(PORT_SERVER_LINE_BYTES as usize, self.timeout)

@@ -214,7 +214,9 @@ fn a_port_of_a_hidden_process_is_busy() {
     };
     let output = as_nobody(&["check", &port]).code(1).out;
     assert!(
-        output.contains("held by uid 0 (root): by a process that this user may not inspect"),
+        output.contains(
+            "held by uid 0 (root): the owner is a process that this user may not inspect"
+        ),
         "{output}"
     );
     let output = as_nobody(&["who", "--json", &port]).code(0).json();
@@ -228,8 +230,8 @@ fn a_port_of_a_hidden_process_is_busy() {
     let output = as_nobody(&["check", "--listening", &other]).code(1).out;
     let expected = format!(
         "port {other}/tcp is not listening: a socket listens on 127.0.0.1:{port} only, held by uid \
-         0 (root): by a process that this user may not inspect, or the kernel itself; clients of \
-         127.0.0.2 are refused\n"
+         0 (root): the owner is a process that this user may not inspect, or the kernel itself; \
+         clients of 127.0.0.2 are refused\n"
     );
     assert!(output.starts_with(&expected), "{output}");
 }

@@ -40,8 +40,9 @@ impl Passed {
         }
         let mut sources = Vec::new();
         for new in sockets {
-            // The original socket may occupy a number that a socket gets in the child. This loop
-            // closes the original and keeps a duplicate, so `occupy` finds the number free.
+            // The descriptor of the original socket may have a number at which the child expects a
+            // socket. This loop closes the original and keeps a duplicate at another number, so
+            // `occupy` finds the number free.
             sources.push((
                 duplicate_beside(new.socket.as_fd(), &numbers)?,
                 new.fd,

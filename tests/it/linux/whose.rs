@@ -20,12 +20,13 @@ const SHORT: Duration = Duration::from_millis(300);
 pub(super) const SERVER: &str = r#"
 import os, signal, socket, sys
 how, port = sys.argv[1], int(sys.argv[2])
-family = socket.AF_INET6 if how == "on-ipv6" else socket.AF_INET
+hosts = {"on-ipv6": "::1", "wide-twin": "0.0.0.0", "mapped-twin": "::ffff:127.0.0.1"}
+host = hosts.get(how, "127.0.0.1")
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
 listener = socket.socket(family)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, how != "plain")
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, how in ("twin", "wide-twin"))
-hosts = {"on-ipv6": "::1", "wide-twin": "0.0.0.0"}
-listener.bind((hosts.get(how, "127.0.0.1"), port))
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, how.endswith("twin"))
+listener.bind((host, port))
 listener.listen()
 print(listener.getsockname()[1], flush=True)
 if how.endswith("daemon") and os.fork() != 0:
@@ -529,20 +530,23 @@ fn a_port_that_a_stranger_serves_too_is_not_held_by_one_process() {
     let mut own = Server::new("twin", p.port());
     own.port();
     portlease::assert_port_held_by(&p, own.0.id());
-    let mut twin = Server::new("twin", p.port());
-    twin.port();
-    let text = portlease::check_port_held_by(&p, own.0.id())
-        .unwrap_err()
-        .to_string();
-    let expected = format!(
-        "port 127.0.0.1:{p}/tcp is not held by pid {} alone: ",
-        own.0.id()
-    );
-    assert!(text.starts_with(&expected), "{text}");
-    let named = format!("(pid {}) listens on 127.0.0.1:{p}", twin.0.id());
-    assert!(text.lines().next().unwrap().ends_with(&named), "{text}");
+    // The kernel treats the IPv4-mapped address as 127.0.0.1.
+    for how in ["twin", "mapped-twin"] {
+        let mut twin = Server::new(how, p.port());
+        twin.port();
+        let text = portlease::check_port_held_by(&p, own.0.id())
+            .unwrap_err()
+            .to_string();
+        let expected = format!(
+            "port 127.0.0.1:{p}/tcp is not held by pid {} alone: ",
+            own.0.id()
+        );
+        assert!(text.starts_with(&expected), "{how}: {text}");
+        let named = format!("(pid {}) listens on 127.0.0.1:{p}", twin.0.id());
+        let first_line = text.lines().next().unwrap();
+        assert!(first_line.ends_with(&named), "{how}: {text}");
+    }
     // A listener on another address takes no clients from the first server.
-    drop(twin);
     let mut beside = Server::new("on-ipv6", p.port());
     beside.port();
     portlease::assert_port_held_by(&p, own.0.id());

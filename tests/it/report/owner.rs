@@ -179,8 +179,8 @@ fn a_hidden_owner_is_reported_as_hidden() {
     let text = nobody.command(&format!("check={p}"));
     assert!(
         text.starts_with(&format!(
-            "port {p}/tcp is in use: held by uid 0 (root): by a process that this user may not \
-             inspect"
+            "port {p}/tcp is in use: held by uid 0 (root): the owner is a process that this user \
+             may not inspect"
         )),
         "{text}"
     );
@@ -225,8 +225,8 @@ fn with_hidepid_an_owner_is_hidden_and_its_socket_is_not() {
     let text = nobody.command(&format!("who={p}"));
     assert!(
         text.starts_with(&format!(
-            "complete=false port {p}: held by uid 0 (root): by a process that this user may not \
-             inspect"
+            "complete=false port {p}: held by uid 0 (root): the owner is a process that this user \
+             may not inspect"
         )),
         "{text}"
     );

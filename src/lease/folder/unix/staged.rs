@@ -51,7 +51,7 @@ impl Folder {
     /// this process locked the file before the name was visible. The `bool` is `false` in three
     /// cases:
     ///
-    /// - The system cannot rename without replacing.
+    /// - The system or the file system cannot rename without replacing.
     /// - The file system has no locks.
     /// - A [`sweep_staged`](Self::sweep_staged) locked the file first.
     pub(super) fn make_staged_file(&self, name: &str) -> io::Result<(File, u32, bool)> {
