@@ -49,8 +49,9 @@ fn owner_of_each_at(ports: &[Vec<Row>], depth: ScanDepth) -> Vec<ResidualOwner> 
     }
 }
 
-/// The owner of the servers on the port: the sockets that listen, or for UDP the bound ones without
-/// a peer. `Unknown` if the socket table cannot be read, and always on Windows.
+/// Returns who owns the server sockets on the port. These are the TCP sockets that listen, or the
+/// bound UDP sockets without a peer. Returns `Unknown` if the socket table cannot be read, and
+/// always on Windows.
 pub(crate) fn owner_of_servers(port: Port) -> ResidualOwner {
     if !sockets::CHILDREN_SHARE {
         return ResidualOwner::Unknown;

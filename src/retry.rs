@@ -191,10 +191,10 @@ pub(crate) enum RetryLevel {
 const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
-/// Limits the load of slow tries, such as those that walk a range. From the second try of the level
-/// [`RetryLevel::Once`] on, the pause is at least this many times as long as the fastest such try,
-/// up to [`QUEUE_PAUSE_AFTER_TRY`]. The fastest try counts, because the system may have preempted a
-/// slower one.
+/// Limits the load of slow tries, such as those that walk a range. The limit applies to tries of
+/// the level [`RetryLevel::Once`], from the second one on. The pause after a try is at least this
+/// many times as long as the fastest try of this level, or [`QUEUE_PAUSE_AFTER_TRY`] if that is
+/// shorter. The fastest try counts, because the system may have preempted a slower one.
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 

@@ -88,9 +88,10 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// that group or session, the parent of the daemon may still run.
 ///
 /// On Linux a subreaper (prctl(2)) can adopt a daemon. Only the calling process and its ancestors
-/// are recognized as subreapers. A child of an ancestor in another session counts as adopted. But
-/// the calling process, or an ancestor in the same session, may have started its child itself. A
-/// child of one of these processes counts as adopted only in two cases:
+/// are recognized as subreapers. If an ancestor is in another session than the calling process, all
+/// children of the ancestor count as adopted. The calling process, or an ancestor in its session,
+/// may have started its children itself. A child of such a process counts as adopted only in two
+/// cases:
 ///
 /// - The leader of the child's process group or session is `pid` or has ended, as after a double
 ///   fork.

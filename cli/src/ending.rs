@@ -18,7 +18,8 @@ pub(crate) struct Target {
     pub(crate) process: Process,
     pub(crate) signal: StopSignal,
     pub(crate) handle: ProcessHandle,
-    /// Whether the process is a [master](Process::master), so that only its workers listen.
+    /// Whether the process is a [master](Process::master). The workers of a master listen, and the
+    /// master does not.
     pub(crate) is_master: bool,
     /// Whether a process that this user may not inspect probably owns one of the sockets too.
     pub(crate) shares_with_hidden: bool,

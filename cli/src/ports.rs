@@ -130,8 +130,8 @@ fn parse_range(item: &str) -> Result<Option<impl Iterator<Item = Endpoint> + use
             )));
         }
     }
-    // A URL or a mapping is not a range. The parser of endpoints rejects the text, and its error
-    // names the endpoint in the text, if there is one.
+    // A URL or a mapping is not a range. The parser of endpoints rejects the text. If the text
+    // contains an endpoint, the error of that parser names the endpoint.
     if item.contains("://") || item.contains("->") {
         return Ok(None);
     }

@@ -39,7 +39,8 @@ impl ProcessHandle {
 /// another mount namespace, where the same path can name another folder.
 pub(crate) fn works_below(process: &Process, folder: &Path) -> Option<bool> {
     let directory = process.working_directory.as_ref()?;
-    // A process whose namespace cannot be read counts as one in this process's namespace.
+    // If the mount namespace of the process cannot be read, this function assumes that the process
+    // is in the mount namespace of this command.
     if system::is_in_other_namespace(process.pid, "mnt").unwrap_or(false) {
         return None;
     }

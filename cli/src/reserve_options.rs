@@ -28,9 +28,9 @@ pub(crate) fn reserve_options(
     }
 }
 
-/// Fails if a passed option influences the choice of numbers, but the port server of
-/// `PORTSERVER_ADDRESS` chooses them. `further` is the name of such an option that is not in
-/// `numbers`.
+/// If `PORTSERVER_ADDRESS` is set, the port server chooses the numbers. The call then fails if the
+/// user passed an option that influences the choice: one in `numbers`, or the option with the name
+/// `further`.
 pub(crate) fn check_choice(
     numbers: &NumberArgs,
     further: Option<&'static str>,

@@ -13,10 +13,10 @@ use crate::text::{self, escape};
 /// The process id of the first process of a system or a container.
 const INIT: u32 = 1;
 
-/// Programs that, as pid 1, do not count as a parent that starts a server again. Most of them run
-/// one command and end with it, or only keep a container running. systemd restarts services, but
-/// the library recognizes them, so `stop` does not end them. launchd restarts services too, but
-/// `stop` does not watch for that.
+/// If pid 1 runs one of these programs, `stop` does not watch whether pid 1 starts a server again.
+/// Most of the programs run one command and end with it, or only keep a container running. systemd
+/// restarts services, but the library recognizes the services of systemd, so `stop` does not end
+/// them. launchd restarts services too, but `stop` does not watch for that.
 const PLAIN_INITS: [&str; 11] = [
     "systemd",
     "init",
@@ -214,8 +214,8 @@ impl StopPlan {
     }
 }
 
-/// Whether `stop` watches if this parent of a stopped server starts the server again. `own` is this
-/// process, its parent, its grandparent and so on.
+/// Whether `stop` watches this parent of a stopped server, because the parent may start the server
+/// again. `own` is this process, its parent, its grandparent and so on.
 ///
 /// - Pid 1 counts, because in a container it can be a script that starts the server again.
 ///   Exception: it does not count if it is the parent of this process, or runs one of

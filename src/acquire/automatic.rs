@@ -107,9 +107,9 @@ fn of_name(
     };
     let numbers = numbers.filter(|port| !own.contains(*port));
     let mut numbers = numbers.take(NUMBERS_OF_NAME);
-    // A forked child that has not called exec can hold a copy of a socket that was just closed.
-    // This copy must not change the number of a name, so the first number is retried like a number
-    // requested with `port`. The other numbers get one attempt each.
+    // A forked child that has not called exec can hold a copy of a socket that was just closed. The
+    // copy must not make the stable name yield another number than usual. So the first number is
+    // retried like a number requested with `port`. The other numbers get one attempt each.
     let first = numbers.by_ref().take(1);
     let mut stats = AttemptStats::default();
     if let Some(reservation) = first_of(request, first, effort, &mut stats)? {

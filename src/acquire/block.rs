@@ -145,9 +145,9 @@ impl<'a> Search<'a> {
 
     /// Reserves all ports at the first of these base numbers at which every port can be reserved.
     ///
-    /// Tries the first port of a base number with `level`, and each further port at least with
-    /// `WithTable`. Most refusals are of the first port, so a cheap level saves the most there. The
-    /// level of `effort` limits both.
+    /// Tries the first port of each base number with `level`. Most refusals are of the first port,
+    /// so a cheap level saves the most there. Tries each further port with `level` or `WithTable`,
+    /// whichever is higher. No try has a higher level than that of `effort`.
     fn first_of(
         &mut self,
         bases: impl Iterator<Item = u16>,

@@ -124,8 +124,8 @@ fn exclusive_name(
 /// Checks that a bind without the reuse options succeeds now. Connections of an earlier server make
 /// this bind fail, as they make the bind of a server without the options fail.
 ///
-/// On a kernel that cannot keep claims, the function also checks for servers that set the options.
-/// The check can then fail although the server could bind.
+/// On a kernel that cannot keep claims (bound sockets), the caller also requests this check for a
+/// server that sets the reuse options. The check can then fail although that server could bind.
 fn probe(port: Port, effort: &mut Effort<'_>) -> Result<(), AttemptError> {
     let mut is_last = false;
     loop {

@@ -140,8 +140,8 @@ impl Request {
         }
     }
 
-    /// This request, with `first_choice` as the number that its name stands for. Without a name or
-    /// a `first_choice`, the request stays as it is.
+    /// Returns the request with `first_choice` stored in its stable name. Without a stable name, or
+    /// if `first_choice` is `None`, returns the request unchanged.
     pub(super) fn with_first_choice(&self, first_choice: Option<u16>) -> Cow<'_, Request> {
         match (&self.name, first_choice) {
             (Some(name), Some(_)) => Cow::Owned(Request {

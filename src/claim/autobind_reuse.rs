@@ -70,8 +70,9 @@ mod system {
     /// gVisor passes each bind on to a kernel that may have the setting on. So the result must be
     /// `false` on gVisor. gVisor lacks at least one of the `settings` below.
     ///
-    /// In its first network namespace, Linux has all `settings`. In any other namespace, an old
-    /// Linux such as 4.9 lacks `tcp_timestamps`, so the result is `false` there too.
+    /// Linux has all `settings` in its first network namespace. In other network namespaces an old
+    /// Linux such as 4.9 lacks `tcp_timestamps`. There the result is `false`, although the kernel
+    /// is older than 5.7.
     fn is_linux_before_5_7() -> bool {
         let settings = [
             "conf/all/forwarding",

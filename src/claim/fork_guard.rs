@@ -9,8 +9,8 @@ use crate::retry::RetryBudget;
 /// Runs `probe`, which binds and closes a socket, and waits until no forked child has a copy of
 /// that socket. Fails with `AddrInUse` if a child still has a copy when the budget is used up.
 ///
-/// A pipe shows whether a child has a copy. This function opens the pipe before the socket. So a
-/// child with a copy of the socket also has a copy of the pipe's writing end.
+/// A pipe shows whether a child has a copy of the socket. This function opens the pipe before the
+/// socket. So a child with a copy of the socket also has a copy of the pipe's writing end.
 #[cfg(all(unix, not(target_vendor = "apple")))]
 pub(super) fn wait_for_forked_copies(
     probe: impl FnOnce() -> io::Result<()>,

@@ -114,9 +114,9 @@ pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
 /// Returns `true` if no process has an exclusive lock on the file, so no process has the lease.
 /// Processes may have shared locks on the file.
 ///
-/// The check takes a shared lock for a moment. A concurrent reservation calls this function too,
-/// and so does not mistake the shared lock for a lease. The unlock is explicit, because a close
-/// would leave the lock to a child that was forked meanwhile.
+/// This function itself takes a shared lock for a moment. A reservation that finds the file locked
+/// calls this function, so it does not mistake the shared lock of another process for a lease. The
+/// unlock is explicit, because a close would leave the lock to a child that was forked meanwhile.
 fn is_shared(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => {

@@ -70,8 +70,8 @@ impl fmt::Display for Protocol {
 /// accepted too: `*:60315`, `:::60315` and `[fe80::1]%eth0:60315`. The protocol `tcp6` means TCP,
 /// and `udp6` means UDP.
 ///
-/// `localhost:60315` means both loopback addresses, 127.0.0.1 and ::1. A free port must be free on
-/// both. For a listener, one of them is enough.
+/// `localhost:60315` means both loopback addresses, 127.0.0.1 and ::1. A check for a free port
+/// requires that both are free. A check for a listener requires a listener on one of them.
 ///
 /// A link-local address can name a network interface, by its name or index: `[fe80::1%eth0]:60315`.
 /// A multicast address of one link or interface, such as `ff02::1`, can name one too. With any

@@ -210,9 +210,10 @@ impl Lease {
         self.text(|r| &r.program)
     }
 
-    /// The name of the test that reserved the port: the name of the thread that made the call. On
-    /// the main thread and on unnamed threads, it is the test name that `cargo nextest` sets, if
-    /// any. In a name longer than 200 bytes, `…` replaces the middle.
+    /// The name of the test that reserved the port: the name of the thread that made the call. For
+    /// the main thread and unnamed threads, it is the test name that `cargo nextest` sets in
+    /// `NEXTEST_TEST_NAME`, or `None` without this variable. In a name longer than 200 bytes, `…`
+    /// replaces the middle.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().label("docs").reserve()?;

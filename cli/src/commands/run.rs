@@ -233,8 +233,11 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
 /// listens on the port, or if the socket table cannot be read. Returns `true` after any report,
 /// even if `-q` hides it.
 ///
-/// There is no report if the listeners were closed since. There is also none if `reported` already
-/// has the inode of each listener.
+/// A failed release is not reported in two cases:
+///
+/// - The servers on the port have ended since the release. The call waits up to [`LEAK_GRACE`] for
+///   this.
+/// - The inodes of all listeners on the port are in `reported`.
 ///
 /// The reports can name listeners that `--leaks` does not find, because `--leaks` finds only
 /// listeners of processes that descend from the command. For example, the command may have asked a
@@ -465,7 +468,8 @@ fn spawn_listen_wait(
         let listen = listen.and_then(|()| {
             answer(requests, started, limit, pid, |left| {
                 let mut unanswered = left.iter().filter(|of| !of.is_answered());
-                // The wait for `endpoints` excludes the ports of `--listen`.
+                // A port that is not in `endpoints` is a port of `--listen`. The command inherits
+                // the socket of that port, and may not have used it.
                 sockets.filter(|_| unanswered.any(|of| !endpoints.contains(&of.endpoint)))
             })
         });

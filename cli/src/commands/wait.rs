@@ -241,8 +241,8 @@ fn wait_for_http(
         HttpOutcome::TimedOut(left) => ("timed_out", exit::NO, left),
         HttpOutcome::ProcessEnded(left) => ("ended", exit::PROCESS_ENDED, left),
     };
-    // If the process `pid` has ended, it may have left a daemon. A search that expects `pid` would
-    // report that daemon as a stranger. So the search expects `pid` only if the wait timed out.
+    // If the wait timed out, the search expects `pid` to listen. If `pid` ended before that, it may
+    // have left a daemon. A search that expects `pid` would report that daemon as a stranger.
     let expected = args.pid.filter(|_| code == exit::NO);
     let reported = &unanswered[..unanswered.len().min(WAIT_REPORTS)];
     let obstacles = Obstacle::find_each(reported, expected);

@@ -93,8 +93,8 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
     } else {
         Protocol::Tcp
     };
-    // No command runs under a reservation that is held only for a time. The empty command also
-    // keeps the record from naming the line of this function.
+    // Without a `pid`, no command runs under the reservation, so `command` is empty. Even an empty
+    // `command` keeps the record from naming a source line of this function.
     let command = pid.map(process::name).unwrap_or_default();
     let mut options = reserve_options(&selection.shared, protocol, None, &command);
     if let Some(pid) = pid {

@@ -32,8 +32,9 @@ pub(crate) enum Access {
     New,
 }
 
-/// The folder with the lock files of one scope. On Unix it stays open, so that this process keeps
-/// using it after another process renames the lock folder, or after this process calls chroot(2).
+/// The folder with the lock files of one scope (on Linux a network namespace). On Unix it stays
+/// open, so that this process keeps using it after another process renames the lock folder, or
+/// after this process calls chroot(2).
 #[derive(Debug)]
 pub(super) struct LockFolder {
     path: PathBuf,
@@ -51,7 +52,8 @@ const RECORDS: &str = ".records";
 static OPENED: PerNamespace<LockFolder> = PerNamespace::new();
 
 impl LockFolder {
-    /// The folder of this scope. The call creates the folder if it is missing.
+    /// The folder of this thread's scope (on Linux its network namespace). If the folder is
+    /// missing, the call creates it.
     pub(super) fn get() -> Result<Arc<LockFolder>, Unusable> {
         if let Some(known) = Self::known() {
             return Ok(known);
@@ -72,7 +74,8 @@ impl LockFolder {
         Ok(OPENED.set(made?))
     }
 
-    /// The folder of this scope, or `None` if it is missing. The call does not create the folder.
+    /// The folder of this thread's scope (on Linux its network namespace). If the folder is
+    /// missing, the call returns `None` and does not create it.
     pub(super) fn existing() -> Result<Option<Arc<LockFolder>>, Unusable> {
         if let Some(known) = Self::known() {
             return Ok(Some(known));
@@ -111,9 +114,9 @@ impl LockFolder {
         Ok(())
     }
 
-    /// The folder of this scope, if this process has opened it before. On Unix, `None` if another
-    /// process has deleted or replaced the folder since, or if other code of this process has
-    /// closed it.
+    /// The folder of this thread's scope, if this process has opened it before. On Unix, `None` if
+    /// another process has deleted or replaced the folder since, or if other code of this process
+    /// has closed it.
     fn known() -> Option<Arc<LockFolder>> {
         let known = OPENED.get()?;
         if known.outer.has_folder(&known.scope(), &known.folder) {
@@ -143,7 +146,8 @@ impl LockFolder {
         Ok(names.into_iter().filter_map(open).collect())
     }
 
-    /// Removes the folder of another scope, if it is empty.
+    /// Removes the folder of another scope (on Linux of another network namespace), if the folder
+    /// is empty.
     pub(super) fn remove_scope(&self, name: &str) -> io::Result<()> {
         self.outer.remove_folder(name)
     }

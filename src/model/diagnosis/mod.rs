@@ -83,9 +83,9 @@ pub(crate) struct Facts {
     /// caller may have asked for the wrong protocol. `None` if a server of the endpoint's protocol
     /// has the number.
     pub(crate) other_protocol: Option<Holder>,
-    /// The processes that hold a reservation of the port that no visible lock file shows. They have
-    /// the port's abstract Unix socket name, or they run the command `portlease` and own the port's
-    /// sockets. Empty if there is no such reservation, or if its processes are hidden.
+    /// If the port is in use by a reservation without a visible lock file: the processes that hold
+    /// the reservation. They have the port's abstract Unix socket name, or they run the command
+    /// `portlease` and own a socket on the port. Empty if they are hidden, and in any other report.
     pub(crate) reserved_by: Vec<Process>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
@@ -116,7 +116,8 @@ impl Diagnosis {
             ErrorKind::AddressNotAvailable => Verdict::NoSuchInterface(message),
             _ => Verdict::Invalid(message),
         };
-        // The remedies of these two verdicts are the same for root, so `false` is always right.
+        // `NoSuchInterface` and `Invalid` have the same remedies for root and for other users. So
+        // `as_root` can be `false` for both.
         Diagnosis::bare(verdict, false)
     }
 

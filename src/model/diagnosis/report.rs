@@ -284,10 +284,10 @@ impl Report {
         lines
     }
 
-    /// Whether the report has the line about the number. A report with trial binds always has the
-    /// line. Any other report has the line if the line may explain the verdict. If a socket or
-    /// TIME_WAIT blocks the port, the line helps only if the kernel may have chosen the number for
-    /// a client.
+    /// Whether the report has the line "the number", which says for example whether the number is
+    /// in the ephemeral range. A report with trial binds always has the line. Any other report has
+    /// the line if the line may explain the verdict. If a socket or TIME_WAIT blocks the port, the
+    /// line helps only if the kernel may have chosen the number for a client.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {

@@ -49,8 +49,8 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
 /// exec to `spawn`. If the hook replaced the pipe, `spawn` would report a missing program as
 /// started. On Linux `spawn` can use a Unix socket instead of a pipe.
 ///
-/// `spawn` opens its pipe after the socket was added to the command. So the file that was open at
-/// the number when the socket was added is not the pipe.
+/// `spawn` opens its pipe after the caller has added the socket to the command. So the file
+/// that had the descriptor number at that time is not the pipe.
 fn is_spawn_pipe(passed: &PassedSocket) -> bool {
     let fd = borrow(passed.fd);
     let Ok(stat) = fstat(fd) else {
