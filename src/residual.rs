@@ -81,8 +81,8 @@ pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
     let rows = |port: &Port| {
         let table = tables.sockets(port.number, Some(port.protocol)).ok()?;
         let mut rows = table.rows;
-        // Connections that an earlier server left do not count, because an attempt at
-        // `RetryLevel::WithTable` can reserve the number despite them.
+        // Leaves out connections of an earlier server, because an attempt at
+        // `RetryLevel::WithTable` can reserve the number despite these connections.
         rows.retain(|row| !row.is_leftover());
         rows.extend(name(*port).ok().flatten());
         Some(rows)

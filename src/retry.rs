@@ -3,8 +3,8 @@
 //! A public call that reserves ports, or that checks one port, has one [`RetryBudget`]. All retries
 //! within the call use this budget, so the limits in the table below are those of the whole call. A
 //! check of several ports has one budget for each port, and these budgets run at the same time. If
-//! such a check has retried, it examines all its ports once more. This last pass may retry for the
-//! time that is left of a budget, or for 100 ms if less is left.
+//! such a check has retried, it examines all its ports once more. For this last pass, each port has
+//! a new budget: the time that is left of the port's first budget, but at least 100 ms.
 //!
 //! | who still holds the released socket, lock or name | the call retries for | then |
 //! |---|---|---|
@@ -13,10 +13,13 @@
 //! | a forked child that has not called exec | [`FORKED_CHILD_LIMIT`], 2 s | it reports the child |
 //! | a process that only checks the lock file | 2 s | it reports the port as reserved |
 //!
-//! A socket without a visible owner gets no time in two cases: it belongs to another user, whose
-//! processes this user may not inspect, or it is a connection that no process owns, such as one in
-//! TIME_WAIT. On Windows, checks and reservations give no socket any time, because no forked child
-//! can have a copy of it.
+//! Two kinds of sockets without a visible owner cause no retry:
+//!
+//! - A socket of another user, whose processes this user may not inspect.
+//! - A connection that no process owns, such as one in TIME_WAIT.
+//!
+//! On Windows, no socket causes a check or a reservation to retry, because no forked child can have
+//! a copy of the socket.
 //!
 //! The limits are elapsed time:
 //!

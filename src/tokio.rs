@@ -148,8 +148,8 @@ async fn freeing(mut wait: Freeing) -> Result<()> {
 
 /// Waits until the child, or a process that it started, listens on the reservation's
 /// [`addr`](Reservation::addr). [`wait_until_held_by`](crate::wait_until_held_by) says which
-/// listeners count. [`Reservation::wait_for`] waits for a child of the standard library, and says
-/// when both waits fail.
+/// listeners the wait accepts. The wait fails in the same cases as [`Reservation::wait_for`], which
+/// takes a child of the standard library.
 ///
 /// The wait polls the child by `try_wait`, which leaves the child's standard input open.
 ///

@@ -82,10 +82,13 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// parallel test. The wait goes on, and its error names that process. A listener whose owner cannot
 /// be seen counts.
 ///
-/// Two kinds of processes count as started by `pid`: descendants of `pid`, and daemons that `pid`
-/// left. A daemon is a process that started after `pid` and whose parent has ended. While `pid`
-/// runs, a daemon counts only if it is in the process group or session of `pid`. If `pid` leads
-/// that group or session, the parent of the daemon may still run.
+/// These processes count as started by `pid`:
+///
+/// - A descendant of `pid`.
+/// - A process that started after `pid`, in a process group or session that `pid` leads or led.
+/// - A daemon that `pid` left: a process that started after `pid`, and whose parent has ended. If
+///   `pid` ends during the wait, the daemon may be in any process group and session. Otherwise the
+///   daemon must be in the process group or session of `pid`.
 ///
 /// On Linux a subreaper (prctl(2)) can adopt a daemon. Only the calling process and its ancestors
 /// are recognized as subreapers. If an ancestor is in another session than the calling process, all
@@ -113,9 +116,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// # Errors
 ///
-/// The errors of [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) if the process ends and
-/// no listener counts. [`Unsupported`](crate::ErrorKind::Unsupported) on a system that does not
-/// report whether a process runs.
+/// The errors of [`wait_until_listening`], and [`Io`](crate::ErrorKind::Io) if the wait fails
+/// after the process has ended. [`Unsupported`](crate::ErrorKind::Unsupported) on a system that
+/// does not report whether a process runs.
 ///
 /// # Platform-specific behavior
 ///

@@ -86,7 +86,7 @@ pub(crate) enum Command {
     /// Use it as in PORT=$(portlease reserve). A small keeper process holds the ports until the
     /// shell ends or `portlease release` releases them. If the caller is a subshell, or a wrapper
     /// such as timeout or sudo, the ports are held for the shell that waits for the caller. On
-    /// Linux, this also applies to an `sh -c` that ends after this call. To name the shell
+    /// Linux, an `sh -c` that ends after this call is treated like a subshell. To name the shell
     /// explicitly, pass --pid $$. For ports that outlive every process of a script, pass --for 30m.
     #[command(after_help = help::RESERVE)]
     Reserve(ReserveArgs),

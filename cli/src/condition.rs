@@ -69,9 +69,9 @@ impl Condition {
     }
 
     /// Waits for the port at `index`. Exception: with [`Condition::HeldBy`], waits for all
-    /// `endpoints`, the port at `index` first. If that wait fails, its report names listeners of
-    /// the process on other ports, as possible mistakes. The report leaves out the ports of the
-    /// wait, so the wait gets all `endpoints`.
+    /// `endpoints`, the port at `index` first. The report of a failed wait then names listeners of
+    /// the process on ports outside of the wait, because the server may use a wrong port. A wait
+    /// for one port would report the listeners on the other `endpoints` as wrong too.
     pub(crate) fn wait_among(
         self,
         endpoints: &[Endpoint],

@@ -226,7 +226,8 @@ impl Obstacle {
         }
     }
 
-    /// The report in text after the server has been ended, so that it can no longer be resumed.
+    /// The report in text for a server that was ended after the check. The report omits remedies
+    /// that need the running server, such as resuming it.
     pub(crate) fn text_after_end(&self) -> String {
         match self {
             Obstacle::NoListener(finding) => match &finding.problem {

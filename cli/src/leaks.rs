@@ -223,8 +223,9 @@ fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failu
     let mut targets = Vec::new();
     for holder in found {
         let remedies = holder.remedies();
-        // With one of these remedies, the socket belongs to a container or publishes a container's
-        // port. If only the owner of the socket ended, the container could run on without the port.
+        // If one of these remedies applies, the socket belongs to a container or publishes a
+        // container's port. The function skips the socket: if only its owner ended, the container
+        // could run on without the port.
         let is_of_container = |remedy: &Remedy| {
             matches!(
                 remedy,

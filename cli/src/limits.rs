@@ -51,9 +51,9 @@ pub(crate) const SHORTEST_PROBE: Duration = Duration::from_millis(100);
 /// may still begin to listen.
 pub(crate) const LISTEN_REPORT: Duration = Duration::from_secs(5);
 
-/// How long `wait --for --pid` goes on after the process has ended. A daemon that the process left
-/// may complete the duration of `--for`. The library's wait for that duration does not notice the
-/// end of the process.
+/// How long `wait --for --pid` goes on after the process has ended. Meanwhile the listener of a
+/// daemon that the process left may complete the duration of `--for`. Without this limit the wait
+/// would go on, because `wait_until_all_listening` does not watch the process.
 pub(crate) const STEADY_REPORT: Duration = Duration::from_millis(500);
 
 /// How long `run` without `--wait-listening` watches whether something listens on its ports. A

@@ -81,7 +81,7 @@ fn any_runs(tree: &[(u32, ProcessHandle)]) -> io::Result<bool> {
 }
 
 /// Handles of the process `root` and of its descendants. If `root` leads a session or a process
-/// group, the members count too, because their own parents may have ended.
+/// group, the result includes the members, because their own parents may have ended.
 ///
 /// The list is empty if the pid `root` now belongs to a later process, whose start is not
 /// `started`.

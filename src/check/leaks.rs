@@ -72,8 +72,8 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 /// user.
 ///
 /// A listener that was closed can stay open in a forked child until the child calls exec. So the
-/// call retries, for about 2 s at most, while one of the listeners belongs only to such children. A
-/// listener that is still open after the retries counts as left.
+/// call retries, for about 2 s at most, while one of the listeners belongs only to such children.
+/// The call reports each listener that is still open after the retries.
 pub fn check_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> Result<T, Diagnosis> {
     let unreadable = |e: io::Error| diagnose::without_port(Verdict::cannot_tell(&e));
     let listeners = || sockets::all_listeners().map_err(unreadable);

@@ -48,8 +48,8 @@ impl Availability {
     /// If another reservation has the port, returns an answer that says so. Otherwise returns
     /// `self`.
     ///
-    /// An answer about a missing permission is replaced too. An answer with blocking sockets, or
-    /// about another error such as a missing address, is returned as it is.
+    /// Exception: returns `self` in any case if `self` has blocking sockets, or names an error such
+    /// as a missing address. A missing permission is no such error.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free

@@ -85,9 +85,9 @@ pub(crate) fn not_permitted(port: Port, kind: ServerKind) -> Diagnosis {
     let found = look(port, kind, Asker::NewReservation, &mut RetryBudget::none());
     let verdict = match found.verdict {
         verdict @ (Verdict::InUse(_) | Verdict::Privileged) => verdict,
-        // This check found no missing privilege. The refusal may have been for another protocol of
-        // the reservation, or the setting for privileged ports may have changed since. So the
-        // number decides.
+        // The refused bind may have been for another protocol of the reservation, or the setting
+        // for privileged ports may have changed since. So this check may find no missing privilege.
+        // The verdict then depends on the number alone.
         _ if ports::is_privileged(port.number) => Verdict::Privileged,
         _ => Verdict::Forbidden,
     };
@@ -290,7 +290,7 @@ pub(crate) fn not_listening_each(
     ports.iter().zip(facts).map(report).collect()
 }
 
-/// The [`report`] after a wait that expects no particular process has timed out. `asked` has all
+/// The [`report`] on a wait that has timed out and expects no particular process. `asked` has all
 /// ports of a wait for listeners, and is empty after a wait until ports are free. `last_listener`
 /// is for [`Facts::last_listener`].
 ///

@@ -252,8 +252,8 @@ pub(crate) fn connect(port: Port, at_most: Duration) -> Reachability {
 /// that no socket has, the kernel can choose this port as the client's source port. TCP then
 /// connects the socket to itself.
 ///
-/// The function sets such a socket to reset the connection when the socket is closed. Otherwise the
-/// port would stay in TIME_WAIT.
+/// If the socket is connected to itself, the function sets SO_LINGER, so that a close resets the
+/// connection. Without the reset, the port would stay in TIME_WAIT.
 fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
     let is_own = stream
         .local_addr()

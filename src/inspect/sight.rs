@@ -51,7 +51,7 @@ pub(super) fn note_unseen(holders: &mut [Holder], unseen: &mut Vec<Incompletenes
 /// - The local port is ephemeral, and the peer's port is not.
 /// - The socket is connected to itself.
 ///
-/// Also notes which unconnected sockets of the other protocols may belong to clients.
+/// Also sets `may_be_client` of each UDP and UDP-Lite socket without a peer.
 pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     let is_doubtful = |holder: &Holder| {
         holder.client && holder.protocol == Protocol::Tcp && holder.state != State::SynSent

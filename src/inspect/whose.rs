@@ -77,8 +77,9 @@ impl Expected {
     /// Notes that the process has ended. `succeeded` is `None` if its exit status is not known: the
     /// process is no child of the calling process, or other code has reaped it.
     ///
-    /// If neither the exit status nor the start of the process is known, any orphan could be its
-    /// daemon. So an orphan then counts only by its process group or session.
+    /// If neither the exit status nor the start of the process is known, any orphan could be a
+    /// daemon of the process. Then an orphan counts as a daemon only if it is in the process group
+    /// or session of the process.
     ///
     /// If only the start is unknown, the process is a child of the calling process, because its
     /// exit status is known. The child and its daemon cannot be older than the calling process, so
@@ -164,8 +165,8 @@ impl Expected {
     /// - It is an orphan in any group or session, and `ended_well` is `true`. The daemon may have
     ///   called setsid(2).
     fn left_behind(&self, process: &Process) -> bool {
-        // On Linux the start is in units of 10 ms, so a daemon can have the same start as its
-        // parent.
+        // On Linux the start is in units of 10 ms. A daemon can have the same start as its parent,
+        // so an equal start is accepted.
         if process.ticks < self.earliest_daemon {
             return false;
         }
@@ -223,7 +224,7 @@ pub(crate) fn is_unrelated(socket: &Holder) -> bool {
 ///   does. The parent is then the calling process, or `portlease run --leaks` ([`ADOPTER`]), which
 ///   starts only one command.
 ///
-/// Any other parent may have started `pid` itself.
+/// In any other case the result is `false`, because `parent` may have started `pid` itself.
 fn is_orphan(pid: u32, parent: Option<u32>) -> bool {
     const INIT: u32 = 1;
     let own = std::process::id();
@@ -466,8 +467,8 @@ mod tests {
         reaped.note_end(Some(true));
         assert!(!reaped.left_behind(&orphan(own.get() - 1)));
         assert!(reaped.left_behind(&orphan(own.get() + 1)));
-        // Without an exit status, the process may be no child of this process. Its daemon may then
-        // be older than this process, so no orphan counts.
+        // Without an exit status, `reaped` may be no child of this process. A daemon of `reaped`
+        // may then be older than this process, so `left_behind` no longer accepts the orphan.
         reaped.note_end(None);
         assert!(!reaped.left_behind(&orphan(own.get() + 1)));
     }

@@ -54,13 +54,12 @@ impl ProtocolReservation {
         }
     }
 
-    /// The guarantee that holds now. A change of the system's settings after the reservation lowers
-    /// it in two cases:
+    /// The guarantee that holds now. It can be lower than the guarantee right after the reservation
+    /// for three reasons:
     ///
-    /// - The kernel may now assign claimed numbers too.
-    /// - There is no claim, and the number is ephemeral now.
-    ///
-    /// The guarantee is also lower while the settings cannot be read.
+    /// - The system's settings have changed, and the kernel may now assign claimed numbers too.
+    /// - The settings have changed, the number is ephemeral now, and there is no claim.
+    /// - The settings cannot be read now.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
             Guarantee::Kernel if matches!(assigns_no_claimed_port(), Ok(Ok(()))) => {

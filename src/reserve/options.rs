@@ -387,8 +387,8 @@ impl ReserveOptions {
     ///
     /// # Platform-specific behavior
     ///
-    /// On Unix the user is the owner of the files that this process creates. On Windows the path of
-    /// the temporary directory stands for the user.
+    /// The number depends on the user. On Unix the user is the owner of the files that this process
+    /// creates. On Windows the path of the temporary directory stands for the user.
     ///
     /// The number of a name also depends on the system's ephemeral range, its list of reserved
     /// ports and its services file. A change of one of them can change the number.

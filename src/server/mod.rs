@@ -30,7 +30,7 @@ impl Reservation {
     /// number (in an argument or an environment variable) or a socket (with
     /// [`pass_to`](Reservation::pass_to)). The returned [`Server`] holds the reservation.
     ///
-    /// [`wait_for`](Reservation::wait_for) says which listeners count.
+    /// The wait accepts the same listeners as [`wait_for`](Reservation::wait_for).
     ///
     /// On Unix the program leads a process group of its own, so the terminal's Ctrl-C does not
     /// reach it. If the calling process is killed, the program usually runs on. A later check of

@@ -169,8 +169,8 @@ impl Deadline {
 /// it started, and those without a visible owner.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    /// The ports that are left to check: the first port without a listener that counts, and all
-    /// after it.
+    /// The ports that are left to check. Each poll removes ports from the start of the list, until
+    /// the first port lacks the required listener.
     ports: std::vec::IntoIter<Port>,
     asked: Vec<Port>,
     watch: Option<Watch>,

@@ -136,8 +136,8 @@ impl ProcessImage {
         ends_with_this_call(text) && !reads
     }
 
-    /// Returns `true` if `output` is also the stdout of this process. In that case, the caller of
-    /// this process reads the numbers.
+    /// Returns `true` if the process of this image has `output` as its stdout. In that case, the
+    /// caller of that process reads the numbers.
     fn leaves_output_to_its_caller(&self, output: Option<Output>) -> bool {
         output.is_some() && Output::of(&self.stat.pid.to_string(), 1) == output
     }

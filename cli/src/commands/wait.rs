@@ -114,8 +114,8 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 /// comes first. Also returns how many other ports were not checked, or failed the check but are not
 /// returned.
 ///
-/// After [`WAIT_REPORT_TIME`] a search among many ports ends if it has found a port, because the
-/// user has already waited.
+/// The user has already waited. So the search ends after [`WAIT_REPORT_TIME`], if it has found a
+/// port that does not meet the condition, and [many](are_many) ports are left to check.
 ///
 /// Exception: with [`Condition::HeldBy`] and a `report`, [`unmet_of_process`] finds the others. If
 /// the process has ended (`has_ended`), returns only the port of `report`. A new check could not

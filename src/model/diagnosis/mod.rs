@@ -172,8 +172,8 @@ impl Diagnosis {
         self
     }
 
-    /// Why the expected listener is missing, or who listens beside it. `None` if the check found
-    /// neither.
+    /// Why the expected listener is missing or, if it is not missing, which unrelated process
+    /// listens beside it. `None` if the check found neither a reason nor an unrelated process.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }

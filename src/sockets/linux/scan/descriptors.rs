@@ -108,9 +108,9 @@ impl Scan<'_> {
         // `describe` returns `None` for a process that was reaped, which owns no socket any more.
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
             // An exec, or the end of the process, may have closed some of the descriptors after the
-            // folder was listed. So the scan reads them again. A `forked` process that still runs
-            // is not read again, even if it is in an exec: the call counts it as a forked child,
-            // and retries.
+            // folder was listed. So the scan reads them again, except those of a `forked` process
+            // that still runs. That process may be in an exec, but the public call treats it as a
+            // forked child, and repeats the scan in its retry.
             let may_have_closed = !process.forked || process.state == ProcessState::Zombie;
             if may_have_closed && sockets.len() <= CONFIRM_UP_TO {
                 sockets.retain(|(inode, name)| is_socket(folder, name, *inode));
