@@ -143,9 +143,9 @@ pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     }
 }
 
-/// Returns `true` if the process is a forked child that may still call exec. A child counts as a
-/// daemon, which never calls exec, if pid 1 is its parent or if its age is at least
-/// [`FORKED_CHILD_LIMIT`].
+/// Returns `true` if the process is a forked child that may still call exec. Returns `false` for an
+/// orphan (a child of pid 1), and for a child whose age is at least [`FORKED_CHILD_LIMIT`]. Both
+/// are probably daemons, which never call exec.
 fn is_about_to_exec(process: &Process) -> bool {
     const INIT: u32 = 1;
     let age = process

@@ -110,8 +110,8 @@ impl RetryBudget {
     }
 
     /// The budget of the last pass of a check over its ports. `passed` is the time since the first
-    /// pass began. The limit is that of this budget minus `passed`, but never less than
-    /// [`NO_OWNER_LIMIT`].
+    /// pass began. The limit of the new budget is the limit of `self` minus `passed`, but never
+    /// less than [`NO_OWNER_LIMIT`].
     pub(crate) fn after(self, passed: Duration) -> Self {
         Self::of_poll(self.at_most.saturating_sub(passed))
     }

@@ -78,9 +78,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// Waits until the process `pid`, or a process that it started, listens on the port.
 /// [`Reservation::wait_for_pid`] does the same for a reservation.
 ///
-/// A listener of another process does not count, such as a server of an earlier run or of a
-/// parallel test. The wait goes on, and its error names that process. A listener whose owner cannot
-/// be seen counts.
+/// A listener of an unrelated process, such as a server of an earlier run or of a parallel test,
+/// does not count. The wait then goes on. If it fails, its error names that process. A listener
+/// whose owner cannot be seen counts.
 ///
 /// These processes count as started by `pid`:
 ///
@@ -260,10 +260,10 @@ impl Reservation {
     /// Waits until the child, or a process that it started, listens on [`addr`](Reservation::addr).
     /// [`wait_until_held_by`] says which listeners count.
     ///
-    /// If the child ends with a failure, the wait fails at once unless a listener counts. A daemon
-    /// then counts only if it is in the process group or session of the child. If the child ends
+    /// If the child ends with a failure, the wait checks the port a last time. In this check a
+    /// daemon counts only if it is in the process group or session of the child. If the child ends
     /// without a failure, the wait goes on for at most 500 ms, because a daemon may listen a moment
-    /// later. If still no listener counts, the wait fails.
+    /// later. In both cases the wait fails if the last check finds no listener that counts.
     ///
     /// ```
     /// # #[cfg(unix)] {

@@ -8,9 +8,9 @@ use crate::command_end::End;
 #[cfg(unix)]
 mod unix;
 
-/// Makes this process remember the signals that interrupt it. Without this call they would have no
-/// effect, because handlers that passed them on to the command are still installed. Always succeeds
-/// on Windows, which has no signals.
+/// Makes this process remember the signals that interrupt it. Without this call a signal would have
+/// no effect: the handlers that passed signals on to the command are still installed after the
+/// command has ended. Always succeeds on Windows, which has no signals.
 pub(crate) fn watch() -> io::Result<()> {
     #[cfg(unix)]
     unix::watch()?;

@@ -91,8 +91,8 @@ pub(crate) fn after_end(
         return Ok(status.into());
     }
     let mut text = ended_first(status, &failure, &wait.endpoints);
-    // The command may have failed to bind a port whose socket it inherited. The failure of a
-    // request contains this help already.
+    // The command may have failed to bind a port whose socket it inherited, so the help names the
+    // inherited sockets. If a request of `--http` failed, its text already names the unused ones.
     if let Some(sockets) = wait.inherited.filter(|_| report_of(&failure).is_some()) {
         text = report::with_help(text, Some(sockets.help()));
     }

@@ -78,9 +78,9 @@ fn part(
     ))
 }
 
-/// Takes the lease of an exact number. If the lease is taken but has no record, the function
-/// retries, because the lease may be free again soon. A process that tries several numbers takes
-/// each lease for a moment, and records only the number that it reserves.
+/// Takes the lease of an exact number. If another call has the lease but has written no record, the
+/// function retries, because the lease may be free again soon. A process that tries several numbers
+/// takes each lease for a moment, and records only the number that it reserves.
 fn lease_of_exact(
     port: Port,
     claims: bool,

@@ -43,8 +43,9 @@ pub(crate) struct Refused {
 /// Reserves `n` ports: the exact ones of the request in ascending order, then ports that this crate
 /// picks.
 ///
-/// A call that waits for one exact port keeps the lower exact ports. So each call waits only for a
-/// port above all ports that it holds. Such calls cannot wait for each other in a circle.
+/// While the call waits for an exact port, it keeps the lower exact ports, which it has reserved.
+/// So each call waits only for a port above all ports that it holds, and calls cannot wait for each
+/// other in a circle.
 ///
 /// If an automatic pick fails during a wait, the call releases all ports before the next try. A
 /// call without a wait keeps its ports. If it released them, a child forked meanwhile could have

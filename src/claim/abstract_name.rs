@@ -10,7 +10,7 @@
 //! - The claim is beside connections of an earlier server. The kernel would allow a second such
 //!   claim, and the name prevents it.
 //!
-//! In any other case the call only checks that no socket has the name.
+//! In any other case a call that reserves a port only checks that no socket has the name.
 //!
 //! Like a port, the name belongs to a network namespace. It has no file. The kernel releases it
 //! when no process has the socket open any more.

@@ -2,8 +2,8 @@
 //! bound to) to a `bind(…, 0)` with SO_REUSEADDR. The kernel can do so if the Linux setting
 //! `net.ipv4.ip_autobind_reuse` is on.
 //!
-//! The self-test tries such a bind. The setting can change later, so each reservation with a claim
-//! also reads the setting.
+//! The self-test tries a `bind(…, 0)` with SO_REUSEADDR. The setting can change later, so each
+//! reservation with a claim also reads the setting.
 
 pub(super) use system::assigned;
 pub(crate) use system::assigns_no_claimed_port;

@@ -20,8 +20,9 @@ use crate::retry::RetryBudget;
 /// servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BindMode {
-    /// The probe sets no reuse option. A copy in a forked child would make the kernel refuse every
-    /// server. So on most Unix systems the probe waits until no child has a copy.
+    /// The probe sets no reuse option. While a forked child has a copy of the probe's socket, the
+    /// kernel refuses every server. So on most Unix systems the probe waits until no child has a
+    /// copy.
     Plain,
     /// The probe binds without the reuse options (SO_REUSEADDR, SO_REUSEPORT) and sets them after
     /// the bind. It does not wait for forked children: on Linux, a server with SO_REUSEADDR can
@@ -71,8 +72,8 @@ fn probe(
 ) -> io::Result<()> {
     let (kind, mode) = match protocol {
         Protocol::Tcp => (Type::STREAM, mode),
-        // Every UDP probe binds without reuse options. A UDP server that sets one usually wants to
-        // share its port.
+        // Every UDP probe binds without reuse options. A UDP server with a reuse option usually
+        // wants to share its port.
         Protocol::Udp | Protocol::UdpLite => (Type::DGRAM, BindMode::Plain),
     };
     let bound = || {

@@ -193,8 +193,9 @@ enum Served {
 /// keeps claims refuses this first bind, which leaves the socket unbound. Linux before 6.3 cannot
 /// limit a bind to one number, so there the server makes no first bind.
 ///
-/// If the number is not ephemeral, the server makes no first bind. The kernel would ignore the
-/// limit (`inet_sk_get_local_port_range`) and assign another number, perhaps the last free number.
+/// If the number is not ephemeral, the server does not bind port 0 first. The kernel would ignore
+/// the limit to the claimed number (`inet_sk_get_local_port_range`), and would assign another
+/// number, perhaps the last free one.
 fn serve_over(mut server: Socket, ip: IpAddr, port: u16, is_ephemeral: bool) -> io::Result<Served> {
     server.set_reuse_address(true)?;
     let assigned = if is_ephemeral {

@@ -230,9 +230,9 @@ fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) ->
         Ok(context) => context,
         Err(cause) => return answered(Verdict::cannot_tell(&cause)),
     };
-    // A forked child can have a copy of this check's socket. The copy would keep a server without
-    // the reuse options from binding. The asker's own reservation may be for such a server if it
-    // has no claim (a bound socket). Only `BindMode::Plain` waits until no copy is left.
+    // `BindMode::Plain` waits until no forked child has a copy of this check's socket. A copy would
+    // keep a server without the reuse options from binding. If the asker's own reservation has no
+    // claim (a bound socket), the asker may start a server without the options.
     let mode = match (kind, context.own) {
         (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,

@@ -168,8 +168,8 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
     facts.into_iter().map(Diagnosis::new).collect()
 }
 
-/// For each port without a listener on any address, notes a server on the same number for the other
-/// protocol (TCP or UDP), because the caller may have asked for the wrong one.
+/// For each port without a listener on any address, looks for a server on the same number for the
+/// other protocol (TCP or UDP), and notes it. The caller may have asked for the wrong protocol.
 ///
 /// If `expected` is set, only a server of the expected process counts. `asked` has all ports of the
 /// call. If the call is about both protocols of a number, the caller knows the other port too, so
@@ -276,7 +276,8 @@ pub(crate) fn not_listening_each(
         let probably_meant = meant.next().map(|process| process.pid).zip(expected.pid());
         Diagnosis::new(Facts {
             expected: Some(running),
-            // A process that shares the port with a stranger listens, even if it is halted.
+            // A halted process explains only a missing listener. If the expected process shares the
+            // port with a stranger, it listens.
             halted: halted.clone().filter(|_| lacks_listener(&facts.verdict)),
             in_other_network: in_other_network.filter(|_| lacks_listener(&facts.verdict)),
             stranger,

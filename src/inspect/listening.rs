@@ -40,7 +40,8 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// # Errors
     ///
-    /// The first port of a protocol whose table cannot be read, and the cause.
+    /// If the table of a protocol cannot be read. The error has the first port of the protocol, and
+    /// the cause. A TCP table that the system does not have is no error.
     pub(crate) fn read(ports: &[Port]) -> Result<Snapshot, (Port, io::Error)> {
         let mut found: HashMap<_, Vec<Row>> = HashMap::new();
         // TCP is last, because a missing TCP table ends this loop: `listeners_of` then tries

@@ -185,9 +185,9 @@ impl Expected {
 
 /// Whether every owner of the socket is visible, and the calling process started none of them.
 ///
-/// A daemon that the calling process left has been adopted by another process. So the result is
-/// also `false` if an owner, or an ancestor of an owner, was adopted. Exception: an adopted process
-/// that is older than the calling process cannot be its daemon.
+/// A process that was adopted (its first parent has ended) may be a daemon of the calling process,
+/// unless it is older than the calling process. If an owner may be such a daemon, or may descend
+/// from one, the result is `false`.
 pub(crate) fn is_unrelated(socket: &Holder) -> bool {
     let own = std::process::id();
     let started = |pid| sockets::started(pid).ok().flatten();
@@ -281,9 +281,8 @@ impl Watch {
         self.strangers = None;
     }
 
-    /// The index of the first port on which the expected process does not listen, and who listens
-    /// there. `None` if the expected process listens on every port. A listener without a visible
-    /// owner counts as a listener of the expected process.
+    /// Finds the first port without a [`Listener::Expected`]. Returns its index, and whether a
+    /// stranger or nobody listens there. Returns `None` if every port has such a listener.
     pub(crate) fn first_missing(
         &mut self,
         ports: &[Port],

@@ -110,8 +110,8 @@ fn sweep_sometimes(folder: &LockFolder) {
     let user = user();
     let listed = folder.entries(Sweep::FILES_LISTED, lock::parse_name);
     let files = listed.unwrap_or_default();
-    // Starts at a random file, because the first files of the list may belong to another user, and
-    // this process may be unable to remove the files of that user.
+    // Starts at a random file. The first files of the list may belong to another user, and this
+    // process may be unable to remove the files of that user.
     let (last, first) = files.split_at(fastrand::usize(0..=files.len()));
     let some = first.iter().chain(last).copied().take(Sweep::FILES);
     let _swept = lock::sweep(folder.folder(), some, Sweep::UNUSED_FOR, user);

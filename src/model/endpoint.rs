@@ -334,7 +334,7 @@ impl BadText {
                 _ => None,
             };
             let implied = || {
-                // An IPv6 address in brackets has colons of its own.
+                // Colons inside the brackets of an IPv6 address do not begin a port.
                 let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
                 let port = of_scheme.filter(|_| !host.is_empty() && !has_port)?;
                 endpoint(&format!("{host}:{port}")).or_else(|| endpoint(port))

@@ -75,7 +75,8 @@ impl Holder {
     /// address do not reach the socket.
     pub(crate) fn elsewhere_headline(&self) -> String {
         let local = self.local_text();
-        // For IPv6 only, and for one interface only, the text of the address already has "only".
+        // If the socket serves only IPv6 or only one interface, `local` ends with a note such as
+        // "(IPv6 only)".
         let only = if local.ends_with(" only)") {
             ""
         } else {

@@ -13,8 +13,8 @@ use crate::retry::{PARITY_VALID_FOR, SLOW_BIND};
 /// Notes whether one half of the ephemeral range is used up: the even or the odd numbers, whichever
 /// `bind(…, 0)` searches first.
 ///
-/// Each `bind(…, 0)` walks a used-up half without success, which takes about 1.5 ms. So once a bind
-/// shows that the half is used up, this process chooses numbers itself for [`PARITY_VALID_FOR`].
+/// While that half is used up, each `bind(…, 0)` walks it without success, which takes about
+/// 1.5 ms. So once a bind shows this, the process chooses numbers itself for [`PARITY_VALID_FOR`].
 /// The threads of the process in one network namespace share one value.
 #[derive(Debug, Default)]
 pub(crate) struct ParityExhaustion(Mutex<Signs>);
@@ -22,8 +22,8 @@ pub(crate) struct ParityExhaustion(Mutex<Signs>);
 #[derive(Debug, Default)]
 struct Signs {
     exhausted_until: Option<Instant>,
-    /// `true` if the kernel chose a number of the half that it searches last, or found no number.
-    /// `false` if only slow binds suggest the exhaustion.
+    /// `true` if the kernel chose a number of the parity that it searches last, or found no number.
+    /// `false` if only slow binds suggest that the other parity is used up.
     proven: bool,
     /// Whether the last bind was slow. Two slow binds in a row count as exhaustion. One does not,
     /// because the machine may be busy.
@@ -41,8 +41,8 @@ impl ParityExhaustion {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether the half that `bind(…, 0)` searches first is certainly used up. `false` if only slow
-    /// binds suggest it.
+    /// Whether the numbers of the parity that `bind(…, 0)` searches first are certainly used up.
+    /// `false` if only slow binds suggest it.
     pub(crate) fn is_proven(&self) -> bool {
         self.is_exhausted() && self.0.lock().proven
     }

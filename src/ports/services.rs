@@ -42,7 +42,7 @@ impl Services {
 
 /// Whether the number is in [`COMMON`] or in the services file. A missing file counts as empty. If
 /// the file cannot be read for another reason, such as a lack of descriptors, only [`COMMON`]
-/// counts, and the next call tries to read the file again.
+/// counts. The next call then tries to read the file again.
 ///
 /// Most processes reserve only a few ports, so the expensive steps come late:
 ///

@@ -132,8 +132,8 @@ impl ReserveOptions {
     /// [`ReuseAddr`](ServerKind::ReuseAddr) by default.
     ///
     /// A [`Plain`](ServerKind::Plain) server cannot bind while a claim (a bound socket of this
-    /// crate) exists. So a lease (a locked file) keeps its port. As for [`udp`](Self::udp), the
-    /// call then prefers numbers that the kernel never assigns by itself.
+    /// crate) exists. So a lease (a locked file) keeps the port instead. As for
+    /// [`udp`](Self::udp), the call then prefers numbers that the kernel never assigns by itself.
     ///
     /// ```
     /// use portlease::{Guarantee, ReserveOptions, ServerKind};

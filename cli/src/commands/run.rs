@@ -170,7 +170,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     drop(command);
     let listening = match args.wait_listening {
         Some(limit) => {
-            // The sockets of `--listen` listen already.
+            // The sockets of `--listen` listen already, so the wait leaves out their ports.
             let awaited = reservations
                 .iter()
                 .filter(|of| !is_passed(of))

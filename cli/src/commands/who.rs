@@ -296,8 +296,8 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
         ) {
             (false, _) => exit::YES,
             (true, false) => exit::NO,
-            // A hidden owner may be one of the processes that the options select, and a listener in
-            // another network namespace is not visible here.
+            // A matching listener may exist: its owner can be hidden, or the listener can be in
+            // another network namespace.
             (true, true) => exit::INCOMPLETE,
         },
     )

@@ -105,8 +105,8 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
     }
     let mut granted = Vec::new();
     // A port server gets a pid with each request, and releases the port when that process ends. If
-    // the server itself holds the port, it must get the pid `requester`. With `--for`, that is this
-    // keeper, because the keeper ends when the time has passed.
+    // the server itself holds the port, it must get the pid `requester`. With `--for`, `requester`
+    // is this keeper, because the keeper ends when the time has passed.
     let requester = match (*pid, request.hold_for) {
         (Some(pid), None) => pid,
         (None, _) | (_, Some(_)) => std::process::id(),

@@ -147,7 +147,7 @@ impl Supervised<'_> {
                 false if in_own_group && group_got.contains(received.signal) => Ok(()),
                 false => kill(pid, signal),
             };
-            // Any other error of kill(2) or killpg(2) means that the command has ended.
+            // An error of kill(2) or killpg(2) other than EPERM means that the command has ended.
             if sent == Err(Errno::EPERM) {
                 console.note(format_args!(
                     "cannot pass {signal} on to pid {}, which this user may not signal",

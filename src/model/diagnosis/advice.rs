@@ -60,12 +60,14 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         (Verdict::Free, _) => return Vec::new(),
         (Verdict::Invalid(_), _) => return vec![Remedy::NamePort],
         (Verdict::InUse(cause), Some(endpoint)) => {
-            // A claim alone is in the way only of a server without the reuse options.
+            // A claim (the bound socket of a reservation) alone blocks only servers without the
+            // reuse options.
             let is_claim_alone = *cause == Cause::Holder
                 && report.has_claim()
                 && report.sockets_besides_claims().next().is_none();
             let cause = match is_claim_alone {
-                // Another port that is reserved in the same way would not help that server.
+                // For such a server, another port with a claim would not help. So the remedy is to
+                // reserve the port without a claim.
                 true if report.facts.is_reserved_for_asker => {
                     return vec![Remedy::ReserveForPlainServer];
                 }

@@ -1,5 +1,5 @@
-//! Programs that this crate knows by name, because the usual remedy, to stop the process, would not
-//! free the port or would end other programs too.
+//! Programs that this crate knows by name. For them the usual remedy is wrong: stopping the process
+//! would not free the port, or would end other programs too.
 
 use crate::model::endpoint::Protocol;
 use crate::model::process::Process;
@@ -7,8 +7,8 @@ use crate::model::remedy::Remedy;
 
 /// Whether a systemd unit starts programs for others, such as jobs, sessions and containers.
 ///
-/// Stopping such a unit would end other programs too, so the remedy stops only the process that
-/// holds the port. The unit usually does not start that process again.
+/// If the unit were stopped, the programs of others would end too. So the remedy stops only the
+/// process that holds the port. The unit usually does not start that process again.
 pub(super) fn starts_others(unit: &str) -> bool {
     let name = unit.split(['@', '.']).next().unwrap_or_default();
     LAUNCHERS.contains(&name) || RUNNERS.iter().any(|runner| unit.starts_with(runner))

@@ -95,8 +95,8 @@ pub(crate) struct Facts {
     /// For [`Verdict::InUse`]: whether the caller already has the port. This process or an
     /// ancestor reserved it, or another process holds it on behalf of one of them.
     pub(crate) is_reserved_for_asker: bool,
-    /// A loopback address on which a server could bind the number. Set only if servers have the
-    /// number, and all of them on other addresses.
+    /// A loopback address on which a server could bind the number, although servers have the number
+    /// on other addresses. `None` if no such address was found.
     pub(crate) free_address: Option<SocketAddr>,
     /// When the facts were gathered. The ages in the report are relative to this time.
     pub(crate) at: SystemTime,

@@ -74,8 +74,9 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
 /// dup2(2) clears FD_CLOEXEC, so the socket stays open on exec. The socket also differs from the
 /// file that the parent had at the number.
 ///
-/// Two hooks can have the same number if the caller calls `env_clear` between two calls that pass
-/// sockets. `env_clear` removes the token by which the second call finds the sockets of the first.
+/// Two hooks of a command can have the same descriptor number if the caller calls `env_clear`
+/// between two calls that pass sockets. `env_clear` removes the variable that marks the command, so
+/// the second call does not find the sockets of the first call.
 fn is_given(passed: &PassedSocket) -> bool {
     // std puts the standard streams at the numbers 0 to 2 before the hooks run. So a new file at
     // such a number is no sign of an earlier hook.

@@ -40,7 +40,7 @@ impl Drop for Bound {
 #[derive(Debug)]
 pub(crate) struct Address {
     pub(crate) keeper: u32,
-    /// Always `false`: see [`Bound::new`].
+    /// Always `false`: on these systems each reservation has a lock file.
     pub(crate) has_unrecorded: bool,
     path: PathBuf,
 }

@@ -45,7 +45,8 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
 /// file system. For example, Docker gives a container 64 MiB by default, which a browser under test
 /// may need.
 ///
-/// The free space does not count, so all processes that see the same mount get the same answer.
+/// The function does not check the free space, which changes. So all processes that see the same
+/// mount get the same answer.
 #[cfg(target_os = "linux")]
 fn is_shared_memory(folder: &Path) -> bool {
     const ST_RDONLY: i128 = 1;
