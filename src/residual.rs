@@ -132,7 +132,7 @@ fn is_of_another_user(holder: &Holder) -> bool {
     user != ROOT && holder.uid.is_some_and(|uid| uid != user)
 }
 
-/// Returns the kind of owner of a released socket that exactly these processes own.
+/// Returns the kind of owner of a released socket that belongs to the processes `owners`.
 pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
     if owners.is_empty() {
         ResidualOwner::Unknown

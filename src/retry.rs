@@ -32,8 +32,8 @@
 //! refused call for an exact number returns within 150 ms, or within 2.5 s in the two cases with a
 //! limit of 2 s. `tests/it/linux/retries.rs` shows the 150 ms, and the 2.5 s for a forked child.
 //!
-//! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) ends at the caller's
-//! limit instead. Between its tries it sleeps for one of the pauses below.
+//! A wait (`wait_until_listening`, `wait_until_free`, `ReserveOptions::wait`) ends at the limit
+//! that the caller passes. Between its tries the wait sleeps for one of the pauses of this module.
 
 #[cfg(windows)]
 use std::io;
@@ -162,8 +162,9 @@ impl RetryBudget {
         Some(jitter.min(left))
     }
 
-    /// Returns `true` once [`NO_OWNER_LIMIT`] has passed since the first refusal, or the limit of
-    /// the whole budget if that is shorter. Always `true` for a budget without retries.
+    /// Returns `true` once the limit has passed since the first refusal. The limit is
+    /// [`NO_OWNER_LIMIT`] or the limit of the whole budget, whichever is shorter. Always `true` for
+    /// a budget without retries.
     pub(crate) fn is_spent(&self) -> bool {
         let limit = self.at_most.min(NO_OWNER_LIMIT);
         limit.is_zero()
@@ -201,9 +202,9 @@ const QUEUE_PAUSE_SHARE: u32 = 8;
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
-/// How often a call that waits for a busy number reads the socket table. The table shows whether
-/// only connections of an earlier server are left, which do not prevent a reservation. A try that
-/// reads the table costs as much as a hundred tries that do not.
+/// How often a call that waits for a busy number reads the socket table. Connections of an earlier
+/// server do not prevent a reservation, and the table shows whether any other socket is left. A try
+/// that reads the table costs as much as a hundred tries that do not.
 const QUEUE_TABLE_EVERY: Duration = Duration::from_millis(250);
 
 /// The pauses of one call that waits for a busy number (`ReserveOptions::wait`).
@@ -381,8 +382,9 @@ pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 /// about twenty times the duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
-/// How many ephemeral numbers an automatic pick without a requested range tries at most, if the
-/// kernel does not choose the number, for example for UDP. Each try costs tens of microseconds.
+/// How many ephemeral numbers an automatic pick without a requested range tries at most. The limit
+/// applies if the kernel does not choose the number, for example for UDP. Each try costs tens of
+/// microseconds.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
 /// How many numbers, or blocks, an automatic pick tries in a second pass, if the first pass fails.
@@ -464,8 +466,9 @@ pub(crate) const SERVICE_SEARCHES: u32 = 16;
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_READS: u32 = 3;
 
-/// If more processes than this run, the report on a failed check stops its search once every socket
-/// has an owner. A read of every process takes about 12 us per process on two cores (Linux 6.18).
+/// With more than this number of running processes, the report on a failed check stops its search
+/// once every socket has an owner. A read of every process takes about 12 us per process on two
+/// cores (Linux 6.18).
 #[cfg(target_os = "linux")]
 pub(crate) const PROCESSES_OF_REPORT: usize = 512;
 

@@ -96,13 +96,13 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// may have started its children itself. A child of such a process counts as adopted only in two
 /// cases:
 ///
-/// - The leader of the child's process group or session is `pid` or has ended, as after a double
-///   fork.
+/// - `pid` leads the child's process group or session, or the leader has ended, as after a double
+///   fork. If it has ended, the parent must be outside of that group or session.
 /// - The child leads its own session, and its parent is known as a subreaper: the calling process,
 ///   or `portlease run --leaks`, which sets the variable `PORTLEASE_ADOPTER` to its pid.
 ///
-/// If `pid` ends and no listener counts, the wait goes on for at most 500 ms, because `pid` may
-/// have left a daemon that listens a moment later. If still no listener counts, the wait fails.
+/// If `pid` ends before the wait succeeds, the wait goes on for at most 500 ms, because `pid` may
+/// have left a daemon that listens a moment later. After that time the wait fails.
 ///
 /// ```
 /// use std::time::Duration;
@@ -278,7 +278,7 @@ impl Reservation {
     /// # Errors
     ///
     /// The errors of [`wait_until_listening`]. [`Io`](crate::ErrorKind::Io) with the child's exit
-    /// status if the child ends and no listener counts.
+    /// status if the wait fails because the child has ended.
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let expected = Expected::new(child.id());
         let mut wait = Listening::new(listening_ports_of(&self)?, Some(expected), at_most);

@@ -84,7 +84,8 @@ impl Unanswered {
         }
         let left = left.min(HTTP_ATTEMPT_LIMIT);
         let target = match process {
-            // A process that has ended may have left a daemon, whose answer counts.
+            // `endpoint_of` rules out strangers only while the process runs. After its end, a
+            // daemon that it left may answer.
             Some((pid, Some(process))) if process.has_ended().is_ok_and(|ended| !ended) => {
                 endpoint_of(*pid, self.endpoint)
                     .map_err(|strangers| Problem::of_stranger(*pid, &strangers))
@@ -158,7 +159,7 @@ impl Obstacle {
     fn of_listener(request: &Unanswered, pid: Option<u32>) -> Option<Obstacle> {
         let endpoint = request.endpoint;
         // If the endpoint has no address or is `localhost`, the requests go only to 127.0.0.1 and
-        // ::1. So a server that listens on neither receives no request.
+        // ::1. A server that listens only on other addresses receives no request.
         let tried = client_endpoints(endpoint);
         if tried.len() > 1 {
             let found = Finding::all(&tried, Condition::Listening, true);
@@ -267,8 +268,11 @@ fn blocked(target: Endpoint) -> Option<Obstacle> {
 /// Returns [`Obstacle::Halted`] if all visible processes of a listener are halted. The kernel may
 /// give connections to this listener even if another listener on the port serves.
 ///
-/// If each listener has a process that is not halted, one halted process is enough, unless the last
-/// attempt got an answer.
+/// A listener can have both halted and running processes. Such a listener causes this result only
+/// if two conditions hold:
+///
+/// - No listener has halted processes alone.
+/// - The last attempt got no answer.
 fn halted(request: &Unanswered) -> Option<Obstacle> {
     let endpoint = request.endpoint;
     let holders = who_holds(endpoint).ok()?;

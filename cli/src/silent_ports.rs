@@ -47,7 +47,7 @@ impl SilentPorts {
     ///
     /// - if the command ran for [`SILENT_PORTS_WATCH`]: a server may have listened later
     /// - if one of `all`, the ports of `run`, still has a server: the command may have failed
-    ///   because of the server, and the release of its port reports the server
+    ///   because of that server, and `run` reports the server when it releases the port
     pub(crate) fn explain(
         self,
         console: &Console,

@@ -101,8 +101,8 @@ fn bases<'a>(
                 order.filter(move |base| tier(*base) == Some(wanted))
             });
             // Without a requested range, the first base numbers have all ports on one side of the
-            // ephemeral range. Then all base numbers follow by tier, because ports that are far
-            // apart may fit only on both sides.
+            // ephemeral range. Ports that are far apart may not fit on one side. So all base
+            // numbers follow, in the order of their tiers.
             let ranges = match allowed {
                 Some(_) => Vec::new(),
                 None => ephemeral.outer_ranges().iter().filter_map(within).collect(),

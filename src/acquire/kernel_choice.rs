@@ -153,9 +153,9 @@ pub(super) fn is_small(range: &EphemeralRange) -> bool {
     range.range().len() < SMALL_RANGE
 }
 
-/// Checks that at least `range.spare()` numbers are free, by claiming random numbers for a moment,
-/// but none in `own`. Outgoing connections need free numbers: without any, connect(2) can fail in
-/// every process. Returns `false` if too few of [`RANDOM_PICKS`] numbers are free.
+/// Claims up to [`RANDOM_PICKS`] random numbers for a moment, except those in `own`. Returns `true`
+/// if at least `range.spare()` of them are free. Outgoing connections need free numbers: without
+/// any, connect(2) can fail in every process.
 fn leaves_spare(range: &EphemeralRange, own: &PortSet) -> Result<bool, AttemptError> {
     let mut free = Vec::with_capacity(range.spare());
     // Unlike `draw`, this does not filter by `request.admits`, because an outgoing connection can

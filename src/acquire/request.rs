@@ -102,9 +102,9 @@ impl Request {
     /// not excluded, not 65535, and not refused by browsers. The function does not check the range
     /// `allowed`.
     ///
-    /// Without a range (of the request or of `PORTLEASE_RANGE`), the number must not belong to a
-    /// common service either. Exception: a number that the administrator withheld from the kernel
-    /// (on Linux `ip_local_reserved_ports`), perhaps for these tests.
+    /// Without a range (of the request or of `PORTLEASE_RANGE`), the result is `false` for a number
+    /// of a common service. Exception: a number that the administrator withheld from the kernel (on
+    /// Linux `ip_local_reserved_ports`), perhaps for these tests.
     pub(crate) fn admits(&self, port: u16) -> bool {
         port.is_multiple_of(self.aligned) && self.admits_further(port)
     }

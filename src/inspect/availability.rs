@@ -95,8 +95,8 @@ struct Question {
     budget: RetryBudget,
 }
 
-/// Checks for each port whether a server of this kind could bind it now, and no reservation has it,
-/// except the asker's own. The verdicts are in the order of the ports.
+/// Checks for each port whether a server of this kind could bind it now, and whether a reservation
+/// other than the asker's own blocks it. The verdicts are in the order of the ports.
 ///
 /// The check of a busy port is repeated if a retry can help: the [`ResidualOwner`] of the port is
 /// unknown, or all its owners are forked children that have not called exec. Each port has its own

@@ -250,7 +250,8 @@ pub(crate) fn not_listening_each(
     }
     let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
     let running = expected.pid().filter(runs);
-    // The calling process may have children of any kind, so its descendants do not count.
+    // If the calling process itself is expected, its descendants are not examined, because it may
+    // have children of any kind.
     let others = running.filter(|pid| *pid != std::process::id());
     let leaves = others.map(sockets::leaves).unwrap_or_default();
     let halted = running.and_then(|pid| of_server(pid, &leaves, sockets::halt));

@@ -49,7 +49,7 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
         }
         match socket_of(lease) {
             Ok(Some(socket)) => inherited.push((lease, socket)),
-            // Whether a process of another pid namespace runs is unknown.
+            // It is unknown whether a process of another pid namespace still runs.
             Ok(None) if !is_foreign => lease.set_inherited_by(Vec::new()),
             Ok(None) | Err(_) => {}
         }

@@ -85,13 +85,14 @@ const WRAPPERS_DEEP: usize = 5;
 
 /// Finds the supervisor of a process. The search goes up the ancestors, past shells and wrappers:
 ///
-/// - If the next ancestor is in [`SUPERVISORS`], that ancestor is the supervisor.
-/// - Otherwise the supervisor is the nearest passed shell whose script has a loop, if there is one.
+/// - If the ancestor above them is in [`SUPERVISORS`], that ancestor is the supervisor.
+/// - Otherwise the supervisor is the nearest of these shells whose script has a loop. Without such
+///   a shell the result is `None`.
 ///
 /// `own_lineage` is this process and its ancestors. The search ends at the first of these
-/// processes, and does not report it: to end it could end this process too. Exception: a
-/// [`SupervisorKind::Manager`] is reported even there, because a manager such as supervisord can
-/// stop one service alone.
+/// processes. It does not report that process, because ending it could end this process too.
+/// Exception: a [`SupervisorKind::Manager`] in `own_lineage` is reported, because a manager such as
+/// supervisord can stop one service alone.
 pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Supervisor> {
     if is_pm2_daemon(&process.name) {
         return for_itself(process.pid);

@@ -211,18 +211,17 @@ pub(crate) fn is_unrelated(socket: &Holder) -> bool {
 }
 
 /// Whether `parent`, the present parent of the process `pid`, adopted `pid` after its first parent
-/// had ended. The adopter is init or a subreaper (`PR_SET_CHILD_SUBREAPER` of prctl(2)), but the
-/// kernel shows only of the calling process whether it is a subreaper. So a parent counts as the
-/// adopter in these cases:
+/// had ended. Init and subreapers (`PR_SET_CHILD_SUBREAPER` of prctl(2)) adopt processes. A process
+/// cannot find out whether another process is a subreaper. So the result is `true` in these cases:
 ///
-/// - It is unknown.
-/// - It is pid 1, and the calling process is not pid 1.
-/// - It is an ancestor of the calling process in another session, such as `systemd --user`.
-/// - It is the calling process or an ancestor, and [`has_lost_leader`] is `true`, as for a daemon
-///   that forked twice.
-/// - It is known as a subreaper, and `pid` leads its own session, as a daemon that forked once
-///   does. The parent is then the calling process, or `portlease run --leaks` ([`ADOPTER`]), which
-///   starts only one command.
+/// - `parent` is unknown.
+/// - `parent` is pid 1, and the calling process is not pid 1.
+/// - `parent` is an ancestor of the calling process in another session, such as `systemd --user`.
+/// - `parent` is the calling process or its ancestor, and [`has_lost_leader`] is `true`, as for a
+///   daemon that forked twice.
+/// - `parent` is a known subreaper, and `pid` leads its own session, as a daemon that forked once
+///   does. Two subreapers can be known: the calling process, and `portlease run --leaks`
+///   ([`ADOPTER`]), which itself starts only one command.
 ///
 /// In any other case the result is `false`, because `parent` may have started `pid` itself.
 fn is_orphan(pid: u32, parent: Option<u32>) -> bool {
@@ -342,8 +341,8 @@ fn listeners_up_to_a_silent_port(
     for (at, port) in ports.iter().enumerate() {
         let mut listeners = tables.listening(port.number, port.protocol)?;
         listeners.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
-        // A client of this address reaches only the listeners whose address is closest to it.
-        // `localhost` has two addresses with different closest listeners, so all listeners stay.
+        // A client that connects to `ip` reaches only the listeners with the closest address.
+        // `localhost` stands for two addresses. Their closest listeners can differ, so all stay.
         if let Some(ip) = port.ip.filter(|ip| *ip != LOCALHOST) {
             let closest = listeners.iter().map(|row| row.closeness(ip)).max();
             listeners.retain(|row| Some(row.closeness(ip)) == closest);
@@ -376,9 +375,9 @@ pub(crate) struct OwnListeners(Vec<(Holder, Vec<Reserver>)>);
 type Reserver = u32;
 
 impl OwnListeners {
-    /// Reads the listeners of the expected process for the protocols of `asked`, without those on
-    /// the ports in `asked`. The list is empty if the expected process is the calling process,
-    /// which may run any number of servers.
+    /// Reads the listeners of the expected process on other ports than those in `asked`, but with
+    /// the same protocols. The list is empty if the expected process is the calling process, which
+    /// may run any number of servers.
     pub(crate) fn of(expected: &Expected, asked: &[Port]) -> io::Result<OwnListeners> {
         if expected.pid == Some(std::process::id()) {
             return Ok(OwnListeners::default());

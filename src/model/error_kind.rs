@@ -13,9 +13,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The port is taken, by a socket or by another reservation. Also if the process of
-    /// [`check_port_held_by`](crate::check_port_held_by) does not listen on the port, or an
-    /// unrelated process listens there too.
+    /// The port is taken, by a socket or by another reservation. Also if
+    /// [`check_port_held_by`](crate::check_port_held_by) finds no listener of the expected process,
+    /// or finds a listener of an unrelated process beside it.
     InUse,
     /// Too few of the allowed numbers could be reserved.
     NoFreePort,

@@ -46,9 +46,9 @@ pub struct Holder {
     /// Whether a socket on `[::]` also serves IPv4. The value means nothing for a socket on another
     /// address.
     ///
-    /// With sock_diag(7), Linux reports this for sockets that listen or are bound, and the value is
-    /// `false` for every other socket. Linux without sock_diag(7) and Windows do not report it, so
-    /// every socket on `[::]` counts as dual-stack there.
+    /// With sock_diag(7), Linux reports the value for sockets that listen or are bound. For every
+    /// other socket the value is `false`. On Windows, and on Linux without sock_diag(7), the value
+    /// is not reported, so every socket on `[::]` counts as dual-stack.
     pub dual_stack: bool,
     /// Whether the socket is an outgoing (client) connection.
     ///

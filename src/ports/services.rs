@@ -46,11 +46,12 @@ impl Services {
 ///
 /// Most processes reserve only a few ports, so the expensive steps come late:
 ///
-/// - The first call only searches the file for the digits of the number. That takes a third of the
-///   time of reading the file into memory.
-/// - If the file has the digits, or in the next call, the process reads the file and keeps the
-///   text. The calls up to [`SERVICE_SEARCHES`] search this text, at 1 us each.
-/// - The call after them parses the text, which takes 60 us, and the process keeps the numbers.
+/// - The first call searches the file for the digits of the number. That takes a third of the time
+///   of reading the file into memory. If the digits are missing, the call ends.
+/// - If the first call finds the digits, it reads the file. If not, the second call reads it. The
+///   process keeps the text.
+/// - The calls up to number [`SERVICE_SEARCHES`] search the kept text, at 1 us each.
+/// - The next call parses the text, which takes 60 us. The process keeps the numbers.
 pub(crate) fn is_common(port: u16) -> bool {
     static TEXT: OnceCell<String> = OnceCell::new();
     static NUMBERS: OnceCell<PortSet> = OnceCell::new();

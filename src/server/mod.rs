@@ -61,8 +61,8 @@ impl Reservation {
     /// - The error of the system if the program cannot be started.
     ///
     /// The call does not read a piped stdout or stderr while it waits. A pipe of Linux holds 64 KiB
-    /// by default. A program that writes more than that before it listens blocks, and the call
-    /// times out. On Linux the error then names the full pipe.
+    /// by default. If the program writes more than that before it listens, the write blocks, and
+    /// the call times out. On Linux the error then names the full pipe.
     pub fn spawn(self, mut command: Command, at_most: Duration) -> Result<Server> {
         let running = start(&mut command)?;
         let mut server = Server {

@@ -140,8 +140,8 @@ impl<C: ChildProcess> Running<C> {
         }
         let sent = system::signal(self.pid, signal, || self.child.start_kill());
         match (sent, self.state()) {
-            // On macOS kill(2) fails if the group has only zombies, so an error does not count if
-            // the child has ended.
+            // On macOS kill(2) fails if the group has only zombies, so an error is ignored if the
+            // child has ended.
             (Ok(()), _) | (_, Ok(State::Ended(_))) => Ok(()),
             (Err(e), _) => Err(self.cannot_stop(e)),
         }
@@ -170,9 +170,10 @@ impl<C: ChildProcess> Running<C> {
     /// Returns the pause before the next call of this function, or `None` once the child and its
     /// group have ended.
     ///
-    /// - If one of them still runs [`TERMINATE_GRACE`] after SIGTERM, the call sends SIGKILL.
+    /// - If the child or its group still runs [`TERMINATE_GRACE`] after SIGTERM, the call sends
+    ///   SIGKILL.
     /// - If the child still runs [`KILL_LIMIT`] after SIGKILL, the call fails. If only other
-    ///   processes of the group still run then, the call returns `None`.
+    ///   processes of the group still run at that time, the call returns `None`.
     /// - If other code has reaped the child, the call returns `None`, because another process or
     ///   group may now have its pid.
     ///
@@ -226,8 +227,9 @@ impl<C: ChildProcess> Running<C> {
         Ok(())
     }
 
-    /// Adds to the error of a wait the last lines of the child's stderr and, if the wait timed out,
-    /// which pipe of the child is full. Call this once the child and its group have ended.
+    /// Adds the last lines of the child's stderr to the error of a wait. If the wait timed out,
+    /// also adds which pipe of the child is full. Call this once the child and its group have
+    /// ended.
     pub(crate) fn explain(&mut self, error: Error) -> Error {
         // A pipe stays full after the end of its writer.
         let full = self.child.full_pipe();

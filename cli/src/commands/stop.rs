@@ -94,7 +94,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     // The parents that may start a server again after `stop` has signaled it.
     let mut parents: Vec<u32> = Vec::new();
     // One round is not enough: the workers of a server may still listen after the server has ended.
-    // The loop ends, because each further round takes handles, and all handles were opened before
+    // The loop ends, because each further round uses up handles, and all handles were opened before
     // the first round.
     loop {
         let mut plan = StopPlan::new(

@@ -8,12 +8,12 @@ use crate::keeper::client::can_release;
 /// The facts about a command that decide which remedies its help line prints.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
-    /// `true` if the command waited. Its help line omits the `portlease` commands that wait.
+    /// `true` if the command waited. The help line then omits the `portlease` commands that wait.
     pub(crate) waited: bool,
     /// `true` if `check` or `wait` has the option `--no-reuse-addr`.
     pub(crate) no_reuse_addr: bool,
-    /// `true` if the command is `run` or `reserve`. Its help line suggests other options of this
-    /// command, not a separate `portlease reserve`.
+    /// `true` if the command is `run` or `reserve`. The help line then suggests other options of
+    /// this command, not a separate `portlease reserve`.
     pub(crate) reserves: bool,
 }
 

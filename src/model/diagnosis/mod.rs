@@ -28,8 +28,8 @@ use verdict::Verdict;
 
 /// What is known about a port: the answer, the facts and the remedies.
 ///
-/// [`check_port_free`](crate::check_port_free) and the other checks return it as an error.
-/// [`diagnose`](crate::diagnose) returns it for any port. `Display` prints the report:
+/// [`check_port_free`](crate::check_port_free) and the other checks return a diagnosis as an error.
+/// [`diagnose`](crate::diagnose) returns one for any port. `Display` prints the report:
 ///
 /// ```text
 /// port 60315/tcp is in use: redis-server (pid 4242) listens on 127.0.0.1:60315

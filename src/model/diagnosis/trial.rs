@@ -50,8 +50,8 @@ impl Trials<'_> {
             addresses.join(", ")
         };
         match (addresses(true).as_str(), addresses(false).as_str()) {
-            // There is no trial of this kind: every bind failed for another reason than a busy
-            // port.
+            // No trial has this `reuse_addr`: each such bind failed for another reason than a
+            // busy port.
             ("", "") => f.write_str(" at an unknown address"),
             (_, "") => f.write_str(" everywhere"),
             ("", _) => f.write_str(" nowhere"),

@@ -144,8 +144,8 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
 /// Returns `true` if every thread blocks SIGTERM and the process has no signalfd(2) for SIGTERM.
 ///
 /// While a thread waits for SIGTERM in sigwait(3) or ppoll(2), the kernel does not show SIGTERM as
-/// blocked, so the thread does not count as blocking. Returns `false` if the threads or the
-/// descriptors cannot be read.
+/// blocked, so the result is `false`. The result is also `false` if the threads or the descriptors
+/// cannot be read.
 fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
     let blocks = |thread: u32| {
         let status = read(folder, &format!("{path}/task/{thread}/status"));

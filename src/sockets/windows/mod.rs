@@ -90,9 +90,9 @@ pub(super) fn processes(
     })
 }
 
-/// The service that the process runs. `None` if it runs none or several of these services. A
-/// service can run its server as a child from its own folder, as the service of PostgreSQL does. So
-/// the service of such a parent counts too.
+/// The service that the process runs, if it runs exactly one of these services. Otherwise the only
+/// service of its parent, if the programs of both are in one folder: the service of PostgreSQL, for
+/// example, runs its server as a child process. `None` in all other cases.
 fn service_of(process: &Process, services: &[(u32, String)]) -> Option<String> {
     let run_by = |pid: u32| {
         let mut names = services.iter().filter(|service| service.0 == pid);

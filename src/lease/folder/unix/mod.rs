@@ -28,7 +28,7 @@ use crate::retry::{FOLDER_TRIES, RECORD_LOCK_PAUSE, RECORD_LOCKS, block_for};
 /// The default lock folders, in the order in which to try them. They ignore `TMPDIR`, which can
 /// differ between processes that must exclude each other.
 ///
-/// On Linux the first one is in memory, if [`is_shared_memory`] accepts `/dev/shm`. On a disk, a
+/// On Linux the first root is in memory, if [`is_shared_memory`] accepts `/dev/shm`. On a disk, a
 /// program that calls fsync(2) can delay every creation of a file by milliseconds.
 pub(super) fn default_roots() -> Vec<PathBuf> {
     let memory = Path::new("/dev/shm");
@@ -234,8 +234,8 @@ impl Folder {
     /// Whether the name still leads to this open file. Another process may have removed the name,
     /// and a further process may have created a new file of that name.
     ///
-    /// The link count of the open file does not show this: on overlays and on gVisor, a removed
-    /// file can keep its count.
+    /// The link count of the open file does not show whether the name was removed: on overlays and
+    /// on gVisor, a removed file can keep its count.
     pub(crate) fn has_file(&self, name: &str, file: &File) -> io::Result<bool> {
         leads_to(&self.0, name, file)
     }
@@ -284,9 +284,9 @@ impl Folder {
     /// Reads the first bytes of a file that belongs to `user`, that no other user may write to, and
     /// that has no second name.
     ///
-    /// Another user can make a hard link to some file of `user`. The check for a second name no
-    /// longer finds the link after the first name is removed. So the caller must compare the whole
-    /// text.
+    /// Another user can give some file of `user` this name by a hard link. If the first name of
+    /// that file is removed, the link is its only name, and the function accepts the file. So the
+    /// caller must compare the whole text.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn read_own(&self, name: &str, user: u32) -> io::Result<Vec<u8>> {
         let file = File::from(openat(&self.0, name, SAFE_OPEN, Mode::empty())?);
