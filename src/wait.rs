@@ -258,12 +258,12 @@ impl Reservation {
     }
 
     /// Waits until the child, or a process that it started, listens on [`addr`](Reservation::addr).
-    /// [`wait_until_held_by`] says which listeners count.
+    /// [`wait_until_held_by`] says which listeners the wait accepts.
     ///
     /// If the child ends with a failure, the wait checks the port a last time. In this check a
     /// daemon counts only if it is in the process group or session of the child. If the child ends
     /// without a failure, the wait goes on for at most 500 ms, because a daemon may listen a moment
-    /// later. In both cases the wait fails if the last check finds no listener that counts.
+    /// later. In both cases the wait fails if the last check finds no listener that it accepts.
     ///
     /// ```
     /// # #[cfg(unix)] {
