@@ -172,8 +172,8 @@ async fn freeing(mut wait: Freeing) -> Result<()> {
 ///
 /// # Errors
 ///
-/// The errors of [`wait_until_listening`]. If the child ends before the wait accepts a listener, the
-/// error is [`Io`](crate::ErrorKind::Io), with the child's exit status in the message.
+/// The errors of [`wait_until_listening`]. If the child ends before the wait accepts a listener,
+/// the error is [`Io`](crate::ErrorKind::Io), with the child's exit status in the message.
 pub async fn wait_for(
     reservation: &Reservation,
     child: &mut Child,
