@@ -115,7 +115,8 @@ impl HttpProbe {
         };
         match target.socket_addr() {
             Some(address) => {
-                // `address` would show an interface only by its index.
+                // Problems print `shown`, which names the interface of a link-local address. The
+                // text of `address` has only the index of the interface.
                 let shown = Endpoint {
                     protocol: None,
                     ..target

@@ -14,7 +14,7 @@ use crate::output::remedy::{self, Asked};
 use crate::output::report;
 use crate::ports::port_summary;
 
-/// Watches each port for [`SILENT_PORTS_WATCH`].
+/// Watches each port until something listens on it, for at most [`SILENT_PORTS_WATCH`].
 #[derive(Debug)]
 pub(crate) struct SilentPorts {
     started: Instant,

@@ -51,7 +51,7 @@ fn master(pid: u32, parent: u32) -> Option<Box<Process>> {
     master.handles_sigterm.then(|| Box::new(master))
 }
 
-/// The value of [`Process::in_session_of_unit`]. Also `true`:
+/// Whether the process is in the session of the first process of its unit. Also `true`:
 ///
 /// - for a process without a unit
 /// - if the process has left the unit after [`Process::unit`] was read, or has ended

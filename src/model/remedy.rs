@@ -255,9 +255,8 @@ pub enum Remedy {
     ListenOn {
         /// The address of the endpoint that was checked; 127.0.0.1 for `localhost`.
         ip: IpAddr,
-        /// The index of the network interface that the check named for a link-local address, or
-        /// for a multicast address of one link or interface. 0 if the check named no interface.
-        /// Always 0 for any other address.
+        /// The index of the network interface that the checked endpoint names. 0 if it names none.
+        /// Only a link-local address, or a multicast address of one link or interface, has one.
         scope_id: u32,
     },
     /// Let the new server listen on a loopback address on which the number is free. Other servers

@@ -440,9 +440,11 @@ impl ReserveOptions {
     }
 
     /// Reserves on behalf of the process `pid`. For that process and its descendants, the
-    /// reservation counts as their own: if they call [`is_port_free`](crate::is_port_free) or
-    /// another check, this reservation does not make the port busy. On Unix, if another user runs
-    /// the process `pid`, the option has this effect only if root makes the reservation.
+    /// reservation counts as their own: if they call [`is_port_free`](crate::is_port_free), this
+    /// reservation does not make the port busy. It only keeps a server without SO_REUSEADDR
+    /// ([`ServerKind::Plain`](crate::ServerKind::Plain)) from binding, as their own reservation
+    /// would. On Unix, if another user runs the process `pid`, the option has this effect only if
+    /// root makes the reservation.
     ///
     /// The reservation still ends with the process that made it, not with the process `pid`. The
     /// option has no effect if the process `pid` does not exist, or on a system that does not
