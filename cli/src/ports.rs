@@ -220,7 +220,8 @@ pub(crate) fn parse_variable(text: &str) -> Result<String, InvalidPort> {
         return Ok(text.to_owned());
     }
     Err(InvalidPort(format!(
-        "{text:?} is not a variable name: expected letters, digits and underscores, as in DB_PORT"
+        "{text:?} is not a variable name: expected ASCII letters, digits and underscores, and no \
+         digit at the start, as in DB_PORT"
     )))
 }
 

@@ -178,9 +178,9 @@ fn claim(
         if is_last || !effort.retries() {
             return Err(AttemptError::Occupied(port));
         }
-        // One more try follows even if the budget allows no further pause, because a probe of
-        // another process may have made the bind fail. The search for an owner in `pause_for`
-        // usually takes longer than such a probe.
+        // A probe of another process may have made the bind fail. So one more try follows even if
+        // the budget allows no further pause. By then such a probe has usually ended, because the
+        // search for an owner in `pause_for` takes longer.
         is_last = !pause_for(occupant, effort);
     }
 }

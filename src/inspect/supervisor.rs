@@ -181,13 +181,19 @@ fn supervisorctl(supervisord: &Ancestor) -> Option<String> {
     let file = match configuration(&supervisord.words) {
         Some(file) => folder.join(file),
         None => {
-            let defaults = ["supervisord.conf", "etc/supervisord.conf"];
+            let defaults = [
+                "supervisord.conf",
+                "etc/supervisord.conf",
+                "/etc/supervisord.conf",
+                "/etc/supervisor/supervisord.conf",
+            ];
+            // Without the option, supervisorctl would search the working directory of the user
+            // before /etc.
             let mut defaults = defaults.iter().map(|file| folder.join(file));
             match defaults.find(|file| file.exists()) {
                 Some(file) => file,
-                // The remaining default files do not depend on the working directory. A
-                // supervisorctl that is installed beside this supervisord finds them without an
-                // option.
+                // The other default files are near the program. A supervisorctl that is installed
+                // beside this supervisord finds them without an option.
                 None => return Some("supervisorctl".to_owned()),
             }
         }

@@ -227,8 +227,8 @@ impl Holders {
     /// # Platform-specific behavior
     ///
     /// `None` on systems other than Linux, where each report would have to read all sockets. On
-    /// those systems, only the error of a reservation that found no port says how full the range
-    /// is.
+    /// those systems, only the error of a TCP reservation without a range, which found no port, can
+    /// say how full the ephemeral range is.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

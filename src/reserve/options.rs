@@ -15,8 +15,9 @@ use crate::reservation::Reservation;
 /// Which port to reserve, and how.
 ///
 /// Without any option, [`reserve`](Self::reserve) reserves what
-/// [`reserve_port`](crate::reserve_port) reserves: a TCP port, normally one that the kernel
-/// chooses, for a server that sets SO_REUSEADDR, as practically all servers do.
+/// [`reserve_port`](crate::reserve_port) reserves: a TCP port for a server that sets SO_REUSEADDR,
+/// as practically all servers do. On Linux the kernel normally chooses the number. On other systems
+/// this crate chooses it, if possible outside the ephemeral range.
 ///
 /// ```
 /// use portlease::ReserveOptions;

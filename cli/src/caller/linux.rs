@@ -27,8 +27,8 @@ const INITS: [&str; 6] = [
 
 /// The nearest ancestor that probably outlives this call. Passes over subshells, wrappers that end
 /// with their command, and each `sh -c` that does nothing after this call. With `follow_output`,
-/// also passes over a process whose stdout is the output of this call, because the caller of that
-/// process reads the numbers.
+/// also passes over an ancestor whose stdout is the pipe or file to which the numbers go. Such an
+/// ancestor does not read the numbers. Its own caller does.
 pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
     let parent = std::os::unix::process::parent_id();
     let Some(mut image) = ProcessImage::of(parent) else {

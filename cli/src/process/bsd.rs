@@ -111,7 +111,8 @@ pub(crate) fn name(pid: u32) -> String {
     ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
 }
 
-/// Always `Some(false)`: these systems have no mount or network namespaces.
+/// Always `Some(false)`: macOS and NetBSD have no mount or network namespaces, and this command
+/// does not recognize a FreeBSD jail that has a network stack of its own.
 pub(crate) fn is_in_other_namespace(_pid: u32, _kind: &str) -> Option<bool> {
     Some(false)
 }
