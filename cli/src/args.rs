@@ -157,7 +157,7 @@ pub(crate) struct WhoArgs {
                         show every TCP socket that listens")
     )]
     pub(crate) ports: Vec<PortList>,
-    /// Show only the listeners of process PID
+    /// Show only the listeners of process PID. Fails if no process with this id runs
     #[arg(long, value_name = "PID", value_parser = pid_parser(), conflicts_with = "ports")]
     pub(crate) pid: Option<u32>,
     /// Show only listeners of processes whose working directory is DIR or below it

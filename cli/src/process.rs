@@ -8,6 +8,8 @@ use std::time::Duration;
 use portlease::Process;
 
 use crate::failure::Failure;
+use crate::process_stat::ProcessStat;
+use crate::text::{escape, os_message};
 
 #[cfg(all(unix, not(target_os = "linux")))]
 mod bsd;
@@ -109,6 +111,30 @@ fn is_same_folder(one: &Path, other: &Path) -> bool {
 #[cfg(windows)]
 fn is_same_folder(one: &Path, other: &Path) -> bool {
     one == other
+}
+
+/// Why no running process has this pid: the pid is the id of a thread, does not exist, or is that
+/// of a process that has ended. `None` if a process runs, or if this user cannot find out.
+pub(crate) fn why_not_running(pid: u32) -> Option<String> {
+    match ProcessHandle::open(pid) {
+        Ok(None) => Some("no such process".to_owned()),
+        Ok(Some(process)) => process.has_ended().ok()?.then(|| has_ended_text(pid)),
+        Err(e) => match e.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => None,
+            _ => Some(os_message(&e)),
+        },
+    }
+}
+
+/// The text for a process that has ended. Names the parent if the process is a zombie.
+pub(crate) fn has_ended_text(pid: u32) -> String {
+    let mut text = "the process has ended".to_owned();
+    // Windows has no zombies.
+    if let Some(stat) = ProcessStat::of(pid).filter(|_| cfg!(unix)) {
+        let (parent, name) = (stat.parent, escape(&name(stat.parent)));
+        text += &format!(", and its parent {name} (pid {parent}) has not read its exit status");
+    }
+    text
 }
 
 pub(crate) fn watch_failure(pid: u32, cause: &io::Error) -> Failure {

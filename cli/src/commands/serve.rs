@@ -75,7 +75,8 @@ fn grant(console: &Console, stream: PortStream, options: ReserveOptions) -> Resu
     };
     if handle.has_ended().map_err(|e| watch_failure(pid, &e))? {
         console.note(format_args!(
-            "refused a port for pid {pid}: the process has ended"
+            "refused a port for pid {pid}: {}",
+            process::has_ended_text(pid)
         ));
         return Ok(());
     }

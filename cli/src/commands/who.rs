@@ -18,7 +18,7 @@ use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
 use crate::ports::{PortList, client_endpoints};
-use crate::process::{real_folder, unseen_network, works_below};
+use crate::process::{real_folder, unseen_network, why_not_running, works_below};
 use crate::survey::in_threads;
 use crate::text::{address, escape, shell_words};
 
@@ -253,6 +253,15 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     }
     let is_shown = |socket: &Holder| !is_restricted || socket.processes.iter().any(is_wanted);
     let all: Vec<Holder> = listeners.into_iter().filter(is_shown).collect();
+    // The answer "no" would mean that the process runs and does not listen.
+    if all.is_empty()
+        && let Some(pid) = args.pid
+        && let Some(cause) = why_not_running(pid)
+    {
+        return Err(Failure::new(format!(
+            "cannot show the listeners of pid {pid}: {cause}"
+        )));
+    }
     if console.is_json() {
         console.print_json(&AllAnswer {
             version: JSON_VERSION,

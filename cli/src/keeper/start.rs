@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::keeper::link::KeeperLink;
 use crate::keeper::messages::{Answer, KEEPER_ARG, PRINTED, Request, send};
 use crate::output::json::ReservedRow;
-use crate::process::{ProcessHandle, watch_failure};
+use crate::process::{ProcessHandle, has_ended_text, watch_failure};
 
 /// A keeper that holds the ports. The keeper exits if this value is dropped without
 /// [`confirm`](KeeperHandle::confirm).
@@ -77,7 +77,8 @@ pub(super) fn check_not_ended(pid: u32, process: &ProcessHandle) -> Result<(), F
 
 pub(super) fn ended(pid: u32) -> Failure {
     Failure::new(format!(
-        "cannot reserve for pid {pid}: the process has ended"
+        "cannot reserve for pid {pid}: {}",
+        has_ended_text(pid)
     ))
 }
 

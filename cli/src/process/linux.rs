@@ -49,11 +49,12 @@ impl ProcessHandle {
             Ok(handle) => Ok(Some(ProcessHandle::Pidfd(handle))),
             Err(Errno::SRCH) => Ok(None),
             // ENOSYS: the kernel has no pidfds. EPERM: a sandbox does not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => match ProcessStat::of(pid) {
-                Some(ProcessStat { started, .. }) => {
+            Err(Errno::NOSYS | Errno::PERM) => match (ProcessStat::of(pid), thread_error(pid)) {
+                (Some(_), Some(error)) => Err(error),
+                (Some(ProcessStat { started, .. }), None) => {
                     Ok(Some(ProcessHandle::Start { pid, started }))
                 }
-                None => require_proc().map(|()| None),
+                (None, _) => require_proc().map(|()| None),
             },
             Err(e) => Err(thread_error(pid).unwrap_or_else(|| e.into())),
         }

@@ -401,6 +401,40 @@ fn a_process_in_another_network_namespace_is_named_as_such() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_pid_that_no_running_process_has_is_an_error() {
+    let error = |pid: &str, cause: &str| {
+        let text = format!("portlease: cannot show the listeners of pid {pid}: {cause}\n");
+        for format in [&[][..], &["--json"]] {
+            let output = ran(&[&["who", "--pid", pid], format].concat()).code(2);
+            assert_eq!((output.out.as_str(), &output.err), ("", &text));
+        }
+    };
+    // This id is above the highest one that Linux assigns.
+    error("2147483647", "no such process");
+    // A thread of this process, which runs during the call.
+    let own = std::process::id();
+    let thread = || {
+        let path = std::fs::read_link("/proc/thread-self").unwrap();
+        let cause = format!("it is a thread of pid {own}; pass {own} instead");
+        error(path.file_name().unwrap().to_str().unwrap(), &cause);
+    };
+    std::thread::scope(|scope| scope.spawn(thread).join().unwrap());
+    // A child of this process that has ended, and is a zombie.
+    let mut child = Command::new("true").spawn().unwrap();
+    let pid = child.id().to_string();
+    let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let parent = format!("its parent {} (pid {own})", name.trim_end());
+    eventually("the child has ended", DEADLINE, || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.contains(") Z ").then_some(()).ok_or(stat)
+    });
+    let cause = format!("the process has ended, and {parent} has not read its exit status");
+    error(&pid, &cause);
+    child.wait().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn a_process_whose_network_namespace_cannot_be_read_may_listen() {
     need!(capability::nobody());
     let mut sleep = Command::new("sleep");
