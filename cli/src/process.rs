@@ -64,9 +64,35 @@ pub(crate) fn unseen_network(pid: u32) -> Option<String> {
         Some(false) => None,
         None => Some(format!(
             "the network namespace of pid {pid} cannot be read, so its listeners may not be \
-             visible here; retry as root"
+             visible here; {}",
+            unreadable_namespace()
         )),
     }
+}
+
+/// What to do if the kernel does not permit this process to read the namespace of another process.
+/// Root cannot do anything, so the text for root is the cause.
+fn unreadable_namespace() -> &'static str {
+    if !runs_as_root() {
+        return "retry as root";
+    }
+    #[cfg(target_os = "linux")]
+    if rustix::thread::capabilities(None).is_ok_and(|own| {
+        !own.effective
+            .contains(rustix::thread::CapabilitySet::SYS_PTRACE)
+    }) {
+        return "this process is root, but lacks the capability CAP_SYS_PTRACE";
+    }
+    "a security module, a sandbox or a user namespace keeps it even from root"
+}
+
+/// Returns `true` if this process is root. A retry with more permission cannot help root. Always
+/// `false` on Windows.
+pub(crate) fn runs_as_root() -> bool {
+    #[cfg(unix)]
+    return rustix::process::geteuid().is_root();
+    #[cfg(not(unix))]
+    return false;
 }
 
 /// The path of the folder of `--under` without symbolic links, because the kernel reports working

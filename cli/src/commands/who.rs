@@ -18,7 +18,7 @@ use crate::output::ephemeral_usage::EphemeralUsageRow;
 use crate::output::json::{HolderRow, JSON_VERSION, LeaseRow};
 use crate::output::table::Table;
 use crate::ports::{PortList, client_endpoints};
-use crate::process::{real_folder, unseen_network, why_not_running, works_below};
+use crate::process::{real_folder, runs_as_root, unseen_network, why_not_running, works_below};
 use crate::survey::in_threads;
 use crate::text::{address, escape, shell_words};
 
@@ -384,15 +384,6 @@ fn describe_reachability(reachability: Reachability) -> String {
         Reachability::Failed(kind) => format!("fails: {kind}"),
         _ => "gets an unknown result".to_owned(),
     }
-}
-
-/// Returns `true` if this process is root. A retry with more permission cannot help root. Always
-/// `false` on Windows.
-fn runs_as_root() -> bool {
-    #[cfg(unix)]
-    return rustix::process::geteuid().is_root();
-    #[cfg(not(unix))]
-    return false;
 }
 
 #[cfg(test)]

@@ -442,17 +442,23 @@ fn a_process_whose_network_namespace_cannot_be_read_may_listen() {
     let sleep = Running::start(&mut sleep);
     let pid = sleep.pid().to_string();
     let (binary, _copy) = for_everybody();
-    let mut nobody = Command::new("setpriv");
-    nobody
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(binary);
-    plain(nobody.args(["who", "--json", "--pid", &pid]));
-    let answer = finish(&mut nobody).code(3).json();
-    let unseen = answer["unseen"].as_array().unwrap();
-    let text = format!("the network namespace of pid {pid} cannot be read");
-    let is_named = |reason: &Value| reason.as_str().unwrap().starts_with(&text);
-    assert!(unseen.iter().any(is_named), "{answer}");
-    assert_eq!(answer["complete"], json!(false), "{answer}");
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    // Root without this capability gets no advice to retry as root.
+    let root = ["--bounding-set=-sys_ptrace"];
+    let lacks = "this process is root, but lacks the capability CAP_SYS_PTRACE";
+    for (user, reason) in [(&nobody[..], "retry as root"), (&root[..], lacks)] {
+        let mut who = Command::new("setpriv");
+        plain(who.args(user).arg(&binary));
+        let answer = finish(who.args(["who", "--json", "--pid", &pid]));
+        let answer = answer.code(3).json();
+        let unseen = answer["unseen"].as_array().unwrap();
+        let text = format!(
+            "the network namespace of pid {pid} cannot be read, so its listeners may not be \
+             visible here; {reason}"
+        );
+        assert!(unseen.contains(&json!(text)), "{answer}");
+        assert_eq!(answer["complete"], json!(false), "{answer}");
+    }
 }
 
 /// The sockets still listen, and no packet filter is in the way.
