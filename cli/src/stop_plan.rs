@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, who_holds_each};
+use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, State, who_holds_each};
 
 use crate::ending::{Handles, StopSignal, Target, with_masters};
 use crate::failure::Failure;
@@ -64,6 +64,19 @@ pub(crate) fn servers(endpoints: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
     let mut known = HashSet::new();
     all.retain(|holder| known.insert((holder.inode, holder.protocol, holder.local)));
     Ok(all)
+}
+
+/// The refusals of the UDP sockets of the ports that may belong to clients. `check --listening`
+/// counts such a socket as a server's, but `stop` never ends a client.
+pub(crate) fn possible_clients(endpoints: &[Endpoint]) -> Result<Vec<Refusal>, Failure> {
+    let mut plan = StopPlan::default();
+    let cause = "its UDP port is ephemeral, so it may be a client";
+    for holder in who_holds_each(endpoints)?.into_iter().flatten() {
+        if holder.state == State::Bound && holder.protocol != Protocol::Tcp && !holder.is_server() {
+            plan.refuse(&holder, holder.processes.first(), cause, holder.remedies());
+        }
+    }
+    Ok(plan.refusals)
 }
 
 impl StopPlan {

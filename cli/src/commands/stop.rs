@@ -21,7 +21,7 @@ use crate::output::report::{self, needs_reuse_addr, with_help};
 use crate::ports::PortList;
 use crate::process::{ProcessHandle, check_permission, real_folder};
 use crate::process_stat::ProcessStat;
-use crate::stop_plan::{Refusal, StopPlan, may_restart, restarts, servers};
+use crate::stop_plan::{Refusal, StopPlan, may_restart, possible_clients, restarts, servers};
 use crate::text::{escape, os_message};
 
 /// The condition that `stop` checks for each port at the end, also with `--dry-run`.
@@ -140,6 +140,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         let restarted = watch_for_restarts(&endpoints, &parents)?;
         not_stopped.extend(restarted.iter().map(refused_row));
     }
+    not_stopped.extend(possible_clients(&endpoints)?.iter().map(refused_row));
     let found = !(stopped.is_empty() && not_stopped.is_empty());
     let served = served_ports(&endpoints)?;
     let waits = |endpoint: &Endpoint| {

@@ -1,6 +1,6 @@
 //! `portlease stop`.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -745,6 +745,24 @@ fn a_udp_server_is_stopped() {
         "{output:#?}"
     );
     assert_eq!(server.ended(), 143);
+}
+
+/// `check --listening` accepts such a socket, so `stop` must not say that no server was found.
+#[test]
+fn a_udp_socket_that_may_be_a_clients_is_named_and_not_stopped() {
+    need!(capability::native());
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let port = format!("{}/udp", socket.local_addr().unwrap().port());
+    ran(&["check", "--listening", &port]).code(0);
+    let output = ran(&["stop", &port]).code(1);
+    let cause = format!(
+        " (pid {}), which listens on 0.0.0.0:{port}: its UDP port is ephemeral, so it may be a \
+         client\nhelp: ",
+        std::process::id()
+    );
+    assert!(output.out.contains(&cause), "{output:#?}");
+    assert_eq!(output.err, "", "{output:#?}");
+    ran(&["stop", "--dry-run", &port]).code(1);
 }
 
 #[test]
