@@ -224,6 +224,15 @@ pub enum Remedy {
         /// process is in another pid namespace.
         pid: Option<u32>,
     },
+    /// End the reservation. Stands instead of [`Queue`](Remedy::Queue) in the report of a call that
+    /// has waited for the port.
+    #[non_exhaustive]
+    EndReservation {
+        /// The endpoint that was requested.
+        endpoint: Endpoint,
+        /// The id of the process that holds the reservation.
+        pid: u32,
+    },
     /// Use the port, because it is already reserved for this process or for an ancestor. Do not
     /// wait for the port: its reservation may last as long as this process.
     #[non_exhaustive]
@@ -581,6 +590,7 @@ impl fmt::Display for Remedy {
                     "wait for the port with ReserveOptions::new(){udp}.port({port}).wait(..)"
                 )
             }
+            Remedy::EndReservation { pid, .. } => write!(f, "end the reservation of pid {pid}"),
             Remedy::UseOwnReservation { pid: None, .. } => f.write_str(
                 "use the reservation of the port that this process already has, or drop it first",
             ),
@@ -914,7 +924,8 @@ mod tests {
                 endpoint,
                 pid: None,
             },
-            Remedy::Queue { .. } => Remedy::UseOwnReservation {
+            Remedy::Queue { .. } => Remedy::EndReservation { endpoint, pid },
+            Remedy::EndReservation { .. } => Remedy::UseOwnReservation {
                 endpoint,
                 pid: None,
                 on_behalf_of: None,
@@ -972,7 +983,7 @@ mod tests {
     #[test]
     fn every_remedy_prints_one_plain_line() {
         let remedies = every_remedy();
-        assert_eq!(remedies.len(), 54);
+        assert_eq!(remedies.len(), 55);
         for remedy in remedies {
             let text = remedy.to_string();
             assert_eq!(text.trim(), text, "{remedy:?}");

@@ -31,9 +31,11 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
     let mut text = String::new();
     let mut earlier: Option<&Remedy> = None;
     for remedy in applicable(remedies, asked) {
-        let Some(command) = command(remedy, asked) else {
+        let release = release(remedy).map(|(_, text)| text);
+        let texts: Vec<String> = command(remedy, asked).into_iter().chain(release).collect();
+        if texts.is_empty() {
             continue;
-        };
+        }
         text += match (earlier, remedy) {
             (None, _) => "",
             // Each of the two remedies ends one holder of the port, and both holders must end.
@@ -47,7 +49,7 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
             (_, Remedy::WaitUntilListening { .. }) => ", and ",
             _ => ", or ",
         };
-        text += &command;
+        text += &texts.join(", or ");
         earlier = Some(remedy);
     }
     (!text.is_empty()).then_some(text)
@@ -77,7 +79,18 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
             let (udp, plain) = (udp(endpoint), plain(asked));
             format!("reserve another port with `portlease reserve{udp}{plain}`")
         }
-        Remedy::Queue { endpoint, pid, .. } => return queue(endpoint, *pid, asked),
+        Remedy::Queue { .. } if asked.waited => return None,
+        Remedy::Queue { .. } if asked.reserves => {
+            "wait for the port: add `--wait 60s` to this command".to_owned()
+        }
+        Remedy::Queue { endpoint, .. } => {
+            let (port, udp, plain) = (endpoint.port, udp(endpoint), plain(asked));
+            format!(
+                "wait for the port with `portlease reserve --port {port}{udp}{plain} --wait 60s`"
+            )
+        }
+        // See `release`.
+        Remedy::EndReservation { .. } => return None,
         Remedy::UseOwnReservation {
             endpoint,
             pid: Some(keeper),
@@ -121,27 +134,17 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
     Some(text)
 }
 
-/// How to get a reserved port. `holder` is the process that holds the reservation. Returns `None`
-/// if this command has waited, and `portlease release` cannot release the port for this user.
-fn queue(endpoint: &Endpoint, holder: Option<u32>, asked: Asked) -> Option<String> {
-    let (port, udp, plain) = (endpoint.port, udp(endpoint), plain(asked));
-    let wait = match asked.reserves {
-        true => "wait for the port: add `--wait 60s` to this command".to_owned(),
-        false => format!(
-            "wait for the port with `portlease reserve --port {port}{udp}{plain} --wait 60s`"
-        ),
+/// How to release a port that another process has reserved, and the pid of that process. Returns
+/// `None` for other remedies, and if `portlease release` cannot release the port for this user.
+fn release(remedy: &Remedy) -> Option<(u32, String)> {
+    let (endpoint, pid) = match remedy {
+        Remedy::Queue { endpoint, pid, .. } => (endpoint, (*pid)?),
+        Remedy::EndReservation { endpoint, pid, .. } => (endpoint, *pid),
+        _ => return None,
     };
-    let release = || {
-        let ip = None;
-        let port = operand(&Endpoint { ip, ..*endpoint });
-        format!("release it with `portlease release {port}`")
-    };
-    let parts = [
-        (!asked.waited).then_some(wait),
-        holder.is_some_and(can_release).then(release),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    (!parts.is_empty()).then(|| parts.join(", or "))
+    let ip = None;
+    let port = operand(&Endpoint { ip, ..*endpoint });
+    can_release(pid).then(|| (pid, format!("release it with `portlease release {port}`")))
 }
 
 /// A remedy in the JSON output.
@@ -160,16 +163,23 @@ pub(crate) struct RemedyRow {
 
 /// The remedies that [`in_one_line`] prints, as objects of the JSON output.
 pub(crate) fn rows(remedies: &[Remedy], asked: Asked) -> Vec<RemedyRow> {
-    let row = |remedy: &Remedy| {
+    let rows = |remedy: &Remedy| {
         let (kind, pid, name) = parts(remedy);
-        Some(RemedyRow {
+        let of_command = command(remedy, asked).map(|text| RemedyRow {
             kind,
-            text: command(remedy, asked)?,
+            text,
             pid,
             name,
-        })
+        });
+        let of_release = release(remedy).map(|(pid, text)| RemedyRow {
+            kind: "release",
+            text,
+            pid: Some(pid),
+            name: None,
+        });
+        of_command.into_iter().chain(of_release)
     };
-    applicable(remedies, asked).filter_map(row).collect()
+    applicable(remedies, asked).flat_map(rows).collect()
 }
 
 /// The `kind`, `pid` and `name` of the [`RemedyRow`] for a remedy.
@@ -205,6 +215,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         }
         Remedy::ReserveAnotherPort { .. } => ("reserve_another_port", None, None),
         Remedy::Queue { .. } => ("queue", None, None),
+        Remedy::EndReservation { pid, .. } => ("end_reservation", Some(*pid), None),
         Remedy::UseOwnReservation { pid, .. } => ("use_own_reservation", *pid, None),
         Remedy::StartServer => ("start_server", None, None),
         Remedy::WaitUntilListening { .. } => ("wait_until_listening", None, None),

@@ -181,8 +181,16 @@ fn a_process_that_has_ended_is_a_failure() {
     let zombie = zombie();
     let pid = zombie.pid();
     let output = finish(&mut command(&folder, &["reserve", "--pid", &pid])).code(2);
-    let expected = format!("portlease: cannot reserve for pid {pid}: the process has ended\n");
-    assert_eq!((output.out.as_str(), output.err), ("", expected));
+    let expected =
+        format!("portlease: cannot reserve for pid {pid}: the process has ended, and its parent ");
+    let own = format!(
+        " (pid {}) has not read its exit status\n",
+        std::process::id()
+    );
+    assert!(
+        output.out.is_empty() && output.err.starts_with(&expected) && output.err.ends_with(&own),
+        "{output:#?}"
+    );
 }
 
 #[test]
@@ -316,10 +324,25 @@ fn a_report_on_a_port_of_a_keeper_offers_to_release_it() {
     assert!(check.out.starts_with(&start), "{check:#?}");
     assert_eq!(leases(&folder)[0]["command"], json!(null));
     // A command that has waited does not advise to wait.
-    let waited = ["check", "--wait", "1ms", &text];
-    let waited = finish(&mut command(&folder, &waited)).code(1);
-    let help = format!("help: release it with `portlease release {port}`, or ");
-    assert!(waited.out.contains(&help), "{waited:#?}");
+    let release = format!("release it with `portlease release {port}`");
+    for waited in [
+        &["check", "--wait", "1ms", &text][..],
+        &["wait", "--free", "--timeout", "1ms", &text],
+        &["reserve", "--wait", "1ms", "--port", &text],
+    ] {
+        let waited = finish(&mut command(&folder, waited));
+        let shown = format!("{}{}", waited.out, waited.err);
+        assert!(
+            shown.contains(&format!("\nhelp: {release}, or ")),
+            "{waited:#?}"
+        );
+    }
+    let waited = ["wait", "--free", "--timeout", "1ms", "--json", &text];
+    let waited = finish(&mut command(&folder, &waited)).code(1).json();
+    assert_eq!(
+        waited["problems"][0]["remedies"][0],
+        json!({"kind": "release", "text": release, "pid": keeper})
+    );
     // The remedy, followed.
     finish(&mut command(&folder, &["release", &text])).code(0);
     finish(&mut command(&folder, &["check", &text])).code(0);

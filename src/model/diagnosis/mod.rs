@@ -150,14 +150,18 @@ impl Diagnosis {
     }
 
     /// Removes the remedies to wait for a listener and to queue for the port, because the call has
-    /// just waited and timed out.
+    /// just waited and timed out. If the holder of the reservation is known, the remedy to end the
+    /// reservation replaces the one to queue.
     pub(crate) fn without_waits(mut self) -> Self {
-        self.0.remedies.retain(|remedy| {
-            !matches!(
-                remedy,
-                Remedy::WaitUntilListening { .. } | Remedy::Queue { .. }
-            )
-        });
+        let after_wait = |remedy| match remedy {
+            Remedy::Queue { endpoint, pid } => {
+                pid.map(|pid| Remedy::EndReservation { endpoint, pid })
+            }
+            Remedy::WaitUntilListening { .. } => None,
+            other => Some(other),
+        };
+        let remedies = std::mem::take(&mut self.0.remedies).into_iter();
+        self.0.remedies = remedies.filter_map(after_wait).collect();
         self
     }
 
