@@ -166,6 +166,10 @@ fn bind(address: &ServerAddress) -> io::Result<UnixListener> {
     match (address.bind(), address) {
         (Err(e), ServerAddress::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {
             let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
+            let leads_to_socket = path.metadata().is_ok_and(|of| of.file_type().is_socket());
+            if !leads_to_socket {
+                return Err(io::Error::other("the path exists and is not a socket"));
+            }
             let refused = address
                 .connect(PORT_SERVER_TIMEOUT)
                 .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);

@@ -211,6 +211,23 @@ fn the_server_removes_its_socket_on_a_signal() {
 }
 
 #[test]
+fn a_file_that_is_not_a_socket_is_named_and_stays() {
+    let folder = Folder::new();
+    let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+    std::fs::write(&file, "text").unwrap();
+    std::os::unix::fs::symlink(folder.path().join("missing"), &link).unwrap();
+    for path in [&file, &link, &folder.path().to_owned()] {
+        let address = path.to_str().unwrap();
+        let output = finish(&mut portlease(&["serve", "--address", address])).code(2);
+        let expected =
+            format!("portlease: cannot serve on {address}: the path exists and is not a socket\n");
+        assert_eq!(output.err, expected);
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
+    assert!(link.is_symlink());
+}
+
+#[test]
 fn automatic_picks_come_from_the_server_of_the_environment() {
     let (folder, address) = (Folder::new(), name("own"));
     let mut server = portlease(&["serve", "-v", "--address", &address]);
