@@ -8,6 +8,7 @@ use portlease::{ErrorKind, Lease, Protocol, Reservation, ReserveOptions};
 use crate::failure::Failure;
 use crate::limits::{PORT_SERVER_ATTEMPTS, PORT_SERVER_TIMEOUT};
 use crate::output::json::ReservedRow;
+use crate::process::is_in_other_pid_namespace;
 use crate::server_address::{PortStream, ServerAddress};
 use crate::text::os_message;
 
@@ -120,12 +121,12 @@ impl PortServer {
                 self.0
             ))
         };
-        let ask = || {
+        let ask = || -> io::Result<_> {
             let stream = PortStream::connect(&self.0, PORT_SERVER_TIMEOUT)?;
             stream.send(&format!("{pid}\n"))?;
-            stream.receive_number()
+            Ok((stream.receive_number()?, stream.peer()))
         };
-        let answer = ask().map_err(|e| match e.kind() {
+        let (answer, server) = ask().map_err(|e| match e.kind() {
             // A socket reports an expired timeout with one of these two kinds.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => cannot(&format!(
                 "no answer within {}",
@@ -136,6 +137,19 @@ impl PortServer {
         let number = answer
             .and_then(|number| u16::try_from(number).ok())
             .filter(|number| *number > 0);
-        number.ok_or_else(|| cannot("the server refused, and sent no port number"))
+        number.ok_or_else(|| {
+            cannot(&match server {
+                Some(server) if is_in_other_pid_namespace(server) => format!(
+                    "the server refused, because it is in another PID namespace and cannot see \
+                     pid {pid} of this one; start a server in this container, or unset \
+                     PORTSERVER_ADDRESS"
+                ),
+                // See `grant` in `commands::serve`.
+                _ if pid == 1 => "the server refused, because it holds no port for pid 1; unset \
+                     PORTSERVER_ADDRESS"
+                    .to_owned(),
+                _ => "the server refused, and sent no port number".to_owned(),
+            })
+        })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use portlease::Process;
 
 use crate::failure::Failure;
-use crate::process_stat::ProcessStat;
+use crate::process_stat::{ProcessStat, shows_processes};
 use crate::text::{escape, os_message};
 
 #[cfg(all(unix, not(target_os = "linux")))]
@@ -68,6 +68,12 @@ pub(crate) fn unseen_network(pid: u32) -> Option<String> {
             unreadable_namespace()
         )),
     }
+}
+
+/// Whether the other end of a socket is in another PID namespace, in which the ids of processes
+/// differ. `peer` is its pid, or 0 if it has no pid here. `false` if this user cannot find out.
+pub(crate) fn is_in_other_pid_namespace(peer: u32) -> bool {
+    peer == 0 || shows_processes() && system::is_in_other_namespace(peer, "pid").unwrap_or(false)
 }
 
 /// What to do if the kernel does not permit this process to read the namespace of another process.

@@ -13,7 +13,7 @@ use crate::limits::{
 };
 use crate::output::console::Console;
 use crate::output::json::JSON_VERSION;
-use crate::process::{self, ProcessHandle, watch_failure};
+use crate::process::{self, ProcessHandle, is_in_other_pid_namespace, watch_failure};
 use crate::server_address::{PortListener, PortStream, ServerAddress};
 
 #[derive(Debug, Serialize)]
@@ -67,6 +67,14 @@ fn grant(console: &Console, stream: PortStream, options: ReserveOptions) -> Resu
         console.note("refused a request that contains no valid process id");
         return Ok(());
     };
+    // The client sends an id of its own PID namespace. Here, the id stands for another process.
+    if stream.peer().is_some_and(is_in_other_pid_namespace) {
+        console.note(format_args!(
+            "refused a port for pid {pid}: the client is in another PID namespace, such as that of \
+             a container, so its process cannot be seen"
+        ));
+        return Ok(());
+    }
     let Some(handle) = ProcessHandle::open(pid).map_err(|e| watch_failure(pid, &e))? else {
         console.note(format_args!(
             "refused a port for pid {pid}: no such process"

@@ -111,8 +111,7 @@ pub(crate) fn name(pid: u32) -> String {
     ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
 }
 
-/// Always `Some(false)`: macOS and NetBSD have no mount or network namespaces, and this command
-/// does not recognize a FreeBSD jail that has a network stack of its own.
+/// Always `Some(false)`: these systems have no namespaces.
 pub(crate) fn is_in_other_namespace(_pid: u32, _kind: &str) -> Option<bool> {
     Some(false)
 }

@@ -200,7 +200,7 @@ pub(crate) fn name(pid: u32) -> String {
     }
 }
 
-/// Whether the process has another namespace of this kind (`mnt` or `net`) than this process.
+/// Whether the process has another namespace of this kind (such as `mnt`) than this process.
 /// `None` if this user may not read the namespace of the process. `Some(false)` if the process has
 /// ended, or if `/proc` does not show it.
 pub(crate) fn is_in_other_namespace(pid: u32, kind: &str) -> Option<bool> {

@@ -76,7 +76,7 @@ pub(crate) fn name(pid: u32) -> String {
     ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
 }
 
-/// Always `Some(false)`: Windows has no mount or network namespaces.
+/// Always `Some(false)`: Windows has no namespaces.
 pub(crate) fn is_in_other_namespace(_pid: u32, _kind: &str) -> Option<bool> {
     Some(false)
 }

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -116,6 +118,18 @@ impl PortStream {
     /// each connect, and each later read and write.
     pub(crate) fn connect(address: &ServerAddress, timeout: Duration) -> io::Result<PortStream> {
         Ok(PortStream(address.connect(timeout)?))
+    }
+
+    /// The pid of the process at the other end, or 0 if it has no pid in the PID namespace of this
+    /// process. `None` on systems other than Linux, which have no PID namespaces.
+    pub(crate) fn peer(&self) -> Option<u32> {
+        #[cfg(target_os = "linux")]
+        {
+            let peer = getsockopt(&self.0, PeerCredentials).ok();
+            peer.map(|peer| peer.pid().cast_unsigned())
+        }
+        #[cfg(not(target_os = "linux"))]
+        None
     }
 
     /// Reads a line. Returns an empty text if the other side has disconnected.

@@ -56,6 +56,11 @@ impl PortStream {
         Ok(PortStream { pipe, timeout })
     }
 
+    /// Always `None`: Windows has no PID namespaces.
+    pub(crate) fn peer(&self) -> Option<u32> {
+        None
+    }
+
     /// Reads a line, as [`PipeStream::receive`] does.
     pub(crate) fn receive(&self) -> io::Result<String> {
         self.pipe

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::keepers::{Sleeper, leases, zombie};
 use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, silent};
 use crate::support::program::{python, python_has};
-use crate::support::{DEADLINE, Folder, eventually, need};
+use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// portpicker's own port server, which its package installs in Python's folder of scripts.
 fn portserver() -> Result<PathBuf, String> {
@@ -400,6 +400,52 @@ fn a_process_that_has_ended_gets_no_port() {
         request_answer(&address, &format!("{}\n", sleeper.pid())),
         ""
     );
+}
+
+/// In another PID namespace, the id of a client stands for another process of the server's machine.
+#[test]
+fn a_refusal_names_the_pid_namespace_or_pid_1() {
+    need!(capability::pid_namespace());
+    let (folder, address) = (Folder::new(), name("container"));
+    let _server = serve(&address, &folder);
+    // The shell is pid 1 there. The second server is in the same PID namespace as its clients.
+    let script = "\"$BIN\" run -- true; \"$BIN\" reserve; mkfifo up\n\
+        export PORTSERVER_ADDRESS=$INNER\n\
+        \"$BIN\" serve --json --address $INNER 2> serve.log > up & read line < up\n\
+        \"$BIN\" run -- echo granted; \"$BIN\" reserve";
+    let inner = name("inner");
+    let mut command = Command::new("unshare");
+    command
+        .args(capability::unshare_flags())
+        .args(["-pf", "--kill-child", "--mount-proc", "sh", "-c", script])
+        .current_dir(folder.path());
+    plain(&mut command);
+    command.env("PORTLEASE_DIR", folder.locks());
+    let output = finish(
+        command
+            .env("PORTSERVER_ADDRESS", &address)
+            .env("INNER", &inner),
+    )
+    .code(2);
+    assert_eq!(output.out, "granted\n");
+    let outside = "it is in another PID namespace and cannot see pid ";
+    let causes = [
+        (&address, outside),
+        (&address, outside),
+        (
+            &inner,
+            "it holds no port for pid 1; unset PORTSERVER_ADDRESS",
+        ),
+    ];
+    let lines: Vec<&str> = output.err.lines().collect();
+    assert_eq!(lines.len(), causes.len(), "{output:#?}");
+    for (line, (address, cause)) in lines.iter().zip(causes) {
+        let start = format!(
+            "portlease: cannot get a port from the port server {address} (PORTSERVER_ADDRESS): the \
+             server refused, because {cause}"
+        );
+        assert!(line.starts_with(&start), "{output:#?}");
+    }
 }
 
 #[test]
