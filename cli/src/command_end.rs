@@ -22,6 +22,12 @@ impl End {
     /// Returns `true` if the command itself reported a failure. Shells use the codes from 126 on
     /// for a program that cannot be run, or that a signal ended.
     pub(crate) fn is_own_failure(self) -> bool {
-        matches!(self, End::Code(1..=125))
+        matches!(self, End::Code(1..=125)) && !self.is_failure_of_wrapper()
+    }
+
+    /// Returns `true` if the code is the one with which env(1), timeout(1), `portlease run` and
+    /// other programs that start a command report that they have failed themselves.
+    pub(crate) fn is_failure_of_wrapper(self) -> bool {
+        self == End::of_code(exit::RUN_FAILED)
     }
 }

@@ -72,25 +72,29 @@ impl ListenWait {
 /// Returns the status of the command. If the command ended before it listened, prints a note about
 /// that. If the command also returned 0, the function fails instead. If `run` could not check
 /// whether the command listened, prints a note about that.
+/// `was_signalled` says whether a signal may have ended the command.
 pub(crate) fn after_end(
     console: &Console,
     status: ExitStatus,
     listening: Option<ListenWait>,
+    was_signalled: bool,
 ) -> Result<End, Failure> {
+    let end = End::from(status);
     let Some(wait) = listening else {
-        return Ok(status.into());
+        return Ok(end);
     };
     let Ok(Err(failure)) = wait.listened.recv_timeout(LISTEN_REPORT) else {
-        return Ok(status.into());
+        return Ok(end);
     };
     if could_not_check(&failure) {
         console.note(format_args!(
             "could not check whether the command listened: {}",
             report::failure(&failure)
         ));
-        return Ok(status.into());
+        return Ok(end);
     }
-    let mut text = ended_first(status, &failure, &wait.endpoints);
+    let may_lack_option = !was_signalled && !end.is_failure_of_wrapper();
+    let mut text = ended_first(status, &failure, &wait.endpoints, may_lack_option);
     // The command may have failed to bind a port whose socket it inherited, so the help names the
     // inherited sockets. If a request of `--http` failed, its text already names the unused ones.
     if let Some(sockets) = wait.inherited.filter(|_| report_of(&failure).is_some()) {
@@ -100,7 +104,7 @@ pub(crate) fn after_end(
         return Err(Failure::new(text));
     }
     console.note(text);
-    Ok(status.into())
+    Ok(end)
 }
 
 /// The report on the port of a failed wait. `None` if the failure has no report on a port.
@@ -120,8 +124,14 @@ fn could_not_check(failure: &Failure) -> bool {
     }
 }
 
-/// `awaited` are the ports on which the command was expected to listen.
-fn ended_first(status: ExitStatus, failure: &Failure, awaited: &[Endpoint]) -> String {
+/// `awaited` are the ports on which the command was expected to listen. `may_lack_option` says
+/// whether the command may have failed to bind because it does not set SO_REUSEADDR.
+fn ended_first(
+    status: ExitStatus,
+    failure: &Failure,
+    awaited: &[Endpoint],
+    may_lack_option: bool,
+) -> String {
     let found = report_of(failure).and_then(|report| Some((report, report.endpoint()?)));
     let Some((diagnosis, endpoint)) = found else {
         return report::failure(failure);
@@ -132,8 +142,9 @@ fn ended_first(status: ExitStatus, failure: &Failure, awaited: &[Endpoint]) -> S
     if is_redirected || sockets.any(|socket| socket.state == State::Listen) {
         text += &format!(": {}", diagnosis.cause());
     }
-    let help = remedy::in_one_line(&remedies(diagnosis, awaited), AFTER_WAIT);
-    report::with_help(text, help)
+    let mut remedies = remedies(diagnosis, awaited);
+    remedies.retain(|remedy| may_lack_option || *remedy != Remedy::ReserveForPlainServer);
+    report::with_help(text, remedy::in_one_line(&remedies, AFTER_WAIT))
 }
 
 /// The remedies after the command has ended. `awaited` are the ports on which it was expected to

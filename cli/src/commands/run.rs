@@ -152,7 +152,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         },
         started => started,
     };
-    let running = match started {
+    let mut running = match started {
         Ok(running) => running,
         Err(cause) => {
             let name = program.to_string_lossy();
@@ -204,7 +204,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             End::of_code(exit::RUN_FAILED)
         });
     interruption::watch().map_err(|e| Failure::system("handle signals", &e))?;
-    if let Some(silent) = silent.filter(|_| end.is_own_failure()) {
+    if let Some(silent) = silent.filter(|_| end.is_own_failure() && !running.was_signalled) {
         let all = reservations.iter().map(endpoint);
         silent.explain(console, all, InheritedSockets::of(args).as_ref());
     }

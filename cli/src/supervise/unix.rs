@@ -65,6 +65,7 @@ impl Supervisor {
         let Supervisor { signals, watcher } = self;
         Ok(Supervised {
             pid: child.id(),
+            was_signalled: false,
             signals,
             watcher,
         })
@@ -74,6 +75,8 @@ impl Supervisor {
 #[derive(Debug)]
 pub(crate) struct Supervised<'a> {
     pub(crate) pid: u32,
+    /// Whether this process got a signal that usually ends a command, such as that of Ctrl-C.
+    pub(crate) was_signalled: bool,
     signals: &'a mut ReceivedSignals,
     watcher: &'a mut Option<Watcher>,
 }
@@ -82,7 +85,7 @@ impl Supervised<'_> {
     /// Passes signals on to the command until it ends. If the command does not listen or answer in
     /// time, [`ListenWait::poll`] ends it and the processes that it started.
     pub(crate) fn until_end(
-        mut self,
+        &mut self,
         console: &Console,
         mut listening: Option<ListenWait>,
     ) -> Result<End, Failure> {
@@ -91,7 +94,7 @@ impl Supervised<'_> {
             let received = self.signals.wait();
             self.pass_on(console, received);
             if let Some(status) = self.reap().map_err(cannot)? {
-                return after_end(console, status, listening);
+                return after_end(console, status, listening, self.was_signalled);
             }
             if let Some(wait) = listening.take() {
                 listening = wait.poll(console, self.pid)?;
@@ -107,6 +110,8 @@ impl Supervised<'_> {
         if received.is_empty() {
             return;
         }
+        let is_end = |received: &Received| ![SIGUSR1, SIGUSR2].contains(&received.signal);
+        self.was_signalled |= received.iter().any(is_end);
         // The kernel can send SIGHUP to the session leader alone. If this process is the leader,
         // the command may not have got the signal. So this function handles SIGHUP like a signal
         // that another process sent.

@@ -34,6 +34,7 @@ impl Supervisor {
         let child = command.spawn()?;
         Ok(Supervised {
             pid: child.id(),
+            was_signalled: false,
             child,
             supervisor: PhantomData,
         })
@@ -52,6 +53,8 @@ impl Drop for Supervisor {
 #[derive(Debug)]
 pub(crate) struct Supervised<'a> {
     pub(crate) pid: u32,
+    /// Always `false`: this process does not learn of Ctrl-C.
+    pub(crate) was_signalled: bool,
     child: Child,
     supervisor: PhantomData<&'a mut Supervisor>,
 }
@@ -61,7 +64,7 @@ impl Supervised<'_> {
     /// ends the command and the processes that it started. Ctrl-C is not passed on, because the
     /// console sends it to the command too.
     pub(crate) fn until_end(
-        mut self,
+        &mut self,
         console: &Console,
         mut listening: Option<ListenWait>,
     ) -> Result<End, Failure> {
@@ -78,7 +81,7 @@ impl Supervised<'_> {
             };
             if ended {
                 let status = self.child.wait().map_err(cannot)?;
-                return after_end(console, status, listening);
+                return after_end(console, status, listening, self.was_signalled);
             }
             if let Some(wait) = listening.take() {
                 listening = wait.poll(console, self.pid)?;

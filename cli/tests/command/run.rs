@@ -72,6 +72,26 @@ fn a_busy_port_of_the_run_does_not_suggest_another_kind_of_reservation() {
     }
 }
 
+/// A server that the user ends and a `run` that reserves the same port did not fail to bind.
+#[test]
+fn a_signal_or_a_nested_run_does_not_suggest_another_kind_of_reservation() {
+    need!(capability::native(), capability::bound_sockets());
+    let waits = "trap 'exit 1' TERM; echo > \"$UP\"; while true; do sleep 0.01; done";
+    let nested = "exec \"$BIN\" run --port B=$PORT -- true";
+    for options in [&[][..], &["--wait-listening=10m"]] {
+        let folder = Folder::new();
+        let up = folder.path().join("up");
+        let run = Running::start(script(options, waits).env("UP", &up));
+        line_in(&up);
+        run.signal(Signal::TERM);
+        let signalled = run.finish().code(1);
+        let nested = finish(&mut script(options, nested)).code(125);
+        for output in [signalled, nested] {
+            assert!(!output.err.contains("--no-reuse-addr"), "{output:#?}");
+        }
+    }
+}
+
 /// The server needs a moment for its end after the signal.
 #[test]
 fn a_server_that_ends_after_the_command_is_not_left() {
