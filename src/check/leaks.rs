@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 
 use crate::inspect::diagnose;
-use crate::inspect::whose::is_unrelated;
+use crate::inspect::whose::{Origin, origin};
 use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::endpoint::Protocol;
@@ -143,10 +143,11 @@ impl Reservation {
     /// # Errors
     ///
     /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
-    ///   the server, if something still listens on the port. If this process certainly did not
-    ///   start the server, the report says so. The call first retries for 100 ms while no owner is
-    ///   visible, unless the listener belongs to another user. The call retries for 2 s while only
-    ///   forked children that have not called exec have the listener.
+    ///   the server, if something still listens on the port. The report says whether this process
+    ///   or an unrelated one started the server, unless nothing shows it, as for a daemon. The call
+    ///   first retries for 100 ms while no owner is visible, unless the listener belongs to another
+    ///   user. The call retries for 2 s while only forked children that have not called exec have
+    ///   the listener.
     /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the
     ///   socket table.
     /// - [`Io`](crate::ErrorKind::Io) if the table cannot be read for another reason.
@@ -184,9 +185,9 @@ impl Reservation {
 fn leak_or_unrelated(listeners: Vec<Row>) -> Verdict {
     let owned = sockets::owners(listeners, ScanDepth::Complete);
     let listeners = owned.map(|owned| owned.holders).unwrap_or_default();
-    if !listeners.is_empty() && listeners.iter().all(is_unrelated) {
-        Verdict::UnrelatedListener
-    } else {
-        Verdict::Leaked
+    match origin(&listeners) {
+        Origin::Own => Verdict::Leaked,
+        Origin::Unrelated => Verdict::UnrelatedListener,
+        Origin::Unknown => Verdict::RemainingListener,
     }
 }

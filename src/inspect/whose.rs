@@ -183,31 +183,57 @@ impl Expected {
     }
 }
 
-/// Whether every owner of the socket is visible, and the calling process started none of them.
-///
-/// A process that was adopted (its first parent has ended) may be a daemon of the calling process,
-/// unless it is older than the calling process. If an owner may be such a daemon, or may descend
-/// from one, the result is `false`.
-pub(crate) fn is_unrelated(socket: &Holder) -> bool {
+/// Who started the owners of the listeners that are left on the port of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The calling process, or a process that it started, owns a listener.
+    Own,
+    /// Every owner is visible, and the calling process started none of them.
+    Unrelated,
+    /// An owner is hidden, or may be a daemon that the calling process left.
+    Unknown,
+}
+
+/// Who started the owners of these listeners.
+pub(crate) fn origin(listeners: &[Holder]) -> Origin {
     let own = std::process::id();
     let started = |pid| sockets::started(pid).ok().flatten();
     let own_start = started(own);
+    let group = |pid| sockets::group(pid).map(|of| of.group);
     let is_older = |pid| own_start.is_some_and(|own| started(pid).is_some_and(|of| of < own));
-    let is_unrelated = |process: &Process| {
+    // A subreaper adopts each daemon that it left, so other processes are no daemons of it.
+    let keeps_daemons = sockets::adopts_orphans();
+    let of_process = |process: &Process| {
+        if is_descendant(process.pid, own) {
+            return Origin::Own;
+        }
         for pid in lineage(process.pid) {
-            if pid == own {
-                return false;
-            }
             if is_older(pid) || is_descendant(own, pid) {
-                return true;
+                return Origin::Unrelated;
             }
-            if is_orphan(pid, sockets::parent(pid)) {
-                return false;
+            if !keeps_daemons && is_orphan(pid, sockets::parent(pid)) {
+                let is_in_own_group = group(pid).is_some_and(|of| Some(of) == group(own));
+                return match is_in_own_group {
+                    true => Origin::Own,
+                    false => Origin::Unknown,
+                };
             }
         }
-        false
+        Origin::Unknown
     };
-    !socket.hidden && !socket.processes.is_empty() && socket.processes.iter().all(is_unrelated)
+    let owners = listeners.iter().flat_map(|listener| &listener.processes);
+    let origins: Vec<Origin> = owners.map(of_process).collect();
+    let is_hidden = |listener: &Holder| listener.hidden || listener.processes.is_empty();
+    if origins.contains(&Origin::Own) {
+        Origin::Own
+    } else if origins.is_empty()
+        || origins.contains(&Origin::Unknown)
+        || listeners.iter().any(is_hidden)
+    {
+        Origin::Unknown
+    } else {
+        Origin::Unrelated
+    }
 }
 
 /// Whether `parent`, the present parent of the process `pid`, adopted `pid` after its first parent

@@ -257,6 +257,39 @@ fn a_listener_that_the_command_did_not_start_itself_is_reported() {
     }
 }
 
+/// The daemon starts while the command runs, and pid 1 adopts it. `run --leaks` would have adopted
+/// a daemon of its command. Without `--leaks`, nothing shows which process started the daemon.
+#[test]
+fn a_strangers_daemon_is_not_reported_as_left_by_the_command() {
+    need!(installed("python3"), capability::native());
+    let script = "echo $PORT > \"$FILE\"; until [ -e \"$UP\" ]; do sleep 0.01; done";
+    for (action, code) in [
+        (None, 0),
+        (Some("--leaks=report"), 0),
+        (Some("--leaks=stop"), 1),
+    ] {
+        let folder = Folder::new();
+        let (file, up) = (folder.path().join("port"), folder.path().join("up"));
+        let action_args: Vec<&str> = action.into_iter().collect();
+        let mut run =
+            portlease(&[&["run"], &action_args[..], &["--", "sh", "-c", script]].concat());
+        let run = Running::start(run.env("FILE", &file).env("UP", &up));
+        let mut daemon = Command::new("python3");
+        daemon.args(["-c", DAEMON]).env("PORT", line_in(&file));
+        assert!(daemon.env("UP", &up).status().unwrap().success());
+        let output = run.finish();
+        let pid = line_in(&up).split(' ').next().unwrap().parse().unwrap();
+        kill(pid);
+        let listens = format!(": python3 (pid {pid}) listens on ");
+        let line = output.err.lines().next().unwrap_or_default();
+        assert!(line.contains(&listens), "{output:#?}");
+        assert!(!line.contains("was left listening"), "{output:#?}");
+        let is_certain = line.contains(" has a listener of an unrelated process: ");
+        assert!(is_certain || action.is_none(), "{output:#?}");
+        output.code(code);
+    }
+}
+
 #[test]
 fn a_command_that_leaves_nothing_is_not_reported() {
     need!(installed("python3"), capability::native());

@@ -86,7 +86,7 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         ) => for_missing_listener(report, endpoint),
         (Verdict::Unsteady(_), _) => vec![Remedy::ReadServerOutput],
         (Verdict::Leaked, _) => vec![Remedy::StopServersBeforeTestEnds],
-        (Verdict::UnrelatedListener, Some(endpoint)) => {
+        (Verdict::UnrelatedListener | Verdict::RemainingListener, Some(endpoint)) => {
             let listeners = report.sockets_besides_claims().filter(|of| of.is_server());
             let stop = listeners.flat_map(|listener| for_holder(listener, endpoint.port));
             stop.chain([Remedy::ReserveAnotherPort { endpoint }])

@@ -377,7 +377,8 @@ impl Diagnosis {
             | Verdict::NotHeldBy(_)
             | Verdict::SharedWithStranger(_)
             | Verdict::Leaked
-            | Verdict::UnrelatedListener => ErrorKind::InUse,
+            | Verdict::UnrelatedListener
+            | Verdict::RemainingListener => ErrorKind::InUse,
             Verdict::Privileged | Verdict::Forbidden => ErrorKind::PermissionDenied,
             Verdict::NoSuchAddress | Verdict::NoSuchInterface(_) => ErrorKind::AddressNotAvailable,
             Verdict::Invalid(_) => ErrorKind::InvalidPort,

@@ -117,9 +117,10 @@ impl Report {
                 DurationText(*duration),
                 self.last_listener()
             ),
-            Verdict::InUse(Cause::Holder) | Verdict::Leaked | Verdict::UnrelatedListener => {
-                holders_headline()
-            }
+            Verdict::InUse(Cause::Holder)
+            | Verdict::Leaked
+            | Verdict::UnrelatedListener
+            | Verdict::RemainingListener => holders_headline(),
             Verdict::Privileged => {
                 "binding this port requires a privilege this user lacks".to_owned()
             }
@@ -230,6 +231,7 @@ impl Report {
                 format!("{operand} is not held by the expected process: {cause}")
             }
             Verdict::Leaked => format!("{operand} was left listening: {cause}"),
+            Verdict::RemainingListener => format!("{operand} still has a listener: {cause}"),
             Verdict::UnrelatedListener => {
                 format!("{operand} has a listener of an unrelated process: {cause}")
             }

@@ -27,6 +27,9 @@ pub(crate) enum Verdict {
     /// At least one socket still listens after the reservation has ended. All owners of these
     /// listeners are visible, and the calling process started none of the owners.
     UnrelatedListener,
+    /// At least one socket still listens after the reservation has ended. Nothing shows whether the
+    /// calling process started the owner, which is hidden or may be a daemon.
+    RemainingListener,
     /// Binding the port requires a privilege that this user lacks.
     Privileged,
     /// A sandbox or a security policy forbids the bind. The number requires no privilege.
