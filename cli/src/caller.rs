@@ -19,6 +19,8 @@ use linux as system;
 use windows as system;
 
 pub(crate) use system::calling_process;
+#[cfg(target_os = "linux")]
+pub(crate) use system::is_shell;
 
 /// Programs that start a command, and end when the command ends. Programs such as nice(1) are not
 /// listed: exec replaces them by their command, so they are never an ancestor of the command.

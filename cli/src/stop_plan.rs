@@ -5,9 +5,13 @@ use std::path::Path;
 
 use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, State, who_holds_each};
 
+#[cfg(target_os = "linux")]
+use crate::caller::is_shell;
 use crate::ending::{Handles, StopSignal, Target, with_masters};
 use crate::failure::Failure;
 use crate::process::works_below;
+#[cfg(target_os = "linux")]
+use crate::process_stat::ProcessStat;
 use crate::text::{self, escape};
 
 /// The process id of the first process of a system or a container.
@@ -241,6 +245,38 @@ pub(crate) fn may_restart(pid: u32, own: &[u32]) -> bool {
         }
         pid => !own.contains(&pid),
     }
+}
+
+/// Notes on the parents of stopped servers that may start their server again later. Such a parent
+/// still runs, and has already read the exit status of its server, so it waited for the end. Shells
+/// and terminals also do that, but do not start a server again: the remedy for a shell names a loop
+/// in its script. Linux only, because other systems do not show whether the status was read.
+#[cfg(target_os = "linux")]
+pub(crate) fn later_restarts(stopped: &[Process], parents: &[u32]) -> Vec<String> {
+    let terminals = ["tmux: server", "screen"];
+    let note = |process: &Process| {
+        let pid = process.parent.filter(|pid| parents.contains(pid))?;
+        let stat = ProcessStat::of(pid).filter(|parent| !parent.is_zombie)?;
+        let is_plain = terminals.contains(&stat.name.as_str()) || is_shell(pid);
+        let has_read_status = ProcessStat::of(process.pid).is_none();
+        (has_read_status && !is_plain).then(|| {
+            format!(
+                "{} (pid {pid}), which started {} (pid {}), still runs: if it starts the server \
+                 again, {}",
+                escape(&stat.name),
+                escape(&process.name),
+                process.pid,
+                stop_restarter(pid)
+            )
+        })
+    };
+    stopped.iter().filter_map(note).collect()
+}
+
+/// Always empty: see the function for Linux.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn later_restarts(_stopped: &[Process], _parents: &[u32]) -> Vec<String> {
+    Vec::new()
 }
 
 /// What to do about a process that starts a server again. Pid 1 cannot be stopped from inside of

@@ -65,6 +65,11 @@ pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
     })
 }
 
+/// Whether the process is a shell, such as one that runs a script.
+pub(crate) fn is_shell(pid: u32) -> bool {
+    ProcessImage::of(pid).is_some_and(|image| image.is_shell())
+}
+
 /// The properties of a process that show whether it is the caller. Until a forked child or its
 /// parent calls exec, both have the same name, command line and program. The arguments of both are
 /// then at the same memory address too.

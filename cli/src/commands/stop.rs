@@ -21,7 +21,9 @@ use crate::output::report::{self, needs_reuse_addr, with_help};
 use crate::ports::PortList;
 use crate::process::{ProcessHandle, check_permission, real_folder};
 use crate::process_stat::ProcessStat;
-use crate::stop_plan::{Refusal, StopPlan, may_restart, possible_clients, restarts, servers};
+use crate::stop_plan::{
+    Refusal, StopPlan, later_restarts, may_restart, possible_clients, restarts, servers,
+};
 use crate::text::{escape, os_message};
 
 /// The condition that `stop` checks for each port at the end, also with `--dry-run`.
@@ -93,6 +95,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let own: Vec<u32> = ProcessStat::lineage().map(|stat| stat.pid).collect();
     // The parents that may start a server again after `stop` has signaled it.
     let mut parents: Vec<u32> = Vec::new();
+    let mut ended: Vec<Process> = Vec::new();
     // One round is not enough: the workers of a server may still listen after the server has ended.
     // The loop ends, because each further round uses up handles, and all handles were opened before
     // the first round.
@@ -126,6 +129,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
             match &ending {
                 Ending::Terminated | Ending::Killed | Ending::Ended => {
                     stopped.push(stopped_row(&target, ending.name()));
+                    ended.push(target.process);
                 }
                 Ending::Survived => not_stopped.push(survivor_row(
                     &target,
@@ -157,6 +161,10 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     if all_stopped && not_stopped.is_empty() && verdict(&findings) == exit::NO {
         let restarted = restarts(&servers(&endpoints)?, &parents);
         not_stopped.extend(restarted.iter().map(refused_row));
+    }
+    if all_stopped && not_stopped.is_empty() {
+        let notes = later_restarts(&ended, &parents);
+        notes.iter().for_each(|note| console.note(note));
     }
     let code = if args.dry_run {
         // A port with a server counts as free once `stop` may end the server.

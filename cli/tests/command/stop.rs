@@ -507,6 +507,39 @@ fn a_parent_that_has_started_the_server_again_is_named() {
     assert_eq!(parent.finish().shell_code(), 143);
 }
 
+/// The parent sleeps after the end of its server, as a supervisor does before a restart. The
+/// control: a parent that does not wait for its server, such as a test runner.
+#[test]
+fn a_parent_that_may_start_the_server_again_later_is_named() {
+    need!(installed("python3"), capability::native());
+    let start = "import os, subprocess, sys, time\n\
+        server = subprocess.Popen([sys.executable, '-c', os.environ['SERVER']])\n";
+    for wait in ["server.wait()\n", ""] {
+        let p = reserve_port();
+        let folder = Folder::new();
+        let up = folder.path().join("up");
+        let mut command = Command::new("python3");
+        command
+            .args(["-c", &format!("{start}{wait}time.sleep(600)")])
+            .env("SERVER", SERVER)
+            .env("SERVE", p.to_string())
+            .env("UP", &up);
+        plain(&mut command);
+        let parent = Running::start(&mut command);
+        let server = line_in(&up);
+        let output = ran(&["stop", &p.to_string()]).code(0);
+        let pid = parent.pid();
+        let note = format!(
+            "portlease: python3 (pid {pid}), which started python3 (pid {server}), still runs: if \
+             it starts the server again, stop pid {pid}\n"
+        );
+        let expected = if wait.is_empty() { "" } else { note.as_str() };
+        assert_eq!(output.err, expected, "{output:#?}");
+        parent.signal(Signal::KILL);
+        parent.finish();
+    }
+}
+
 /// The same for pid 1 of a container. The server is stopped from inside of the container.
 #[test]
 fn pid_1_that_has_started_the_server_again_is_not_to_be_stopped_from_inside() {
