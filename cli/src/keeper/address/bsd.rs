@@ -15,17 +15,19 @@ use crate::keeper::address::new_name;
 
 /// The start of the name of each socket file. The pid of the keeper and random digits follow.
 const PREFIX: &str = "keeper-";
+/// The end of the name if the keeper holds a port whose record could not be written.
+const UNRECORDED: &str = "-u";
 
 /// The bound socket of a keeper.
 #[derive(Debug)]
 pub(crate) struct Bound(pub(crate) UnixListener, PathBuf);
 
 impl Bound {
-    /// Ignores `_has_unrecorded`. On these systems each reservation has a lock file. The file lacks
-    /// a record only if the write of the record failed.
-    pub(crate) fn new(keeper: u32, _has_unrecorded: bool) -> io::Result<Bound> {
+    pub(crate) fn new(keeper: u32, has_unrecorded: bool) -> io::Result<Bound> {
         remove_stale()?;
-        let path = folder().join(new_name(&prefix(keeper)));
+        let unrecorded = if has_unrecorded { UNRECORDED } else { "" };
+        let name = new_name(&prefix(keeper));
+        let path = folder().join(format!("{name}{unrecorded}"));
         Ok(Bound(UnixListener::bind(&path)?, path))
     }
 }
@@ -40,7 +42,8 @@ impl Drop for Bound {
 #[derive(Debug)]
 pub(crate) struct Address {
     pub(crate) keeper: u32,
-    /// Always `false`: on these systems each reservation has a lock file.
+    /// Whether the keeper holds a port that no lock file records. `release` and `list` ask every
+    /// keeper for which this is `true`.
     pub(crate) has_unrecorded: bool,
     path: PathBuf,
 }
@@ -62,15 +65,15 @@ pub(crate) fn all_addresses() -> io::Result<Vec<Address>> {
     for entry in folder {
         let entry = entry?;
         let name = entry.file_name();
-        let keeper = name.to_str().and_then(|name| {
-            let (keeper, _random) = name.strip_prefix(PREFIX)?.split_once('-')?;
-            keeper.parse().ok()
+        let address = name.to_str().and_then(|name| {
+            let (keeper, random) = name.strip_prefix(PREFIX)?.split_once('-')?;
+            Some(Address {
+                keeper: keeper.parse().ok()?,
+                has_unrecorded: random.ends_with(UNRECORDED),
+                path: entry.path(),
+            })
         });
-        found.extend(keeper.map(|keeper| Address {
-            keeper,
-            has_unrecorded: false,
-            path: entry.path(),
-        }));
+        found.extend(address);
     }
     Ok(found)
 }
