@@ -20,7 +20,7 @@ use crate::limits::{
     remaining, sleep,
 };
 use crate::output::console::{Console, progress_line};
-use crate::output::{remedy, report};
+use crate::output::report;
 use crate::ports::{client_endpoints, port_summary};
 use crate::process::{ProcessHandle, watch_failure};
 use crate::survey::in_threads;
@@ -233,10 +233,7 @@ impl Obstacle {
         match self {
             Obstacle::NoListener(finding) => match &finding.problem {
                 Some(problem) => {
-                    let mut remedies = problem.remedies().to_vec();
-                    remedies.retain(|remedy| !remedy::needs_running_process(remedy));
-                    let help = remedy::in_one_line(&remedies, finding.asked);
-                    report::with_help(problem.headline(), help)
+                    report::after_end(problem, problem.remedies().to_vec(), finding.asked)
                 }
                 None => String::new(),
             },

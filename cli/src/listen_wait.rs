@@ -163,11 +163,8 @@ fn remedies(diagnosis: &Diagnosis, awaited: &[Endpoint]) -> Vec<Remedy> {
 fn not_in_time(limit: Duration, left: &[u32], failure: &Failure, awaited: &[Endpoint]) -> Failure {
     let text = match report_of(failure) {
         Some(diagnosis) => {
-            // The command has usually ended by now, so it can neither be resumed nor inspected.
-            let mut remedies = remedies(diagnosis, awaited);
-            remedies.retain(|remedy| !remedy::needs_running_process(remedy));
-            let help = remedy::in_one_line(&remedies, AFTER_WAIT);
-            report::with_help(diagnosis.headline(), help)
+            // The command has usually ended by now.
+            report::after_end(diagnosis, remedies(diagnosis, awaited), AFTER_WAIT)
         }
         None => report::failure(failure),
     };

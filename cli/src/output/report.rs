@@ -67,6 +67,13 @@ pub(crate) fn headline_and_help(diagnosis: &Diagnosis, asked: Asked) -> String {
     with_help(diagnosis.headline(), help(diagnosis, asked))
 }
 
+/// The headline and the remedies, for a report that follows the end of the expected process. That
+/// process can neither be resumed nor inspected any more.
+pub(crate) fn after_end(diagnosis: &Diagnosis, mut remedies: Vec<Remedy>, asked: Asked) -> String {
+    remedies.retain(|remedy| !remedy::needs_running_process(remedy));
+    with_help(diagnosis.headline(), remedy::in_one_line(&remedies, asked))
+}
+
 /// Puts the help line below the text.
 pub(crate) fn with_help(text: String, help: Option<String>) -> String {
     match help {
