@@ -160,7 +160,7 @@ pub(crate) struct WhoArgs {
     /// Show only the listeners of process PID. Fails if no process with this id runs
     #[arg(long, value_name = "PID", value_parser = pid_parser(), conflicts_with = "ports")]
     pub(crate) pid: Option<u32>,
-    /// Show only listeners of processes whose working directory is DIR or below it
+    /// Show only listeners of processes whose working directory is DIR or below it. Linux only
     #[arg(long, value_name = "DIR", conflicts_with = "ports")]
     pub(crate) under: Option<PathBuf>,
     /// Show the full command line of each process, which may contain secrets
@@ -336,7 +336,7 @@ pub(crate) struct StopArgs {
         default_value = DEFAULT_STOP_TIMEOUT
     )]
     pub(crate) timeout: Duration,
-    /// Stop only processes whose working directory is DIR or below it
+    /// Stop only processes whose working directory is DIR or below it. Linux only
     #[arg(long, value_name = "DIR")]
     pub(crate) under: Option<PathBuf>,
     /// Print which processes would be stopped, and signal none

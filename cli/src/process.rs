@@ -102,8 +102,15 @@ pub(crate) fn runs_as_root() -> bool {
 }
 
 /// The path of the folder of `--under` without symbolic links, because the kernel reports working
-/// directories without symbolic links. Fails if the path leads to no folder.
+/// directories without symbolic links. Fails if the path leads to no folder, and on systems other
+/// than Linux, where the library reads no working directories.
 pub(crate) fn real_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    if cfg!(not(target_os = "linux")) {
+        return Err(Failure::new(
+            "cannot read the working directories of processes on this system, so --under does not \
+             work",
+        ));
+    }
     let cannot = |e: &io::Error| Failure::system(format_args!("read {:?}", folder.display()), e);
     let real = folder.canonicalize().map_err(|e| cannot(&e))?;
     if !real.is_dir() {
