@@ -191,6 +191,7 @@ pub fn report(bytes: &[u8]) {
             processes: vec![process.clone(), process],
             unseen_owner: UnseenOwner::default(),
             may_be_client: false,
+            is_past: false,
         };
         let record = Record {
             test: name.to_owned(),

@@ -391,6 +391,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             redirected: None,
             as_root,
             expected: None,
+            is_over: false,
             halted: None,
             in_other_network: None,
             stranger: None,

@@ -79,6 +79,21 @@ impl Error {
         }))
     }
 
+    /// The error of a wait after the call has ended the program that it expected to listen:
+    /// [`Diagnosis::after_end`].
+    pub(crate) fn after_end(mut self, has_ended: impl Fn(u32) -> bool) -> Self {
+        if let Some(before) = self.0.diagnosis.take() {
+            let cause = before.cause();
+            let after = before.after_end(has_ended);
+            // The message ends with the cause.
+            if let Some(start) = self.0.message.strip_suffix(&cause) {
+                self.0.message = format!("{start}{}", after.cause());
+            }
+            self.0.diagnosis = Some(after);
+        }
+        self
+    }
+
     pub(super) fn with_diagnosis(mut self, diagnosis: Diagnosis) -> Self {
         self.0.diagnosis = Some(diagnosis);
         self

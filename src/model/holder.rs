@@ -86,6 +86,9 @@ pub struct Holder {
     /// Whether the socket may belong to a client: a UDP or UDP-Lite socket without a peer, on a
     /// wildcard address and with an ephemeral number.
     pub(crate) may_be_client: bool,
+    /// Whether the call has ended every process that owns the socket, after the socket was read.
+    /// The report then speaks of the socket in the past tense.
+    pub(crate) is_past: bool,
 }
 
 /// Who owns a socket.

@@ -36,6 +36,11 @@ impl Holder {
             }
         };
         match (self.state, self.protocol) {
+            (State::Listen, _) if self.is_past => format!("{owner} listened on {local}"),
+            (State::Bound, Protocol::Tcp) if self.is_past => {
+                format!("{owner} had bound {local} and did not listen")
+            }
+            (State::Bound, _) if self.is_past => format!("{owner} was bound to {local}"),
             (State::Listen, _) => format!("{owner} listens on {local}"),
             (State::Bound, Protocol::Tcp) => {
                 format!("{owner} has bound {local} and does not listen")
@@ -160,6 +165,8 @@ impl Holder {
     /// The label at the start of this socket's line in a report, such as `listening`.
     pub(super) fn label(&self) -> String {
         match self.state {
+            State::Listen if self.is_past => "listened".to_owned(),
+            State::Bound if self.is_past => "was bound".to_owned(),
             State::Listen => "listening".to_owned(),
             State::Bound => "bound".to_owned(),
             State::Unknown(number) => format!("state {number}"),

@@ -131,6 +131,10 @@ impl Holders {
         self.rows.iter()
     }
 
+    pub(super) fn iter_mut(&mut self) -> slice::IterMut<'_, Holder> {
+        self.rows.iter_mut()
+    }
+
     /// The number of sockets.
     ///
     /// ```

@@ -325,6 +325,9 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
+    /// Check the command that the call started and has ended: which server it runs, and on which
+    /// port.
+    CheckSpawnedCommand,
     /// Name another process to the wait or the assertion, if that process is the server. One of
     /// these is true for the other process:
     ///
@@ -714,6 +717,9 @@ impl fmt::Display for Remedy {
                 f,
                 "check that the command of pid {pid} starts its server on this port"
             ),
+            Remedy::CheckSpawnedCommand => {
+                f.write_str("check that the command starts its server on this port")
+            }
             Remedy::ExpectProcess { pid, instead_of } => write!(
                 f,
                 "name pid {pid} instead of pid {instead_of}, if pid {pid} is your server"
@@ -956,7 +962,8 @@ mod tests {
             },
             Remedy::ReserveInSysctl { .. } => Remedy::ShowExcludedRanges,
             Remedy::ShowExcludedRanges => Remedy::CheckCommand { pid },
-            Remedy::CheckCommand { .. } => Remedy::ExpectProcess {
+            Remedy::CheckCommand { .. } => Remedy::CheckSpawnedCommand,
+            Remedy::CheckSpawnedCommand => Remedy::ExpectProcess {
                 pid,
                 instead_of: pid,
             },

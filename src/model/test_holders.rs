@@ -47,6 +47,7 @@ pub(super) fn holder(state: State, local: &str, remote: &str, processes: &[Proce
             ..UnseenOwner::default()
         },
         may_be_client: false,
+        is_past: false,
     }
 }
 

@@ -227,10 +227,11 @@ impl<C: ChildProcess> Running<C> {
         Ok(())
     }
 
-    /// Adds the last lines of the child's stderr to the error of a wait. If the wait timed out,
-    /// also adds which pipe of the child is full. Call this once the child and its group have
-    /// ended.
+    /// Puts the error of a wait into the past tense. Adds the last lines of the child's stderr. If
+    /// the wait timed out, also adds which pipe of the child is full. Call this once the child and
+    /// its group have ended.
     pub(crate) fn explain(&mut self, error: Error) -> Error {
+        let error = error.after_end(|pid| sockets::is_running(pid).is_ok_and(|runs| !runs));
         // A pipe stays full after the end of its writer.
         let full = self.child.full_pipe();
         let error = match full.filter(|_| error.kind() == ErrorKind::TimedOut) {

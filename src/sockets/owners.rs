@@ -165,6 +165,7 @@ fn join(
             processes,
             unseen_owner: UnseenOwner::default(),
             may_be_client: false,
+            is_past: false,
         }
     };
     rows.into_iter().map(holder).collect()

@@ -318,6 +318,55 @@ mod unix {
         }
     }
 
+    /// `spawn` ends the program, so help about that process would be useless.
+    #[test]
+    fn a_failed_spawn_gives_no_help_about_the_process_that_it_has_ended() {
+        need!(capability::native());
+        need!(installed("python3"));
+        let suspended = reserve_port().spawn(shell("kill -STOP $$"), Duration::from_secs(1));
+        let listen = "import socket, sys, time
+s = socket.socket(socket.AF_INET6); s.bind(('::1', int(sys.argv[1]))); s.listen()
+time.sleep(600)";
+        let p = reserve_port();
+        let mut python = Command::new("python3");
+        python.args(["-c", listen, &p.to_string()]);
+        let elsewhere = p.spawn(python, Duration::from_secs(3));
+        let silent = reserve_port().spawn(shell("sleep 600"), Duration::from_secs(1));
+        for (error, told, help) in [
+            (
+                suspended,
+                Some("was suspended, so it started no server"),
+                None,
+            ),
+            (
+                elsewhere,
+                Some(" listened on [::1]:"),
+                Some("let the server listen on 127.0.0.1"),
+            ),
+            (
+                silent,
+                None,
+                Some("check that the command starts its server on this port, or reserve"),
+            ),
+        ] {
+            let error = error.unwrap_err();
+            let diagnosis = error.diagnosis().unwrap();
+            assert!(
+                told.is_none_or(|told| error.to_string().contains(told)),
+                "{error:?}"
+            );
+            let found = diagnosis.help();
+            let is_same = found
+                .as_deref()
+                .map(|found| help.is_some_and(|of| found.starts_with(of)));
+            assert_eq!(is_same, help.map(|_| true), "{error:?}");
+            assert!(
+                !found.is_some_and(|found| found.contains("pid")),
+                "{error:?}"
+            );
+        }
+    }
+
     #[test]
     fn another_programs_listener_does_not_count() {
         let p = reserve_port();

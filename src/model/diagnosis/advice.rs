@@ -132,8 +132,18 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         stranger,
         elsewhere,
         instead,
+        is_over,
         ..
     } = &report.facts;
+    let is_over = *is_over;
+    let check = |pid| match is_over {
+        true => Remedy::CheckSpawnedCommand,
+        false => Remedy::CheckCommand { pid },
+    };
+    let needs_running = report.facts.halted.is_some() || report.facts.in_other_network.is_some();
+    if is_over && stranger.is_none() && needs_running {
+        return Vec::new();
+    }
     if let (None, Some(pid)) = (&report.facts.halted, report.facts.in_other_network) {
         return vec![Remedy::InspectInNetworkNamespace { pid }];
     }
@@ -141,17 +151,18 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         return vec![Remedy::ListPacketFilter];
     }
     if report.facts.lacks_address {
-        let other = elsewhere.first();
+        let other = elsewhere.first().filter(|other| !other.is_past);
         let other = other.map(|other| Remedy::UseListenersAddress { addr: other.local });
         return other.into_iter().chain([Remedy::UseLocalAddress]).collect();
     }
     let pid = |holder: &Holder| holder.processes.first().map(|process| process.pid);
     if let Some(stranger) = stranger {
         // The expected process listens at this address, and the stranger does not.
-        let own = elsewhere.first().filter(|own| own.interface.is_none());
+        let own = elsewhere.first();
+        let own = own.filter(|own| own.interface.is_none() && !own.is_past);
         let own = own.map(|own| Remedy::UseListenersAddress { addr: own.local });
         let expect = |(pid, instead_of)| Remedy::ExpectProcess { pid, instead_of };
-        let meant = report.facts.probably_meant.map(expect);
+        let meant = report.facts.probably_meant.filter(|_| !is_over).map(expect);
         // Once the expected process has ended, its relation to the listener cannot be read. The
         // listener may be a stranger's.
         let has_ended = report.facts.expected == Some(None);
@@ -165,8 +176,9 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
                     Remedy::StopPublishingContainer { .. } | Remedy::StopContainer { .. }
                 )
             };
-            if let (Some(Some(pid)), true) = (
+            if let (Some(Some(pid)), false, true) = (
                 report.facts.expected,
+                is_over,
                 for_stranger.iter().any(is_of_container),
             ) {
                 remedies.push(Remedy::ExpectAnyListener { instead_of: pid });
@@ -190,18 +202,20 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     }
     let reserve = report.has_claim().then_some(Remedy::ReserveForPlainServer);
     if let Some(pid) = instead.first().and_then(pid) {
-        let check = Some(Remedy::CheckCommand { pid });
-        return check.into_iter().chain(reserve).collect();
+        return [check(pid)].into_iter().chain(reserve).collect();
     }
     if let (Some(other), []) = (&report.facts.other_protocol, elsewhere.as_slice()) {
-        let mut remedies = vec![Remedy::NameOtherProtocol {
-            endpoint: Endpoint {
-                protocol: Some(other.protocol),
-                ..endpoint
-            },
-        }];
+        let mut remedies = Vec::new();
+        if !other.is_past {
+            remedies.push(Remedy::NameOtherProtocol {
+                endpoint: Endpoint {
+                    protocol: Some(other.protocol),
+                    ..endpoint
+                },
+            });
+        }
         match report.facts.expected.flatten() {
-            Some(pid) => remedies.push(Remedy::CheckCommand { pid }),
+            Some(pid) => remedies.push(check(pid)),
             None => remedies.extend(start_first(endpoint)),
         }
         return remedies;
@@ -219,21 +233,24 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         ) => vec![Remedy::ListenOnEveryInterface {
             interface: interface.clone(),
         }],
-        (Some(other), Some((ip, scope_id))) => vec![
-            Remedy::UseListenersAddress { addr: other.local },
-            Remedy::ListenOn {
+        (Some(other), Some((ip, scope_id))) => {
+            let connect = Remedy::UseListenersAddress { addr: other.local };
+            let listen = Remedy::ListenOn {
                 ip: one_address(ip),
                 scope_id,
-            },
-        ],
+            };
+            match other.is_past {
+                true => vec![listen],
+                false => vec![connect, listen],
+            }
+        }
         _ if report.sockets().any(|holder| holder.hidden) => {
             let mut hidden = report.sockets().filter(|holder| holder.hidden);
             hidden.next().map(for_hidden).unwrap_or_default()
         }
         _ => match (&report.facts.verdict, report.facts.expected) {
             (Verdict::NotListening, Some(running)) => {
-                let check = running.map(|pid| Remedy::CheckCommand { pid });
-                check.into_iter().chain(reserve).collect()
+                running.map(check).into_iter().chain(reserve).collect()
             }
             _ => start_first(endpoint),
         },

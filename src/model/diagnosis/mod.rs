@@ -98,6 +98,9 @@ pub(crate) struct Facts {
     /// A loopback address on which a server could bind the number, although servers have the number
     /// on other addresses. `None` if no such address was found.
     pub(crate) free_address: Option<SocketAddr>,
+    /// Whether the call has ended the expected process, after the facts were gathered. Only a call
+    /// that started the process ends it.
+    pub(crate) is_over: bool,
     /// When the facts were gathered. The ages in the report are relative to this time.
     pub(crate) at: SystemTime,
 }
@@ -145,6 +148,7 @@ impl Diagnosis {
             own_claim: None,
             is_reserved_for_asker: false,
             free_address: None,
+            is_over: false,
             at: SystemTime::now(),
         })
     }
@@ -163,6 +167,23 @@ impl Diagnosis {
         let remedies = std::mem::take(&mut self.0.remedies).into_iter();
         self.0.remedies = remedies.filter_map(after_wait).collect();
         self
+    }
+
+    /// The report after the call has ended the program that it expected to listen. It speaks of the
+    /// program in the past tense, and omits the remedies that need the program. `has_ended` says
+    /// whether the process with this pid has ended.
+    pub(crate) fn after_end(mut self, has_ended: impl Fn(u32) -> bool) -> Self {
+        let facts = &mut self.0.facts;
+        let on_port = facts.holders.iter_mut().flat_map(Holders::iter_mut);
+        let others = facts.elsewhere.iter_mut().chain(&mut facts.instead);
+        let single = facts.stranger.iter_mut().chain(&mut facts.other_protocol);
+        for holder in on_port.chain(others).chain(single) {
+            let mut pids = holder.processes.iter().map(|process| process.pid);
+            holder.is_past = !holder.processes.is_empty() && pids.all(&has_ended);
+        }
+        facts.is_over = facts.expected.flatten().is_none_or(has_ended);
+        self.0.remedies = advice::remedies(&self.0);
+        self.without_waits()
     }
 
     /// Adds a remedy for a wait that timed out while it blocked a thread of an async runtime. A

@@ -156,23 +156,28 @@ impl Report {
             halted,
             in_other_network,
             other_protocol,
+            is_over,
             ..
         } = &self.facts;
+        let (is, starts) = match is_over {
+            true => ("was", "started"),
+            false => ("is", "starts"),
+        };
         let mut sentences = Vec::new();
         if *lacks_address {
             sentences.push(NO_SUCH_ADDRESS.to_owned());
         }
         if let Some((pid, halt)) = halted {
             let state = match halt {
-                Halt::Suspended => "is suspended",
-                Halt::Traced => "is stopped by its debugger",
-                Halt::Frozen(_) => "is frozen",
+                Halt::Suspended => "suspended",
+                Halt::Traced => "stopped by its debugger",
+                Halt::Frozen(_) => "frozen",
             };
-            sentences.push(format!("pid {pid} {state}, so it starts no server"));
+            sentences.push(format!("pid {pid} {is} {state}, so it {starts} no server"));
         }
         if let Some(pid) = in_other_network {
             sentences.push(format!(
-                "pid {pid} is in another network namespace, whose ports are not visible here"
+                "pid {pid} {is} in another network namespace, whose ports are not visible here"
             ));
         }
         if let Some(addr) = redirected {
@@ -197,9 +202,11 @@ impl Report {
                 true => "localhost".to_owned(),
                 false => IpText(ip, scope_id).to_string(),
             };
-            let unreached = match other.protocol {
-                Protocol::Tcp => format!("clients of {ip} are refused"),
-                _ => format!("datagrams to {ip} do not reach it"),
+            let unreached = match (other.protocol, other.is_past) {
+                (Protocol::Tcp, true) => format!("clients of {ip} were refused"),
+                (Protocol::Tcp, false) => format!("clients of {ip} are refused"),
+                (_, true) => format!("datagrams to {ip} did not reach it"),
+                (_, false) => format!("datagrams to {ip} do not reach it"),
             };
             sentences.push(format!("{}; {unreached}", other.elsewhere_headline()));
         } else if let (Some(other), true) = (other_protocol, sentences.is_empty()) {
