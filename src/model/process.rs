@@ -189,6 +189,9 @@ pub enum ProcessState {
 pub(crate) enum Halt {
     /// A signal has stopped the process.
     Suspended,
+    /// A signal has stopped the process, which is in the background of its terminal. A terminal
+    /// sends such a signal to a background process that reads from it or configures it.
+    SuspendedInBackground,
     /// A debugger has stopped the process.
     Traced,
     /// The control group of the process is frozen. The text is a command that thaws the group.

@@ -88,7 +88,13 @@ pub enum Remedy {
         /// Whether a debugger or another tracer (ptrace(2)) has stopped the process. If not, a
         /// signal has suspended it.
         traced: bool,
+        /// Whether the process is in the background of its terminal. A terminal suspends a
+        /// background process that reads from it or configures it.
+        in_background: bool,
     },
+    /// Start the server without a terminal as its stdin, so that the terminal does not suspend the
+    /// server.
+    StartWithoutTerminal,
     /// Thaw the control group of the process. A frozen process runs no signal handler. In version 1
     /// of control groups, not even SIGKILL ends it. A remedy that follows for the same process is
     /// the next step, not an alternative.
@@ -668,10 +674,22 @@ impl fmt::Display for Remedy {
             Remedy::ListPacketFilter => f.write_str(
                 "list the rules of the packet filter with `nft list ruleset` or `iptables-save`",
             ),
-            Remedy::Resume { pid, traced: false } => {
-                write!(f, "resume pid {pid} with kill -CONT {pid}")
-            }
-            Remedy::Resume { pid, traced: true } => write!(f, "resume pid {pid} in its debugger"),
+            Remedy::Resume {
+                pid, traced: true, ..
+            } => write!(f, "resume pid {pid} in its debugger"),
+            Remedy::Resume {
+                pid,
+                in_background: true,
+                ..
+            } => write!(
+                f,
+                "resume pid {pid} with fg in its shell, because after kill -CONT {pid} its \
+                 terminal may suspend it again"
+            ),
+            Remedy::Resume { pid, .. } => write!(f, "resume pid {pid} with kill -CONT {pid}"),
+            Remedy::StartWithoutTerminal => f.write_str(
+                "start the program without a terminal as its stdin: command.stdin(Stdio::null())",
+            ),
             Remedy::Thaw { pid, command } => write!(
                 f,
                 "thaw pid {pid}, whose control group is frozen, with {}",
@@ -879,8 +897,13 @@ mod tests {
             Remedy::CloseOwnSocket => Remedy::CloseSocketOfAncestor { pid },
             Remedy::CloseSocketOfAncestor { .. } => Remedy::ResumeOrKill { pid },
             Remedy::ResumeOrKill { .. } => Remedy::KillProcess { pid, traced: true },
-            Remedy::KillProcess { .. } => Remedy::Resume { pid, traced: true },
-            Remedy::Resume { .. } => Remedy::Thaw {
+            Remedy::KillProcess { .. } => Remedy::Resume {
+                pid,
+                traced: true,
+                in_background: false,
+            },
+            Remedy::Resume { .. } => Remedy::StartWithoutTerminal,
+            Remedy::StartWithoutTerminal => Remedy::Thaw {
                 pid,
                 command: name(),
             },

@@ -33,8 +33,12 @@ impl Reservation {
     /// The wait accepts the same listeners as [`wait_for`](Reservation::wait_for).
     ///
     /// On Unix the program leads a process group of its own, so the terminal's Ctrl-C does not
-    /// reach it. If the calling process is killed, the program usually runs on. A later check of
-    /// the port then names the program.
+    /// reach it. The terminal treats the program as a background job: it suspends the program if
+    /// the program reads from the terminal or configures it. Such a program needs
+    /// `command.stdin(Stdio::null())`.
+    ///
+    /// If the calling process is killed, the program usually runs on. A later check of the port
+    /// then names the program.
     ///
     /// ```no_run
     /// use std::process::Command;

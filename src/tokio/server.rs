@@ -54,7 +54,9 @@ impl Reservation {
     /// Does what [`spawn`](Reservation::spawn) does, without blocking the thread (feature `tokio`).
     /// The command is a `Command` of tokio or of the standard library.
     ///
-    /// If the future is dropped, the program and the reservation end.
+    /// If the future is dropped, the program and the reservation end. A program that reads from the
+    /// terminal or configures it needs `command.stdin(Stdio::null())`, as for
+    /// [`spawn`](Reservation::spawn).
     ///
     /// ```no_run
     /// # async fn run() -> portlease::Result<()> {

@@ -36,6 +36,8 @@ fn helper_process() {
     match name.as_str() {
         "reserver" => support::reserver::run(),
         "server" => support::server::run(&args),
+        #[cfg(unix)]
+        "spawns-on-a-terminal" => server::unix::spawn_on_a_terminal(),
         "contender" => exclusion::contend(&args),
         "racer" => exclusion::race(&args),
         "takes-subsets" => several_ports::take_subsets(&args),

@@ -109,15 +109,15 @@ fn a_program_that_is_not_there_is_named() {
 }
 
 #[cfg(unix)]
-mod unix {
+pub(crate) mod unix {
     use std::process::{Command, Stdio};
     use std::time::Duration;
 
     use portlease::Reservation;
 
     use super::*;
-    use crate::support::eventually;
     use crate::support::program::installed;
+    use crate::support::{eventually, helper};
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -364,6 +364,53 @@ time.sleep(600)";
                 !found.is_some_and(|found| found.contains("pid")),
                 "{error:?}"
             );
+        }
+    }
+
+    /// The helper process: reports the failed `spawn` and the failed `wait_for` of a program that
+    /// configures the terminal from the background.
+    pub(crate) fn spawn_on_a_terminal() {
+        let configure = "stty -echo </dev/tty; sleep 600";
+        let error = reserve_port().spawn(shell(configure), Duration::from_secs(2));
+        helper::reply(&format!("{:?}", error.unwrap_err()));
+        let mut child = std::os::unix::process::CommandExt::process_group(&mut shell(configure), 0)
+            .spawn()
+            .unwrap();
+        let error = reserve_port().wait_for(&mut child, Duration::from_secs(2));
+        helper::reply(&format!("{:?}", error.unwrap_err()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_program_that_its_terminal_suspends_is_explained() {
+        need!(capability::native());
+        need!(installed("python3"));
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        let pty = "import os, pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
+        let output = Command::new("python3")
+            .args(["-c", pty])
+            .arg(std::env::current_exe().unwrap())
+            .args(helper::LIBTEST_ARGS)
+            .env(helper::NAME, "spawns-on-a-terminal")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut replies = text.lines().filter(|line| line.contains(helper::MARK));
+        for (tense, help) in [
+            (
+                "was",
+                "help: start the program without a terminal as its stdin: ",
+            ),
+            ("is", " with fg in its shell, because after kill -CONT "),
+        ] {
+            let reply = replies.next().unwrap_or_else(|| panic!("{output:?}"));
+            let cause =
+                format!(" {tense} suspended in the background of its terminal, so it start");
+            assert!(reply.contains(&cause) && reply.contains(help), "{reply}");
         }
     }
 

@@ -125,6 +125,9 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
              use\" for it: some servers do not set SO_REUSEADDR"
                 .to_owned()
         }
+        Remedy::StartWithoutTerminal => {
+            "start the program without a terminal as its stdin: add `</dev/null`".to_owned()
+        }
         // `run` and `reserve` reserve the number on every address.
         Remedy::ListenOnFreeAddress { .. } if asked.reserves => return None,
         Remedy::UnblockRuntime { .. } => return None,
@@ -193,6 +196,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::ResumeOrKill { pid, .. } => ("resume_or_kill", Some(*pid), None),
         Remedy::KillProcess { pid, .. } => ("kill_process", Some(*pid), None),
         Remedy::Resume { pid, .. } => ("resume", Some(*pid), None),
+        Remedy::StartWithoutTerminal => ("start_without_terminal", None, None),
         Remedy::ReceiveOrStop { pid, .. } => ("receive_or_stop", Some(*pid), None),
         Remedy::Thaw { pid, .. } => ("thaw", Some(*pid), None),
         Remedy::WaitForCoreDump { pid, .. } => ("wait_for_core_dump", Some(*pid), None),

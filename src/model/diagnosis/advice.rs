@@ -140,9 +140,13 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         true => Remedy::CheckSpawnedCommand,
         false => Remedy::CheckCommand { pid },
     };
-    let needs_running = report.facts.halted.is_some() || report.facts.in_other_network.is_some();
-    if is_over && stranger.is_none() && needs_running {
-        return Vec::new();
+    // The program had no chance to start its server, so the remedies below cannot help.
+    if is_over && stranger.is_none() {
+        match &report.facts.halted {
+            Some((_, Halt::SuspendedInBackground)) => return vec![Remedy::StartWithoutTerminal],
+            None if report.facts.in_other_network.is_none() => {}
+            _ => return Vec::new(),
+        }
     }
     if let (None, Some(pid)) = (&report.facts.halted, report.facts.in_other_network) {
         return vec![Remedy::InspectInNetworkNamespace { pid }];
@@ -191,14 +195,20 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
     // A process that does not run starts no server, so the remedies below cannot help.
     if let Some((pid, halt)) = &report.facts.halted {
         let pid = *pid;
-        return vec![match halt {
-            Halt::Suspended => Remedy::Resume { pid, traced: false },
-            Halt::Traced => Remedy::Resume { pid, traced: true },
-            Halt::Frozen(command) => Remedy::Thaw {
+        let resume = |traced, in_background| Remedy::Resume {
+            pid,
+            traced,
+            in_background,
+        };
+        return match halt {
+            Halt::Suspended => vec![resume(false, false)],
+            Halt::SuspendedInBackground => vec![resume(false, true), Remedy::StartWithoutTerminal],
+            Halt::Traced => vec![resume(true, false)],
+            Halt::Frozen(command) => vec![Remedy::Thaw {
                 pid,
                 command: command.clone(),
-            },
-        }];
+            }],
+        };
     }
     let reserve = report.has_claim().then_some(Remedy::ReserveForPlainServer);
     if let Some(pid) = instead.first().and_then(pid) {

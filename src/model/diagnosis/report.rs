@@ -170,6 +170,7 @@ impl Report {
         if let Some((pid, halt)) = halted {
             let state = match halt {
                 Halt::Suspended => "suspended",
+                Halt::SuspendedInBackground => "suspended in the background of its terminal",
                 Halt::Traced => "stopped by its debugger",
                 Halt::Frozen(_) => "frozen",
             };

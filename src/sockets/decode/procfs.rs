@@ -99,6 +99,9 @@ pub(crate) struct Stat {
     pub(crate) group: u32,
     /// The id of the session (setsid(2)).
     pub(crate) session: u32,
+    /// `true` if the process has a controlling terminal, and its process group is not the
+    /// foreground group of that terminal.
+    pub(crate) in_background: bool,
     /// A process whose first thread has ended counts as running while another thread runs.
     pub(crate) state: ProcessState,
     /// `true` if the first thread has ended and another thread of the process runs. The folder
@@ -128,7 +131,9 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
-    let flags: u64 = fields.nth(2)?.parse().ok()?;
+    let terminal: i64 = fields.next()?.parse().ok()?;
+    let foreground: i64 = fields.next()?.parse().ok()?;
+    let flags: u64 = fields.next()?.parse().ok()?;
     let threads: u32 = fields.nth(10)?.parse().ok()?;
     let started = fields.nth(1)?.parse().ok()?;
     let has_ended = matches!(letter, "Z" | "X");
@@ -145,6 +150,7 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
         parent,
         group,
         session,
+        in_background: terminal != 0 && foreground != i64::from(group),
         state,
         first_thread_ended,
         forked: flags & PF_FORKNOEXEC != 0,
@@ -447,6 +453,7 @@ pub(crate) mod tests {
                     parent: 41,
                     group: 7,
                     session: 6,
+                    in_background: false,
                     state: ProcessState::Running,
                     first_thread_ended: false,
                     forked: false,
@@ -456,6 +463,10 @@ pub(crate) mod tests {
             );
             let copy = String::from_utf8_lossy(&text).replace(" 4194304 ", " 4194368 ");
             assert!(stat(copy.as_bytes()).unwrap().forked);
+            for (terminal, in_background) in [(" 6 34816 7 ", false), (" 6 34816 41 ", true)] {
+                let text = String::from_utf8_lossy(&text).replace(" 6 0 -1 ", terminal);
+                assert_eq!(stat(text.as_bytes()).unwrap().in_background, in_background);
+            }
         }
         let whole = [b"7 (a \xff)", &tail[..]].concat();
         assert_eq!(stat(&whole).unwrap().name, "a \u{fffd}");

@@ -282,6 +282,7 @@ pub(in super::super) fn halt(pid: u32) -> Option<Halt> {
     let stat = procfs::stat(&read(folder, "stat").ok()?)?;
     let running = running_thread(folder, ".", pid, &stat);
     match state(folder, running.as_deref().unwrap_or("."), &stat) {
+        ProcessState::Suspended if stat.in_background => Some(Halt::SuspendedInBackground),
         ProcessState::Suspended => Some(Halt::Suspended),
         ProcessState::Traced => Some(Halt::Traced),
         ProcessState::Running => {
