@@ -18,6 +18,14 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     }
 }
 
+/// Whether the error of a wait for a child (ECHILD of wait(2)) means that other code has already
+/// reaped the child. Always `false` on Windows, where the handle of a child shows at any time how
+/// it ended.
+pub(crate) fn is_reaped(error: &io::Error) -> bool {
+    const ECHILD: i32 = 10;
+    cfg!(unix) && error.raw_os_error() == Some(ECHILD)
+}
+
 /// Whether the error means that descriptors or memory are used up. A later call can succeed, so no
 /// caller may cache the error as an answer.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {

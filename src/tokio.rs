@@ -185,7 +185,7 @@ pub async fn wait_for(
         listening_ports_of(&reservation)?,
         Some(expected),
         at_most,
-        || Ok(child.try_wait()?.map(ExitInfo::from)),
+        || ExitInfo::of(child.try_wait()),
     )
     .await
 }

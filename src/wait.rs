@@ -278,11 +278,12 @@ impl Reservation {
     /// # Errors
     ///
     /// The errors of [`wait_until_listening`]. [`Io`](crate::ErrorKind::Io) with the child's exit
-    /// status if the wait fails because the child has ended.
+    /// status if the wait fails because the child has ended. If other code of this process has
+    /// reaped the child, the error has no exit status.
     pub fn wait_for(&self, child: &mut Child, at_most: Duration) -> Result<()> {
         let expected = Expected::new(child.id());
         let mut wait = Listening::new(listening_ports_of(&self)?, Some(expected), at_most);
-        block_on(|| wait.poll(|| Ok(child.try_wait()?.map(ExitInfo::from))))
+        block_on(|| wait.poll(|| ExitInfo::of(child.try_wait())))
     }
 
     /// Waits until the process `pid`, or a process that it started, listens on

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::system::{self, Pipe, Signal};
 use crate::model::error::{Error, Result};
 use crate::model::error_kind::ErrorKind;
+use crate::os_error::is_reaped;
 use crate::retry::{ENDING_PAUSE, KILL_LIMIT, STDERR_LINES, TERMINATE_GRACE, block_for};
 use crate::sockets;
 use crate::wait::ExitInfo;
@@ -106,7 +107,7 @@ impl<C: ChildProcess> Running<C> {
         match system::exit(self.pid, || self.child.try_wait()) {
             Ok(None) => Ok(State::Runs),
             Ok(Some(status)) => Ok(State::Ended(status)),
-            Err(e) if system::is_reaped(&e) => Ok(State::Reaped),
+            Err(e) if is_reaped(&e) => Ok(State::Reaped),
             Err(e) => Err(e),
         }
     }

@@ -16,6 +16,7 @@ use crate::model::error::{Error, Result};
 use crate::model::holder::Holder;
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;
+use crate::os_error::is_reaped;
 use crate::ownership::Asker;
 use crate::retry::{DAEMON_GRACE, FREE_PAUSE, LISTENING_PAUSES, RetryBudget, block_for};
 #[cfg(not(feature = "tokio"))]
@@ -94,6 +95,16 @@ impl From<Option<ExitStatus>> for ExitInfo {
 }
 
 impl ExitInfo {
+    /// `exit` is the result of `try_wait` on the child. A child that other code has reaped has
+    /// ended too: a thread that waits for every child reaps it, or the kernel if this process
+    /// ignores SIGCHLD.
+    pub(crate) fn of(exit: io::Result<Option<ExitStatus>>) -> io::Result<Option<ExitInfo>> {
+        match exit {
+            Err(error) if is_reaped(&error) => Ok(Some(ExitInfo::from(None))),
+            exit => Ok(exit?.map(ExitInfo::from)),
+        }
+    }
+
     fn succeeded(&self) -> Option<bool> {
         self.status.map(|status| status.success())
     }

@@ -8,9 +8,9 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{Pipe, exit, is_full, is_reaped, others_run, prepare, read_rest, signal};
+pub(crate) use unix::{Pipe, exit, is_full, others_run, prepare, read_rest, signal};
 #[cfg(windows)]
-pub(crate) use windows::{Pipe, exit, is_full, is_reaped, others_run, prepare, read_rest, signal};
+pub(crate) use windows::{Pipe, exit, is_full, others_run, prepare, read_rest, signal};
 
 /// How to end the processes of a group. On Windows both variants end only the child, at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,17 +16,12 @@ pub(crate) fn prepare(command: &mut Command) {
 }
 
 /// How the child ended; `None` while it runs. The call does not reap the child. It fails if the
-/// child was reaped before ([`is_reaped`]).
+/// child was reaped before ([`is_reaped`](crate::os_error::is_reaped)).
 pub(crate) fn exit(
     pid: u32,
     _try_wait: impl FnOnce() -> io::Result<Option<ExitStatus>>,
 ) -> io::Result<Option<ExitStatus>> {
     ffi::exit_status(pid as libc::id_t)
-}
-
-/// Returns `true` if [`exit`] failed because the child was reaped before.
-pub(crate) fn is_reaped(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ECHILD)
 }
 
 /// Sends the signal to the child and to the other processes of its group. The child must not have

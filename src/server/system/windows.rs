@@ -21,11 +21,6 @@ pub(crate) fn exit(
     try_wait()
 }
 
-/// Always `false`: the open handle of the child shows at any time how it ended.
-pub(crate) fn is_reaped(_error: &io::Error) -> bool {
-    false
-}
-
 /// Ends the child (`TerminateProcess`).
 pub(crate) fn signal(
     _pid: u32,

@@ -145,6 +145,18 @@ fn a_child_that_ends_first_ends_the_wait_at_once() {
         "{text}"
     );
 
+    // Other code has reaped the child.
+    #[cfg(unix)]
+    {
+        use rustix::process::{Pid, WaitOptions, waitpid};
+        let mut child = Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
+        let pid = child.id();
+        waitpid(Pid::from_raw(pid as i32), WaitOptions::empty()).unwrap();
+        let error = p.wait_for(&mut child, DEADLINE).unwrap_err().to_string();
+        let expected = format!("process {pid} ended before it listened on port ");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+
     let mut child = Command::new("sleep")
         .arg("60")
         .stdin(Stdio::null())
