@@ -242,6 +242,7 @@ mod model;
 mod namespace;
 mod os_error;
 mod ownership;
+mod pass_fd;
 mod ports;
 mod printable;
 #[cfg(any(target_os = "linux", target_os = "android"))]

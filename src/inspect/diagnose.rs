@@ -34,6 +34,7 @@ use crate::os_error::is_out_of_descriptors;
 use crate::ownership::Asker;
 use crate::ports::services::Services;
 use crate::ports::{self, EphemeralRange};
+use crate::reservation::Reservation;
 use crate::residual;
 use crate::retry::{PORTS_WITH_OTHER_ADDRESS, RetryBudget};
 use crate::sockets::{self, ScanDepth};
@@ -77,6 +78,18 @@ pub(crate) fn in_use(port: Port, kind: ServerKind) -> Diagnosis {
         free_address: free_loopback(port, Asker::NewReservation, &facts),
         ..facts
     })
+}
+
+/// The report after the system refused this reservation's own port with "address already in use".
+#[cfg_attr(not(unix), allow(dead_code, reason = "only Unix passes sockets"))]
+pub(crate) fn in_use_despite(reservation: &Reservation, port: Port) -> Diagnosis {
+    let asker = Asker::of(&reservation);
+    let found = look(port, ServerKind::ReuseAddr, asker, &mut RetryBudget::none());
+    let verdict = match found.verdict {
+        Verdict::Free => Verdict::InUse(Cause::Gone),
+        verdict => verdict,
+    };
+    report_to(asker, port, verdict)
 }
 
 /// The report after the system refused this port for lack of permission. A port that is in use is

@@ -44,8 +44,7 @@ impl Error {
     }
 
     /// The report on the port whose state caused this failure. `None` for other failures, such as
-    /// an unusable lock folder or a range with no free port. Also `None` for the errors of the
-    /// calls that pass a socket, such as [`Reservation::pass_to`](crate::Reservation::pass_to).
+    /// an unusable lock folder or a range with no free port.
     ///
     /// ```
     /// let p = portlease::reserve_port();

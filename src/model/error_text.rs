@@ -223,6 +223,15 @@ impl Error {
         }
     }
 
+    #[cfg_attr(not(unix), allow(dead_code, reason = "only Unix passes sockets"))]
+    pub(crate) fn cannot_pass_used(port: Port, diagnosis: Diagnosis) -> Self {
+        let message = format!(
+            "cannot pass {port}: address already in use: {}",
+            diagnosis.cause()
+        );
+        Self::diagnosed(ErrorKind::InUse, message, diagnosis)
+    }
+
     pub(crate) fn no_free_port(
         range: Option<&RangeInclusive<u16>>,
         waited: Option<Duration>,
@@ -299,6 +308,16 @@ impl Error {
 impl Error {
     pub(crate) fn cannot_start(program: &OsStr, cause: io::Error) -> Self {
         Self::of_system("start", &format!("{program:?}"), cause)
+    }
+
+    /// `operand` is the port whose sockets the command owns.
+    pub(crate) fn cannot_restart(operand: &str) -> Self {
+        let message = format!(
+            "cannot restart the server on {operand}: its command owns the sockets that were passed \
+             to it, and they keep the port in use: call stop, pass the port to a new command, and \
+             spawn that command"
+        );
+        Self::new(ErrorKind::Unsupported, message)
     }
 
     pub(crate) fn not_ended(pid: u32, waited: Duration) -> Self {

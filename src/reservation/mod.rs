@@ -19,7 +19,6 @@ use crate::retry::RetryBudget;
 
 mod leak_check;
 mod part;
-mod pass_fd;
 
 pub(crate) use leak_check::{FindLeak, LeakCheck, OnLeak};
 pub(crate) use part::ProtocolReservation;
@@ -125,7 +124,7 @@ impl Reservation {
     }
 
     /// The port as error messages name it. For a reservation of TCP and UDP, the number alone.
-    fn operand(&self) -> String {
+    pub(crate) fn operand(&self) -> String {
         match self.parts.as_slice() {
             [part] => part.port.to_string(),
             _ => self.port().to_string(),

@@ -10,6 +10,7 @@ use crate::model::error::{Error, Result};
 use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::listening_ports_of;
 use crate::ownership::Asker;
+use crate::pass_fd::passes;
 use crate::reservation::Reservation;
 use crate::retry::RELEASE_LIMIT;
 use crate::wait::{Freeing, Listening, block_on};
@@ -30,7 +31,9 @@ impl Reservation {
     /// number (in an argument or an environment variable) or a socket (with
     /// [`pass_to`](Reservation::pass_to)). The returned [`Server`] holds the reservation.
     ///
-    /// The wait accepts the same listeners as [`wait_for`](Reservation::wait_for).
+    /// The wait accepts the same listeners as [`wait_for`](Reservation::wait_for). A socket from
+    /// [`pass_to`](Reservation::pass_to) listens already, so the call then returns as soon as the
+    /// program has inherited it, even if the program does not use it.
     ///
     /// On Unix the program leads a process group of its own, so the terminal's Ctrl-C does not
     /// reach it. The terminal treats the program as a background job: it suspends the program if
@@ -165,10 +168,16 @@ impl Server {
     ///
     /// The errors of [`spawn`](Reservation::spawn), of [`stop`](Server::stop) and of
     /// [`wait_until_free_for`](crate::wait_until_free_for). The reservation stays in force, and the
-    /// call can be repeated. If the [`Command`] got sockets from [`pass_to`](Reservation::pass_to),
-    /// this call times out: this `Server` keeps the `Command`, and the sockets of the `Command`
-    /// keep the port in use.
+    /// call can be repeated.
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if the [`Command`] got sockets from
+    /// [`pass_to`](Reservation::pass_to): this `Server` keeps the `Command`, and the sockets of the
+    /// `Command` keep the port in use. The program then runs on. Call [`stop`](Server::stop), pass
+    /// the port to a new `Command`, and spawn that.
     pub fn restart(&mut self) -> Result<()> {
+        if passes(&self.command, &self.reservation) {
+            return Err(Error::cannot_restart(&self.reservation.operand()));
+        }
         self.running.end(Signal::Terminate)?;
         let kind = self.reservation.server_kind();
         wait_until_free(&self.reservation, kind, self.at_most)?;

@@ -15,6 +15,7 @@ use crate::model::error::{Error, Result};
 use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::listening_ports_of;
 use crate::ownership::Asker;
+use crate::pass_fd::passes;
 use crate::reservation::Reservation;
 use crate::retry::RELEASE_LIMIT;
 use crate::server::{ChildProcess, Pipe, Running, Signal, is_full, others_run, prepare};
@@ -146,6 +147,9 @@ impl Server {
     ///
     /// The errors of [`portlease::Server::restart`](crate::Server::restart).
     pub async fn restart(&mut self) -> Result<()> {
+        if passes(self.command.as_std(), &self.reservation) {
+            return Err(Error::cannot_restart(&self.reservation.operand()));
+        }
         self.end(Signal::Terminate).await?;
         let kind = self.reservation.server_kind();
         wait_until_free(&self.reservation, kind, self.at_most).await?;

@@ -310,8 +310,17 @@ pub(crate) mod unix {
             let p = ReserveOptions::new().strict().reserve().unwrap();
             let mut command = shell("exec sleep 600");
             p.pass_to(&mut command).unwrap();
-            let started = p.spawn(command, DEADLINE).unwrap();
+            let mut started = p.spawn(command, DEADLINE).unwrap();
             drop(TcpStream::connect(started.addr()).unwrap());
+            let error = started.restart().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains("call stop, pass the port to a new command"),
+                "{error}"
+            );
+            assert!(started.child().try_wait().unwrap().is_none());
             if is_stopped {
                 portlease::assert_port_free(&started.stop().unwrap());
             }

@@ -207,6 +207,30 @@ fn a_setting_that_cannot_be_carried_over_is_an_error() {
 }
 
 #[test]
+fn a_port_that_is_in_use_or_passed_already_is_named_with_its_cause() {
+    let p = portlease::reserve_port();
+    let listener = p.listen().unwrap();
+    let mut command = Command::new("true");
+    let error = p.pass_to(&mut command).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
+    let own = format!("(pid {}) listens on {}", std::process::id(), p.addr());
+    assert!(error.to_string().ends_with(&own), "{error}");
+    let help = error.diagnosis().unwrap().help().unwrap();
+    assert!(
+        help.starts_with("close the socket: this process has it"),
+        "{help}"
+    );
+    drop(listener);
+    p.pass_to(&mut command).unwrap();
+    let error = p.pass_to(&mut command).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(
+        error.to_string().ends_with("pass each port once"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_chosen_descriptor_number_is_what_the_child_gets() {
     for number in [0, 3, 9, 100] {
         let p = portlease::reserve_port();

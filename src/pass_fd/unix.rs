@@ -10,8 +10,10 @@ use super::numbers::NewSocket;
 use super::passed::{Passed, Style};
 use super::registry::variables;
 use super::shell::{self, CarriedVariables};
+use crate::inspect::diagnose;
 use crate::model::endpoint::Protocol;
 use crate::model::error::{Error, Result};
+use crate::model::port::Port;
 use crate::reservation::Reservation;
 
 /// The number of the first descriptor that systemd's protocol passes (sd_listen_fds(3)).
@@ -84,7 +86,7 @@ pub(super) fn pass_as(reservation: &Reservation, command: &mut Command, fd: i32)
     }
     let (mut passed, count) = earlier(command);
     let new = NewSocket {
-        socket: bound_socket(reservation, reservation.protocols()[0])?,
+        socket: bound_socket(reservation, reservation.protocols()[0], &passed)?,
         fd,
         name: None,
     };
@@ -110,7 +112,7 @@ fn add_systemd_sockets(passed: &mut Passed, reservation: &Reservation) -> Result
     let mut sockets = Vec::new();
     for (fd, protocol) in (FIRST_FD + count as i32..).zip(reservation.protocols()) {
         sockets.push(NewSocket {
-            socket: bound_socket(reservation, *protocol)?,
+            socket: bound_socket(reservation, *protocol, passed)?,
             fd,
             name: Some(systemd_name(reservation)),
         });
@@ -118,12 +120,28 @@ fn add_systemd_sockets(passed: &mut Passed, reservation: &Reservation) -> Result
     passed.add(sockets).map_err(|e| cannot_pass(reservation, e))
 }
 
-fn bound_socket(reservation: &Reservation, protocol: Protocol) -> Result<OwnedFd> {
+fn bound_socket(reservation: &Reservation, protocol: Protocol, passed: &Passed) -> Result<OwnedFd> {
+    let port = Port::new(reservation.port(), protocol);
+    if passed.has(port) {
+        return refuse(
+            reservation,
+            "an earlier call passed this port to the command already: pass each port once",
+        );
+    }
     let socket = match protocol {
         Protocol::Tcp => reservation.listen().map(OwnedFd::from),
         _ => reservation.udp_socket().map(OwnedFd::from),
     };
-    socket.map_err(|e| cannot_pass(reservation, e))
+    socket.map_err(|e| match e.kind() {
+        io::ErrorKind::AddrInUse => {
+            Error::cannot_pass_used(port, diagnose::in_use_despite(reservation, port))
+        }
+        _ => cannot_pass(reservation, e),
+    })
+}
+
+pub(super) fn passes(command: &Command, reservation: &Reservation) -> bool {
+    Passed::by(command).is_some_and(|passed| reservation.ports().any(|port| passed.has(port)))
 }
 
 fn refuse<T>(reservation: &Reservation, why: &str) -> Result<T> {

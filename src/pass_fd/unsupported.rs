@@ -18,6 +18,10 @@ pub(super) fn pass_as(reservation: &Reservation, _command: &mut Command, _fd: i3
     unsupported(reservation)
 }
 
+pub(super) fn passes(_command: &Command, _reservation: &Reservation) -> bool {
+    false
+}
+
 fn unsupported(reservation: &Reservation) -> Result<()> {
     let cause = io::Error::new(
         io::ErrorKind::Unsupported,

@@ -3,6 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use socket2::{SockRef, Type};
+
+use crate::model::endpoint::Protocol;
+use crate::model::port::Port;
+
 /// The inode of an open file, as fstat(2) reports it.
 pub(super) type FileId = u64;
 
@@ -52,6 +57,20 @@ pub(super) struct Passed {
 }
 
 impl Passed {
+    /// Whether one of the sockets has this port.
+    pub(super) fn has(&self, port: Port) -> bool {
+        let kind = match port.protocol {
+            Protocol::Tcp => Type::STREAM,
+            _ => Type::DGRAM,
+        };
+        self.sockets.iter().any(|passed| {
+            let socket = SockRef::from(&*passed.source);
+            let local = socket.local_addr().ok().and_then(|addr| addr.as_socket());
+            local.is_some_and(|addr| addr.port() == port.number)
+                && socket.r#type().is_ok_and(|found| found == kind)
+        })
+    }
+
     /// The values of `LISTEN_FDNAMES` and of `LISTEN_FDS`.
     pub(super) fn names(&self) -> (String, usize) {
         let names = self.sockets.iter().filter_map(|s| s.name.as_deref());

@@ -25,6 +25,11 @@ use unix as system;
 #[cfg(not(unix))]
 use unsupported as system;
 
+/// Whether the command owns a socket of the reservation, which it passes to its children.
+pub(crate) fn passes(command: &Command, reservation: &Reservation) -> bool {
+    system::passes(command, reservation)
+}
+
 impl Reservation {
     /// Passes a socket to a child process, as systemd does: a listener on
     /// [`addr`](Reservation::addr) for TCP, a bound socket for UDP. A reservation of TCP and UDP
@@ -66,6 +71,10 @@ impl Reservation {
     /// - The command owns the sockets too. Drop the command once the child has started: otherwise
     ///   the sockets still listen after the child has ended.
     ///
+    /// The socket listens from this call on. So a wait for the child, and
+    /// [`spawn`](Reservation::spawn), end as soon as the child has inherited the socket, even if
+    /// the program does not use it.
+    ///
     /// For a `tokio::process::Command` pass its `as_std_mut()`.
     ///
     /// ```
@@ -83,8 +92,10 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The call retries as
-    ///   [`listen`](Reservation::listen) does.
+    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) while another
+    ///   server has the port. The call retries as [`listen`](Reservation::listen) does.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if an earlier call passed the port to this
+    ///   command.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
     ///   copied to the shell, such as standard streams, user, process group or `env_clear`. Call
     ///   `pass_to` before you set these.
@@ -138,8 +149,10 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The call retries as
-    ///   [`listen`](Reservation::listen) does.
+    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) while another
+    ///   server has the port. The call retries as [`listen`](Reservation::listen) does.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if an earlier call passed the port to this
+    ///   command.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to`, and on systems other than
     ///   Unix.
     /// - [`Io`](crate::ErrorKind::Io) if an earlier `pass_to_fd` uses a descriptor number that this
@@ -178,8 +191,10 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// - [`InUse`](crate::ErrorKind::InUse) while another server has the port. The call retries as
-    ///   [`listen`](Reservation::listen) does.
+    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) while another
+    ///   server has the port. The call retries as [`listen`](Reservation::listen) does.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if an earlier call passed the port to this
+    ///   command.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
     /// - [`Io`](crate::ErrorKind::Io) for an `fd` that is negative, not below the limit of open
     ///   files (RLIMIT_NOFILE), or already given to another socket of this command; and for other
