@@ -404,6 +404,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             redirected: None,
             as_root,
             expected: None,
+            daemon: None,
             is_over: false,
             halted: None,
             in_other_network: None,

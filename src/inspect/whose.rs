@@ -13,7 +13,7 @@ use crate::model::endpoint::Protocol;
 use crate::model::holder::Holder;
 use crate::model::lease_info::Lease;
 use crate::model::port::Port;
-use crate::model::process::{Process, Relation};
+use crate::model::process::{Process, ProcessState, Relation};
 use crate::model::state::State;
 use crate::ownership::{is_descendant, lineage};
 use crate::retry::{OWNERS_EVERY, TICKS_OF_PIPELINE};
@@ -154,6 +154,19 @@ impl Expected {
         let may_be_daemon =
             self.started.is_none() && process.pid > pid && is_orphan(process.pid, process.parent);
         is_ancestor || !listens && (is_part_of_pipeline || may_be_daemon)
+    }
+
+    /// The process that may be a daemon of the expected process, which has ended with success, and
+    /// that still runs. If there are several, the one that started first.
+    pub(crate) fn running_daemon(&self) -> Option<Process> {
+        self.started?;
+        let is_later =
+            |pid: &u32| sockets::started(*pid).is_ok_and(|started| started >= self.started);
+        let found = sockets::pids().into_iter().filter(is_later);
+        found
+            .filter_map(sockets::describe)
+            .filter(|process| process.state != ProcessState::Zombie && self.left_behind(process))
+            .min_by_key(|process| process.ticks)
     }
 
     /// Whether the process is a daemon that the expected process left behind. The parent of a

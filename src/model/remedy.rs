@@ -334,6 +334,9 @@ pub enum Remedy {
     /// Check the command that the call started and has ended: which server it runs, and on which
     /// port.
     CheckSpawnedCommand,
+    /// Start the server in the foreground. It may be a daemon that its first process left, and a
+    /// wait goes on only for a moment after that process has ended.
+    StartInForeground,
     /// Name another process to the wait or the assertion, if that process is the server. One of
     /// these is true for the other process:
     ///
@@ -738,6 +741,9 @@ impl fmt::Display for Remedy {
             Remedy::CheckSpawnedCommand => {
                 f.write_str("check that the command starts its server on this port")
             }
+            Remedy::StartInForeground => f.write_str(
+                "start the server in the foreground, without its option to run as a daemon",
+            ),
             Remedy::ExpectProcess { pid, instead_of } => write!(
                 f,
                 "name pid {pid} instead of pid {instead_of}, if pid {pid} is your server"
@@ -986,7 +992,8 @@ mod tests {
             Remedy::ReserveInSysctl { .. } => Remedy::ShowExcludedRanges,
             Remedy::ShowExcludedRanges => Remedy::CheckCommand { pid },
             Remedy::CheckCommand { .. } => Remedy::CheckSpawnedCommand,
-            Remedy::CheckSpawnedCommand => Remedy::ExpectProcess {
+            Remedy::CheckSpawnedCommand => Remedy::StartInForeground,
+            Remedy::StartInForeground => Remedy::ExpectProcess {
                 pid,
                 instead_of: pid,
             },

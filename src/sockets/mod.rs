@@ -328,6 +328,15 @@ pub(crate) fn leaves(pid: u32) -> Vec<u32> {
     vec![pid]
 }
 
+/// The ids of all processes that `/proc` shows. Empty if it cannot be read, and always on systems
+/// other than Linux.
+pub(crate) fn pids() -> Vec<u32> {
+    #[cfg(target_os = "linux")]
+    return linux::pids();
+    #[cfg(not(target_os = "linux"))]
+    Vec::new()
+}
+
 /// What keeps the process from running: a stop signal, a debugger or a frozen control group. `None`
 /// if there is no such cause, or if the process cannot be read. Always `None` on systems other than
 /// Linux.

@@ -146,7 +146,12 @@ impl WaitError {
             }
             WaitError::EndedFirst(exit, unmet) => {
                 let pid = unmet.expected.as_ref().and_then(Expected::pid);
-                Error::ended_first(pid, &exit.to_string(), unmet.port, unmet.report())
+                let daemon = match exit.succeeded() {
+                    Some(true) => unmet.expected.as_ref().and_then(Expected::running_daemon),
+                    _ => None,
+                };
+                let report = unmet.report().with_daemon(daemon);
+                Error::ended_first(pid, &exit.to_string(), unmet.port, report)
             }
             WaitError::CannotTell(port, verdict) => diagnose::report(port, verdict).into(),
             WaitError::System(port, cause) => Error::system("wait for", Some(port), cause),

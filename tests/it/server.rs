@@ -305,6 +305,37 @@ pub(crate) mod unix {
     }
 
     #[test]
+    fn a_daemon_that_listens_too_late_is_named() {
+        need!(capability::native());
+        need!(installed("setsid"));
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        // The daemon tells its pid before the program ends.
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let mut command = shell(
+            "mkfifo \"$F.up\"; setsid sh -c 'echo $$ >\"$F\"; echo >\"$F.up\"; exec sleep 600' &
+            read up <\"$F.up\"; exit 0",
+        );
+        command.env("F", &file).stdin(Stdio::null());
+        let error = reserve_port().spawn(command, DEADLINE).unwrap_err();
+        let daemon = std::fs::read_to_string(&file).unwrap();
+        let killed = Command::new("kill").args(["-9", daemon.trim()]).status();
+        assert!(killed.unwrap().success());
+        let text = format!("{error:?}");
+        // The named process can be a daemon that another test left at the same time.
+        assert!(
+            text.contains(", which may be a daemon of the ended process, still runs"),
+            "{text}"
+        );
+        assert!(
+            text.contains("help: start the server in the foreground"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_program_that_inherits_its_socket_is_stopped_and_hands_the_port_back() {
         for is_stopped in [true, false] {
             let p = ReserveOptions::new().strict().reserve().unwrap();

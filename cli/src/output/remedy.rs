@@ -243,6 +243,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::ReserveInSysctl { .. } => ("reserve_in_sysctl", None, None),
         Remedy::CheckCommand { pid, .. } => ("check_command", Some(*pid), None),
         Remedy::CheckSpawnedCommand => ("check_spawned_command", None, None),
+        Remedy::StartInForeground => ("start_in_foreground", None, None),
         Remedy::ExpectProcess { pid, .. } => ("expect_process", Some(*pid), None),
         Remedy::ExpectAnyListener { .. } => ("expect_any_listener", None, None),
         Remedy::ReadServerOutput => ("read_server_output", None, None),

@@ -225,7 +225,8 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
             });
         }
         match report.facts.expected.flatten() {
-            Some(pid) => remedies.push(check(pid)),
+            _ if is_over => remedies.push(Remedy::CheckSpawnedCommand),
+            Some(pid) => remedies.push(Remedy::CheckCommand { pid }),
             None => remedies.extend(start_first(endpoint)),
         }
         return remedies;
@@ -260,7 +261,9 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         }
         _ => match (&report.facts.verdict, report.facts.expected) {
             (Verdict::NotListening, Some(running)) => {
-                running.map(check).into_iter().chain(reserve).collect()
+                let daemon = report.facts.daemon.iter();
+                let daemon = daemon.map(|_| Remedy::StartInForeground);
+                daemon.chain(running.map(check)).chain(reserve).collect()
             }
             _ => start_first(endpoint),
         },

@@ -83,6 +83,9 @@ pub(crate) struct Facts {
     /// caller may have asked for the wrong protocol. `None` if a server of the endpoint's protocol
     /// has the number.
     pub(crate) other_protocol: Option<Holder>,
+    /// A process that may be a daemon of the expected process. Set only if the expected process has
+    /// ended with success, and the daemon still runs and does not listen.
+    pub(crate) daemon: Option<Process>,
     /// If the port is in use by a reservation without a visible lock file: the processes that hold
     /// the reservation. They have the port's abstract Unix socket name, or they run the command
     /// `portlease` and own a socket on the port. Empty if they are hidden, and in any other report.
@@ -142,6 +145,7 @@ impl Diagnosis {
             instead: Vec::new(),
             last_listener: None,
             other_protocol: None,
+            daemon: None,
             reserved_by: Vec::new(),
             number: None,
             trials: Vec::new(),
@@ -169,6 +173,15 @@ impl Diagnosis {
         self
     }
 
+    /// Adds a process that may be a daemon of the expected process.
+    pub(crate) fn with_daemon(mut self, daemon: Option<Process>) -> Self {
+        if daemon.is_some() {
+            self.0.facts.daemon = daemon;
+            self.0.remedies = advice::remedies(&self.0);
+        }
+        self
+    }
+
     /// The report after the call has ended the program that it expected to listen. It speaks of the
     /// program in the past tense, and omits the remedies that need the program. `has_ended` says
     /// whether the process with this pid has ended.
@@ -181,6 +194,7 @@ impl Diagnosis {
             let mut pids = holder.processes.iter().map(|process| process.pid);
             holder.is_past = !holder.processes.is_empty() && pids.all(&has_ended);
         }
+        facts.daemon.take_if(|daemon| has_ended(daemon.pid));
         facts.is_over = facts.expected.flatten().is_none_or(has_ended);
         self.0.remedies = advice::remedies(&self.0);
         self.without_waits()

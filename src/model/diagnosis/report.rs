@@ -17,6 +17,7 @@ use crate::model::process::Halt;
 use crate::model::remedy::Remedy;
 use crate::model::state::State;
 use crate::model::text::{AddrText, DurationText, FORBIDDEN, IpText, connections};
+use crate::retry::DAEMON_GRACE;
 
 const NO_SUCH_ADDRESS: &str = "this machine does not have the address";
 
@@ -156,6 +157,7 @@ impl Report {
             halted,
             in_other_network,
             other_protocol,
+            daemon,
             is_over,
             ..
         } = &self.facts;
@@ -213,6 +215,13 @@ impl Report {
         } else if let (Some(other), true) = (other_protocol, sentences.is_empty()) {
             let asked = self.facts.endpoint?.protocol?;
             sentences.push(format!("{}, not {asked}", other.protocol_headline()));
+        } else if let (Some(daemon), true) = (daemon, sentences.is_empty()) {
+            sentences.push(format!(
+                "{}, which may be a daemon of the ended process, still runs; a wait for a daemon \
+                 ends after {}",
+                daemon.name_and_pid(),
+                DurationText(DAEMON_GRACE)
+            ));
         }
         (!sentences.is_empty()).then(|| sentences.join("; "))
     }

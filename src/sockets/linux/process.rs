@@ -276,6 +276,13 @@ pub(in super::super) fn leaves(pid: u32) -> Vec<u32> {
     leaves
 }
 
+pub(in super::super) fn pids() -> Vec<u32> {
+    let folder = open(CWD, "/proc");
+    folder
+        .and_then(|folder| numbers(folder.as_fd()))
+        .unwrap_or_default()
+}
+
 pub(in super::super) fn halt(pid: u32) -> Option<Halt> {
     let folder = open_folder(pid).ok()?;
     let folder = folder.as_fd();
