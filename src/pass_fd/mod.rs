@@ -92,8 +92,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) while another
-    ///   server has the port. The call retries as [`listen`](Reservation::listen) does.
+    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) while
+    ///   another server has the port. The call retries as [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if an earlier call passed the port to this
     ///   command.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the command has a setting that cannot be
@@ -149,8 +149,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) while another
-    ///   server has the port. The call retries as [`listen`](Reservation::listen) does.
+    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) while
+    ///   another server has the port. The call retries as [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if an earlier call passed the port to this
     ///   command.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) after `pass_to`, and on systems other than
@@ -191,8 +191,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) while another
-    ///   server has the port. The call retries as [`listen`](Reservation::listen) does.
+    /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) while
+    ///   another server has the port. The call retries as [`listen`](Reservation::listen) does.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if an earlier call passed the port to this
     ///   command.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.

@@ -210,7 +210,8 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
             }],
         };
     }
-    let reserve = report.has_claim().then_some(Remedy::ReserveForPlainServer);
+    let reserve = (report.has_claim() && !has_bound_over_claim(report))
+        .then_some(Remedy::ReserveForPlainServer);
     if let Some(pid) = instead.first().and_then(pid) {
         return [check(pid)].into_iter().chain(reserve).collect();
     }
@@ -268,6 +269,20 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
             _ => start_first(endpoint),
         },
     }
+}
+
+/// Whether the expected process, or a descendant of the calling process, has bound a TCP socket on
+/// the port. The claim (this crate's bound socket) then did not refuse the server.
+fn has_bound_over_claim(report: &Report) -> bool {
+    let expected = report.facts.expected.flatten();
+    let is_expected = |process: &Process| {
+        Some(process.pid) == expected || process.relation == Some(Relation::Descendant)
+    };
+    report.sockets_besides_claims().any(|socket| {
+        socket.state == State::Bound
+            && socket.protocol == Protocol::Tcp
+            && socket.processes.iter().any(is_expected)
+    })
 }
 
 fn start_first(endpoint: Endpoint) -> Vec<Remedy> {
