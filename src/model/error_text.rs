@@ -307,7 +307,17 @@ impl Error {
 /// Errors about the programs that this crate starts.
 impl Error {
     pub(crate) fn cannot_start(program: &OsStr, cause: io::Error) -> Self {
-        Self::of_system("start", &format!("{program:?}"), cause)
+        // A program that may not be executed fails with EACCES, not with EPERM.
+        const EPERM: i32 = 1;
+        let is_forbidden_call = cfg!(unix) && cause.raw_os_error() == Some(EPERM);
+        let error = Self::of_system("start", &format!("{program:?}"), cause);
+        match is_forbidden_call {
+            true => error.with_note(
+                "; if a pre_exec hook calls setsid(2), remove the call: the program leads a \
+                 process group of its own, and the kernel refuses setsid to such a process",
+            ),
+            false => error,
+        }
     }
 
     /// `operand` is the port whose sockets the command owns.

@@ -38,7 +38,8 @@ impl Reservation {
     /// On Unix the program leads a process group of its own, so the terminal's Ctrl-C does not
     /// reach it. The terminal treats the program as a background job: it suspends the program if
     /// the program reads from the terminal or configures it. Such a program needs
-    /// `command.stdin(Stdio::null())`.
+    /// `command.stdin(Stdio::null())`. A `pre_exec` hook that calls setsid(2) fails, because the
+    /// kernel refuses setsid to the leader of a process group.
     ///
     /// If the calling process is killed, the program usually runs on. A later check of the port
     /// then names the program.

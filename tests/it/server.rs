@@ -446,6 +446,26 @@ time.sleep(600)";
         }
     }
 
+    /// A process that leads a group may not call setsid(2).
+    #[test]
+    fn a_hook_that_calls_setsid_is_explained() {
+        need!(capability::native());
+        let mut command = shell("exit 0");
+        #[expect(unsafe_code, reason = "only an unsafe hook can call setsid")]
+        // SAFETY: the hook only makes a system call.
+        unsafe {
+            let hook = || Ok(rustix::process::setsid().map(drop)?);
+            std::os::unix::process::CommandExt::pre_exec(&mut command, hook);
+        }
+        let error = reserve_port().spawn(command, DEADLINE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("if a pre_exec hook calls setsid(2), remove the call"),
+            "{text}"
+        );
+    }
+
     #[test]
     fn another_programs_listener_does_not_count() {
         let p = reserve_port();
