@@ -6,6 +6,7 @@
 //! that file.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{OFlags, Stat, fcntl_getfl, fstat};
@@ -13,11 +14,11 @@ use rustix::io::Errno;
 
 #[derive(Debug)]
 pub(crate) struct KeptFd<T: AsFd> {
-    /// `None` only inside `drop`.
+    /// `None` after [`take`](KeptFd::take).
     value: Option<T>,
     identity: Identity,
-    /// O_RDONLY, O_WRONLY or O_RDWR.
-    access: OFlags,
+    /// O_RDONLY, O_WRONLY or O_RDWR. `None` after [`sole`](KeptFd::sole).
+    access: Option<OFlags>,
 }
 
 /// Device and inode, which distinguish a kept file from every other file that is open at the same
@@ -28,7 +29,17 @@ impl<T: AsFd> KeptFd<T> {
     pub(crate) fn new(value: T) -> io::Result<KeptFd<T>> {
         Ok(KeptFd {
             identity: identity(&value)?,
-            access: access(&value)?,
+            access: Some(access(&value)?),
+            value: Some(value),
+        })
+    }
+
+    /// Keeps the only descriptor of a file in this process, such as a socket. Another access mode
+    /// of the same file need not be recognized, which saves two system calls.
+    pub(crate) fn sole(value: T) -> io::Result<KeptFd<T>> {
+        Ok(KeptFd {
+            identity: identity(&value)?,
+            access: None,
             value: Some(value),
         })
     }
@@ -40,6 +51,24 @@ impl<T: AsFd> KeptFd<T> {
         let value = self.value.as_ref()?;
         let now = identity(value).ok();
         (now == Some(self.identity)).then_some(value)
+    }
+
+    /// The descriptor, to use it for the last time and to close it. `None` if the number now seems
+    /// to belong to another file or to no file: a close would close that file.
+    pub(crate) fn take(&mut self) -> Option<T> {
+        let value = self.value.take()?;
+        if self.is_own(&value) {
+            Some(value)
+        } else {
+            std::mem::forget(value);
+            None
+        }
+    }
+
+    /// The inode of the kept file. Of a socket, the socket table shows the same inode.
+    pub(crate) fn inode(&self) -> Option<NonZeroU64> {
+        let (_, inode) = self.identity;
+        u64::try_from(inode).ok().and_then(NonZeroU64::new)
     }
 
     /// Whether this is the status of the kept file.
@@ -55,7 +84,8 @@ impl<T: AsFd> KeptFd<T> {
             Ok(now) => now == self.identity,
             Err(error) => Errno::from_io_error(&error) == Some(Errno::NOENT),
         };
-        is_same && access(value).is_ok_and(|now| now == self.access)
+        let has_kept_access = |kept| access(value).is_ok_and(|now| now == kept);
+        is_same && self.access.is_none_or(has_kept_access)
     }
 }
 
@@ -65,19 +95,14 @@ impl<T: AsFd> AsFd for KeptFd<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.value {
             Some(value) => value.as_fd(),
-            None => unreachable!("only drop takes the value"),
+            None => unreachable!("the value is used after `take`"),
         }
     }
 }
 
 impl<T: AsFd> Drop for KeptFd<T> {
     fn drop(&mut self) {
-        let value = self.value.take();
-        if !value.as_ref().is_some_and(|value| self.is_own(value)) {
-            // The number may now belong to another file, and dropping the value would close that
-            // file.
-            std::mem::forget(value);
-        }
+        drop(self.take());
     }
 }
 

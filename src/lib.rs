@@ -231,7 +231,7 @@ pub mod docs;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod inspect;
-#[cfg(unix)]
+#[cfg_attr(windows, path = "kept_fd/windows.rs")]
 mod kept_fd;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod kept_setting;

@@ -212,9 +212,7 @@ fn claim_over_leftovers(
     try_bind(port, mode, effort.budget).map_err(|e| AttemptError::bind(port, e))?;
     let claim =
         Claim::over_leftovers(port.number, name).map_err(|e| AttemptError::bind(port, e))?;
-    let own = claim
-        .inode()
-        .map_err(|e| AttemptError::system("inspect the new socket on", port, e))?;
+    let own = claim.inode();
     let table = sockets::sockets(port.number, Some(port.protocol))
         .map_err(|e| AttemptError::system("read the sockets on", port, e))?;
     let is_other = |row: &Row| !row.is_leftover() && row.inode != own;

@@ -38,15 +38,16 @@ mod system {
 
     #[derive(Debug)]
     pub(crate) struct ExclusiveName {
-        _bound: UnixDatagram,
+        _bound: KeptFd<UnixDatagram>,
     }
 
     impl ExclusiveName {
         /// Binds the name. Fails with `AddrInUse` while another socket of this network namespace
         /// has the name. On systems other than Linux the call always fails with `Unsupported`.
         pub(crate) fn take(protocol: Protocol, port: u16) -> io::Result<Self> {
+            let bound = UnixDatagram::bind_addr(&address(protocol, port)?)?;
             Ok(ExclusiveName {
-                _bound: UnixDatagram::bind_addr(&address(protocol, port)?)?,
+                _bound: KeptFd::sole(bound)?,
             })
         }
 

@@ -8,6 +8,8 @@ use std::num::NonZeroU64;
 use once_cell::sync::OnceCell;
 use socket2::{Domain, Socket, Type};
 
+use crate::kept_fd::KeptFd;
+
 mod abstract_name;
 mod autobind_reuse;
 #[cfg(windows)]
@@ -39,7 +41,7 @@ pub(crate) use system::{BIND_MODES, listen, udp_socket};
 /// sets SO_REUSEADDR can still bind the port and listen on it.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    socket: Socket,
+    socket: KeptFd<Socket>,
     port: u16,
 }
 
@@ -66,6 +68,7 @@ impl Claim {
         let socket = wildcard_socket()?;
         system::share(&socket)?;
         socket.bind(&wildcard(port)?.into())?;
+        let socket = KeptFd::sole(socket)?;
         Ok(Claim { socket, port })
     }
 
@@ -75,6 +78,7 @@ impl Claim {
         let bound = socket.local_addr()?.as_socket().map(|addr| addr.port());
         let port = bound.ok_or(io::ErrorKind::AddrNotAvailable)?;
         system::share(&socket)?;
+        let socket = KeptFd::sole(socket)?;
         Ok(Claim { socket, port })
     }
 
@@ -84,8 +88,8 @@ impl Claim {
 
     /// The inode that the socket table shows for this socket. `None` on Windows, where sockets have
     /// no inode.
-    pub(crate) fn inode(&self) -> io::Result<Option<NonZeroU64>> {
-        system::inode(&self.socket)
+    pub(crate) fn inode(&self) -> Option<NonZeroU64> {
+        self.socket.inode()
     }
 }
 

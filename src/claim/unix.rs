@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::num::NonZeroU64;
 
 use socket2::Socket;
 
@@ -16,10 +15,6 @@ pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusi
 /// A probe of all addresses does not bind `0.0.0.0` in addition to `[::]`. On Unix it binds `[::]`
 /// only where `[::]` covers both families.
 pub(super) const PROBES_EACH_FAMILY: bool = false;
-
-pub(super) fn inode(socket: &Socket) -> io::Result<Option<NonZeroU64>> {
-    Ok(NonZeroU64::new(rustix::fs::fstat(socket)?.st_ino))
-}
 
 /// Whether a system call failed with EAFNOSUPPORT: the kernel lacks the address family.
 pub(super) fn is_missing_family(error: &io::Error) -> bool {

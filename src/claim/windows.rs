@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::num::NonZeroU64;
 
 use socket2::{Domain, Socket, Type};
 
@@ -15,11 +14,6 @@ pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 /// `true` if a probe of all addresses must bind `0.0.0.0` in addition to `[::]`. No document says
 /// whether Windows refuses a bind of `[::]` while a server for IPv4 alone has the port.
 pub(super) const PROBES_EACH_FAMILY: bool = true;
-
-/// Sockets of Windows have no inode.
-pub(super) fn inode(_socket: &Socket) -> io::Result<Option<NonZeroU64>> {
-    Ok(None)
-}
 
 pub(super) fn is_missing_family(error: &io::Error) -> bool {
     const WSAEAFNOSUPPORT: i32 = 10047;

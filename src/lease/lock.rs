@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::folder::{Access, LockFolder, system};
 use super::self_test_mark;
+use crate::kept_fd::KeptFd;
 use crate::model::endpoint::Protocol;
 use crate::model::port::Port;
 use crate::model::record::Record;
@@ -44,7 +45,7 @@ pub(super) enum Attempt {
 /// A lease: the locked lock file, and where its record is.
 #[derive(Debug)]
 pub(crate) struct LeaseLock {
-    file: File,
+    file: KeptFd<File>,
     owner: u32,
     /// `None` until a record is written.
     record: Option<RecordLocation>,
@@ -61,20 +62,21 @@ enum RecordLocation {
     /// on Windows, where no other process can read a locked file.
     Within,
     /// The record is in a separate file, in this user's folder of records.
-    Beside(File),
+    Beside(KeptFd<File>),
 }
 
 pub(super) fn attempt(folder: &Arc<LockFolder>, port: Port) -> Attempt {
     let name = name(port);
-    let locked = |file, owner| {
-        Attempt::Locked(LeaseLock {
+    let locked = |file, owner| match KeptFd::sole(file) {
+        Ok(file) => Attempt::Locked(LeaseLock {
             file,
             owner,
             record: None,
             folder: folder.clone(),
             name: name.clone(),
             process: ProcessId::current(),
-        })
+        }),
+        Err(e) => Attempt::Failed(e),
     };
     for _ in 0..LOCK_REOPENS {
         let (file, owner) = match open(folder, &name) {
@@ -168,7 +170,8 @@ impl LeaseLock {
         let bytes = record.encode();
         let user = system::user();
         if system::records_within(self.owner, user) {
-            if let Err(e) = system::write(&self.file, &bytes) {
+            let file = self.file.intact().ok_or(io::ErrorKind::Interrupted)?;
+            if let Err(e) = system::write(file, &bytes) {
                 // If the lock file is open for reading only, a second open for writing fails with
                 // the reason.
                 self.folder.folder().open_file(&self.name, Access::Write)?;
@@ -193,7 +196,7 @@ impl LeaseLock {
             // again.
             if folder.has_file(&self.name, &file)? {
                 system::write(&file, &bytes)?;
-                self.record = Some(RecordLocation::Beside(file));
+                self.record = Some(RecordLocation::Beside(KeptFd::sole(file)?));
                 return Ok(());
             }
         }
@@ -209,17 +212,21 @@ impl Drop for LeaseLock {
         // Failures are ignored, because closing a file also unlocks it, and the record of an
         // unlocked lock file does not count. Exception: after a failed unlock, a forked child that
         // has the file open keeps the lock until the child calls exec or exits.
-        match &self.record {
-            Some(RecordLocation::Within) => {
-                let _note = system::write(&self.file, Record::ENDED);
-            }
-            Some(RecordLocation::Beside(file)) => {
-                let _note = system::write(file, Record::ENDED);
-                let _unlocked = file.unlock();
-            }
-            None => {}
+        //
+        // Nothing is written or unlocked if other code of this process has closed the descriptor:
+        // its number may belong to another file.
+        if let Some(RecordLocation::Beside(file)) = &mut self.record
+            && let Some(file) = file.take()
+        {
+            let _note = system::write(&file, Record::ENDED);
+            let _unlocked = file.unlock();
         }
-        let _unlocked = self.file.unlock();
+        if let Some(file) = self.file.take() {
+            if matches!(self.record, Some(RecordLocation::Within)) {
+                let _note = system::write(&file, Record::ENDED);
+            }
+            let _unlocked = file.unlock();
+        }
     }
 }
 

@@ -63,6 +63,11 @@ pub enum Guarantee {
 /// Only a forked child [keeps it](crate::docs::guarantees#if-the-process-dies) for longer, until
 /// the child calls exec or ends.
 ///
+/// The reservation also ends if other code closes the descriptors that this crate has open, as a
+/// library that turns the process into a daemon does. [`guarantee`](Reservation::guarantee) and
+/// [`lease_error`](Reservation::lease_error) do not show this, so reserve after such a call. A drop
+/// neither writes to nor closes the files that have the numbers then.
+///
 /// The first two lines drop the reservation at once, which is a common mistake. The last two lines
 /// keep the reservation:
 ///

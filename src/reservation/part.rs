@@ -37,12 +37,8 @@ impl ProtocolReservation {
         lease: Result<LeaseLock, String>,
         guarantee: Guarantee,
     ) -> Self {
-        // A claim keeps the port even if its inode is unknown. Reports then show the claim like any
-        // other bound socket.
-        let inode = claim
-            .as_ref()
-            .and_then(|claim| claim.inode().ok())
-            .flatten();
+        // On Windows the inode is unknown. Reports then show the claim like any other bound socket.
+        let inode = claim.as_ref().and_then(Claim::inode);
         ProtocolReservation {
             port,
             guarantee,

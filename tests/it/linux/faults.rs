@@ -247,6 +247,8 @@ pub(crate) fn close_descriptors_and_go_on() {
     };
     use_crate();
     for round in ["numbers that no file has", "numbers of other files"] {
+        // A claim, an abstract name and two lock files.
+        let held = ReserveOptions::new().tcp_and_udp().reserve().unwrap();
         let closed = close_descriptors();
         assert!(closed > 0, "control: the crate keeps descriptors");
         let mut others = Vec::new();
@@ -257,8 +259,14 @@ pub(crate) fn close_descriptors_and_go_on() {
         }
         let inode = |file: &File| file.metadata().unwrap().ino();
         let before: Vec<u64> = others.iter().map(inode).collect();
+        drop(held);
         use_crate();
         use_crate();
+        assert!(
+            others
+                .iter()
+                .all(|file| file.metadata().unwrap().len() == 0)
+        );
         let after: Vec<u64> = others.iter().map(inode).collect();
         assert_eq!(before, after, "{round}");
     }

@@ -1,0 +1,27 @@
+//! On Windows a [`KeptFd`] is the value itself. A handle there is no small number that a program
+//! closes without knowing it.
+
+use std::io;
+use std::num::NonZeroU64;
+
+#[derive(Debug)]
+pub(crate) struct KeptFd<T>(Option<T>);
+
+impl<T> KeptFd<T> {
+    pub(crate) fn sole(value: T) -> io::Result<KeptFd<T>> {
+        Ok(KeptFd(Some(value)))
+    }
+
+    pub(crate) fn intact(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+
+    pub(crate) fn take(&mut self) -> Option<T> {
+        self.0.take()
+    }
+
+    /// Windows has no inodes.
+    pub(crate) fn inode(&self) -> Option<NonZeroU64> {
+        None
+    }
+}
