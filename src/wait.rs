@@ -148,7 +148,8 @@ pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) ->
 ///
 /// # Errors
 ///
-/// The errors of [`wait_until_held_by`], for the first port on which the process does not listen.
+/// The errors of [`wait_until_held_by`], for one port: the first port that only another process
+/// listens on. If there is none, the first port without a listener.
 ///
 /// # Platform-specific behavior
 ///

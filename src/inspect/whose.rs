@@ -326,7 +326,7 @@ impl Watch {
         ports: &[Port],
     ) -> io::Result<Option<(usize, Listener)>> {
         let mut rows = Vec::new();
-        let tables = PortTables::of(ports.iter().map(|port| Some(port.protocol)));
+        let tables = tables_of(ports);
         let read =
             tables.and_then(|tables| listeners_up_to_a_silent_port(&tables, ports, &mut rows));
         let silent = match read {
@@ -349,11 +349,40 @@ impl Watch {
         {
             return Ok(Some((*at, Listener::Stranger)));
         }
+        match self.first_unmet(&rows)? {
+            Some((at, listener)) => {
+                let is_stranger = listener == Listener::Stranger;
+                self.strangers = is_stranger.then(|| (inodes, at, Instant::now()));
+                Ok(Some((at, listener)))
+            }
+            None => Ok(silent),
+        }
+    }
+
+    /// The index of the first port that has listeners, none of which counts as a listener of the
+    /// expected process. Unlike [`first_missing`](Self::first_missing), the search does not stop at
+    /// a port without a listener. `None` if there is no such port, or if the sockets cannot be
+    /// read.
+    pub(crate) fn first_stranger(&self, ports: &[Port]) -> Option<usize> {
+        let tables = tables_of(ports).ok()?;
+        let listeners = |(at, port)| Some((at, listeners_on(&tables, port).ok()?));
+        let each = ports.iter().copied().enumerate().filter_map(listeners);
+        let (positions, rows): (Vec<usize>, Vec<Vec<Row>>) =
+            each.filter(|(_, rows)| !rows.is_empty()).unzip();
+        match self.first_unmet(&rows) {
+            Ok(Some((at, Listener::Stranger))) => Some(positions[at]),
+            _ => None,
+        }
+    }
+
+    /// The index of the first of these groups of listeners in which no listener counts as the
+    /// expected process's own, and who listens there.
+    fn first_unmet(&self, rows: &[Vec<Row>]) -> io::Result<Option<(usize, Listener)>> {
         let mut has = self.expected.judge();
         let mut is_met = |of: &OwnedRows| of.holders.iter().any(&mut has);
         // This search ends when it has found an owner of each listener. It reads the newest
         // processes early, and the expected process is often one of them.
-        let first = sockets::owners_of_each(rows.clone(), ScanDepth::FirstHit)?;
+        let first = sockets::owners_of_each(rows.to_vec(), ScanDepth::FirstHit)?;
         let mut unmet: Vec<usize> = (0..rows.len()).collect();
         unmet.retain(|at| !is_met(&first[*at]));
         let rows = unmet.iter().map(|at| rows[*at].clone()).collect();
@@ -361,13 +390,15 @@ impl Watch {
         for (at, owned) in unmet.into_iter().zip(complete) {
             let listener = who_of(&owned.holders, &mut has);
             if listener != Listener::Expected {
-                let is_stranger = listener == Listener::Stranger;
-                self.strangers = is_stranger.then(|| (inodes, at, Instant::now()));
                 return Ok(Some((at, listener)));
             }
         }
-        Ok(silent)
+        Ok(None)
     }
+}
+
+fn tables_of(ports: &[Port]) -> io::Result<PortTables> {
+    PortTables::of(ports.iter().map(|port| Some(port.protocol)))
 }
 
 /// Adds the listeners of each port to `rows`, up to the first port that has none. Returns the
@@ -378,20 +409,26 @@ fn listeners_up_to_a_silent_port(
     rows: &mut Vec<Vec<Row>>,
 ) -> io::Result<Option<usize>> {
     for (at, port) in ports.iter().enumerate() {
-        let mut listeners = tables.listening(port.number, port.protocol)?;
-        listeners.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
-        // A client that connects to `ip` reaches only the listeners with the closest address.
-        // `localhost` stands for two addresses. Their closest listeners can differ, so all stay.
-        if let Some(ip) = port.ip.filter(|ip| *ip != LOCALHOST) {
-            let closest = listeners.iter().map(|row| row.closeness(ip)).max();
-            listeners.retain(|row| Some(row.closeness(ip)) == closest);
-        }
+        let listeners = listeners_on(tables, *port)?;
         if listeners.is_empty() {
             return Ok(Some(at));
         }
         rows.push(listeners);
     }
     Ok(None)
+}
+
+/// The listeners that a client of the port reaches.
+fn listeners_on(tables: &PortTables, port: Port) -> io::Result<Vec<Row>> {
+    let mut listeners = tables.listening(port.number, port.protocol)?;
+    listeners.retain(|row| row.is_reachable_at(port.ip, port.scope_id));
+    // A client of this address reaches only the listeners whose address is closest to it.
+    // `localhost` has two addresses with different closest listeners, so all listeners stay.
+    if let Some(ip) = port.ip.filter(|ip| *ip != LOCALHOST) {
+        let closest = listeners.iter().map(|row| row.closeness(ip)).max();
+        listeners.retain(|row| Some(row.closeness(ip)) == closest);
+    }
+    Ok(listeners)
 }
 
 fn who_of(holders: &[Holder], has: &mut impl FnMut(&Holder) -> bool) -> Listener {

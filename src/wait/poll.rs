@@ -252,6 +252,13 @@ impl Listening {
         Ok(None)
     }
 
+    /// The first port that only a process other than the expected one listens on.
+    fn stranger(&self) -> Option<(Port, Listener)> {
+        let ports = self.ports.as_slice();
+        let at = self.watch.as_ref()?.first_stranger(ports)?;
+        Some((ports[at], Listener::Stranger))
+    }
+
     fn not_yet(&mut self, port: Port, listener: Listener, exit: Option<ExitInfo>) -> Poll {
         let left = self.deadline.left();
         // A process that has not failed may leave a daemon, which listens a moment later.
@@ -267,6 +274,8 @@ impl Listening {
             let [.., longest] = LISTENING_PAUSES;
             return Poll::Pause(self.pauses.next().unwrap_or(longest).min(left));
         }
+        // A stranger's listener on a later port explains more than a port without a listener.
+        let (port, listener) = self.stranger().unwrap_or((port, listener));
         let expected = self.watch.as_ref().map(|watch| watch.expected.clone());
         let verdict = match (listener, &expected) {
             (Listener::Stranger, Some(expected)) => Verdict::NotHeldBy(expected.pid()),

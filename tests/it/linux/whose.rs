@@ -190,6 +190,24 @@ fn the_ports_of_one_call_are_not_taken_for_one_another() {
     assert!(!text.contains("instead"), "{text}");
 }
 
+/// The stranger's port may come after a port without a listener.
+#[test]
+fn a_stranger_on_any_of_several_ports_is_named() {
+    let [silent, taken] = portlease::reserve_ports();
+    let _listener = taken.listen().unwrap();
+    let mut expected = Command::new("sleep").arg("600").spawn().unwrap();
+    for ports in [[&silent, &taken], [&taken, &silent]] {
+        let error = portlease::wait_until_all_held_by(ports, expected.id(), SHORT).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("port {}/tcp is not held by pid", taken.addr())),
+            "{text}"
+        );
+    }
+    expected.kill().unwrap();
+    expected.wait().unwrap();
+}
+
 #[test]
 fn a_process_that_has_ended_is_called_so() {
     let p = reserve_port();
