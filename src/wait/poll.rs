@@ -127,17 +127,21 @@ impl WaitError {
         match self {
             WaitError::TimedOut(waited, unmet) => {
                 let mut report = unmet.report();
-                // If the wait expects a process, the error names no async form. That process is
-                // usually not this process, so its server does not need this thread.
+                // The server of another process does not need this thread, so the error names no
+                // async form.
+                let expects_other = unmet.expected.as_ref().is_some_and(|expected| {
+                    expected.pid().is_none_or(|pid| pid != std::process::id())
+                });
                 let async_form = match unmet.verdict {
+                    // `portlease::tokio` has no wait by pid.
                     Verdict::NotListening => Some("wait_until_listening"),
-                    // The server has opened a listener, so it ran during the wait.
-                    Verdict::Unsteady(_) => None,
+                    // The wait saw a listener, so the blocked thread is not the reason.
+                    Verdict::Unsteady(_) | Verdict::NotHeldBy(_) => None,
                     _ => Some("wait_until_free"),
                 };
                 if let Some(call) = async_form
                     && blocked_thread
-                    && unmet.expected.is_none()
+                    && !expects_other
                     && is_in_runtime()
                 {
                     report = report.after_blocking_runtime(call);

@@ -62,6 +62,17 @@ async fn a_server_on_the_same_thread_is_waited_for() {
         "{error:?}"
     );
 
+    // A wait for the own process is a wait for a task too.
+    let error = p
+        .wait_for_pid(std::process::id(), Duration::from_millis(50))
+        .unwrap_err();
+    let text = format!("{error:?}");
+    assert!(
+        text.contains("help: start the server if it does not run; this wait blocks its thread")
+            && text.contains("await portlease::tokio::wait_until_listening instead"),
+        "{text}"
+    );
+
     wait_until_listening(&p, DEADLINE).await.unwrap();
     assert_eq!(server.await.unwrap().local_addr().unwrap(), p.addr());
 }

@@ -261,7 +261,8 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
             hidden.next().map(for_hidden).unwrap_or_default()
         }
         _ => match (&report.facts.verdict, report.facts.expected) {
-            (Verdict::NotListening, Some(running)) => {
+            // A caller that expects itself knows which server it starts, and sees its errors.
+            (Verdict::NotListening, Some(running)) if running != Some(std::process::id()) => {
                 let daemon = report.facts.daemon.iter();
                 let daemon = daemon.map(|_| Remedy::StartInForeground);
                 daemon.chain(running.map(check)).chain(reserve).collect()
