@@ -526,7 +526,7 @@ impl ReserveOptions {
         if n == 0 {
             return Ok(Vec::new());
         }
-        if let (Some(port), 2..) = (self.port, n) {
+        if let (Some(port), 2.., true) = (self.port, n, self.ports.is_empty()) {
             return Err(Error::many_of_one_number(port, n));
         }
         if self.ports.len() > n {
