@@ -157,6 +157,7 @@ pub(crate) fn numbers_of(
         server: crate::model::server_kind::ServerKind::ReuseAddr,
         exact: Vec::new(),
         allowed,
+        env_range: None,
         prefer: Vec::new(),
         exclude,
         aligned: 1,

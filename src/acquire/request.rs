@@ -64,6 +64,8 @@ pub(crate) struct Request {
     /// The numbers that the requested range and `PORTLEASE_RANGE` have in common. `None` if neither
     /// limits this request.
     pub(crate) allowed: Option<RangeInclusive<u16>>,
+    /// `PORTLEASE_RANGE`, if it limits this request. `allowed` is within it.
+    pub(crate) env_range: Option<RangeInclusive<u16>>,
     pub(crate) prefer: Vec<u16>,
     pub(crate) exclude: PortSet,
     /// The port must be a multiple of this number. For ports at fixed distances, only their base

@@ -73,7 +73,7 @@ impl AttemptStats {
     }
 }
 
-/// Prints text such as `12 tried: 9 in use, 3 reserved by others`. Ports that the same call had
+/// Prints text such as `12 tried: 9 in use, 3 already reserved`. Ports that the same call had
 /// already reserved count as tried.
 impl fmt::Display for AttemptStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,7 +84,7 @@ impl fmt::Display for AttemptStats {
         let counts = [
             (self.own.len(), "taken by this call itself"),
             (self.in_use, "in use"),
-            (self.reserved, "reserved by others"),
+            (self.reserved, "already reserved"),
             (self.not_permitted, "not permitted"),
             (self.excluded, "excluded"),
             (self.planted, planted.as_str()),

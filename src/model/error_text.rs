@@ -34,6 +34,17 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
+    /// Adds that `PORTLEASE_RANGE` limits the numbers. The caller may have set no range itself.
+    pub(crate) fn limited_by(self, env_range: Option<&RangeInclusive<u16>>) -> Self {
+        match env_range {
+            Some(range) => self.with_note(&format!(
+                "; PORTLEASE_RANGE allows only {}",
+                RangeText(range)
+            )),
+            None => self,
+        }
+    }
+
     pub(crate) fn range_outside_firewall(
         range: &RangeInclusive<u16>,
         firewall: &RangeInclusive<u16>,
@@ -130,7 +141,7 @@ impl Error {
         };
         let remedy = match *range.start() == 1 && *range.end() == u16::MAX {
             true => "request offsets that are closer together, or fewer exclusions",
-            false => "request a wider range or fewer exclusions",
+            false => "widen the range or exclude fewer ports",
         };
         let message = format!(
             "cannot reserve {offsets} in {}: for every base number{multiple}, at least one port \

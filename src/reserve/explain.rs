@@ -43,6 +43,7 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
                 &taken,
                 usage.as_ref(),
             )
+            .limited_by(request.env_range.as_ref())
         }
         AttemptError::LockFolder(folder) => lock_folder(folder),
         AttemptError::System { act, port, cause } => Error::system(act, port, cause),

@@ -78,12 +78,14 @@ impl ReserveOptions {
             Ports::Many(n) => {
                 self.check_exact(&named, range.as_ref())?;
                 if n > named.len() {
-                    self.check_any(n - named.len(), allowed_or_all(&allowed))?;
+                    self.check_any(n - named.len(), allowed_or_all(&allowed))
+                        .map_err(|error| error.limited_by(env_range.as_ref()))?;
                 }
                 named
             }
             Ports::Offsets(offsets) if named.is_empty() => {
-                self.check_bases(offsets, allowed_or_all(&allowed))?;
+                self.check_bases(offsets, allowed_or_all(&allowed))
+                    .map_err(|error| error.limited_by(env_range.as_ref()))?;
                 named
             }
             Ports::Offsets(offsets) => {
@@ -112,6 +114,7 @@ impl ReserveOptions {
             prefer,
             exact,
             allowed,
+            env_range,
             exclude: self.exclude,
             aligned: self.aligned,
             wait: self.wait,

@@ -41,7 +41,18 @@ fn automatic_picks_come_from_portlease_range() {
     let message = reserver.reserve("many=33").refused("InvalidPort");
     assert_eq!(
         message,
-        format!("cannot reserve 33 ports from {low}-{high}: the range has fewer allowed ports")
+        format!(
+            "cannot reserve 33 ports from {low}-{high}: the range has fewer allowed ports; \
+             PORTLEASE_RANGE allows only {low}-{high}"
+        )
+    );
+    // All ports are reserved, by the same process.
+    reserver.reserve("many=32").held();
+    let message = reserver.reserve("").refused("NoFreePort");
+    assert!(
+        message.contains(": 32 tried: 32 already reserved; ")
+            && message.ends_with(&format!("; PORTLEASE_RANGE allows only {low}-{high}")),
+        "{message}"
     );
 }
 

@@ -169,14 +169,13 @@ fn offsets_and_multiples_that_cannot_be_met_are_errors_that_say_so() {
     invalid(
         new().range(20000..=20009).reserve_offsets([0, 10]),
         "cannot reserve ports at the offsets 0, 10 in 20000-20009: for every base number, at \
-         least one port is outside the range or excluded; request a wider range or fewer \
-         exclusions",
+         least one port is outside the range or excluded; widen the range or exclude fewer ports",
     );
     invalid(
         new().range(20001..=20003).aligned(2).reserve_block(3),
         "cannot reserve 3 consecutive ports in 20001-20003: for every base number that is a \
-         multiple of 2, at least one port is outside the range or excluded; request a \
-         wider range or fewer exclusions",
+         multiple of 2, at least one port is outside the range or excluded; widen the range or \
+         exclude fewer ports",
     );
     let zero = "cannot reserve multiples of 0: expected a number from 1 to 65535";
     invalid(new().aligned(0).reserve(), zero);

@@ -272,8 +272,8 @@ fn a_range_that_is_too_small_for_many_reports_what_the_call_itself_took() {
     let error = many(4).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoFreePort);
     let expected = format!(
-        "cannot reserve 4 ports from {}-{}: 5 tried: 3 taken by this call itself, 2 reserved by \
-         others; {}: reserved by ",
+        "cannot reserve 4 ports from {}-{}: 5 tried: 3 taken by this call itself, 2 already \
+         reserved; {}: reserved by ",
         range.start(),
         range.end(),
         others[0].port()
@@ -282,7 +282,7 @@ fn a_range_that_is_too_small_for_many_reports_what_the_call_itself_took() {
     // The call has released what it took.
     drop(many(3).unwrap());
     let server = std::net::TcpListener::bind(("127.0.0.1", *range.start())).unwrap();
-    let expected = "5 tried: 2 taken by this call itself, 1 in use, 2 reserved by others; ";
+    let expected = "5 tried: 2 taken by this call itself, 1 in use, 2 already reserved; ";
     let error = many(3).unwrap_err();
     assert!(error.to_string().contains(expected), "{error}");
     drop(server);
