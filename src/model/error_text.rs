@@ -415,6 +415,10 @@ impl Error {
     pub(crate) fn lock_folder(path: &Path, cause: io::Error) -> Self {
         let cause_text = match cause.kind() {
             io::ErrorKind::InvalidInput => "expected an absolute path in PORTLEASE_DIR".to_owned(),
+            io::ErrorKind::FileTooLarge => {
+                "the file size limit of this process forbids the write (raise it with ulimit -f)"
+                    .to_owned()
+            }
             _ => format!(
                 "{}: set PORTLEASE_DIR to a writable folder",
                 OsMessage(&cause)

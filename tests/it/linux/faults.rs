@@ -29,6 +29,7 @@
 //! - a sandbox that forbids binds: `sandbox`, all of it
 //! - a lock folder that cannot be swept: `lock_folder::sweep`
 //! - steps of the wall clock: `clock`, all of it
+//! - a limit of the file size: `a_process_that_may_write_no_file_reserves_without_a_record`
 //! - descriptors that other code closes:
 //!   `code_that_closes_every_descriptor_goes_on_reserving_and_checking`; in the library `kept_fd`
 //! - threads in different network namespaces:
@@ -50,6 +51,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use portlease::{ErrorKind, Reservation, ReserveOptions};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::whose::SERVER;
 use crate::support::helper::{EPHEMERAL_LOW, Launch};
@@ -269,6 +271,30 @@ pub(crate) fn close_descriptors_and_go_on() {
         );
         let after: Vec<u64> = others.iter().map(inode).collect();
         assert_eq!(before, after, "{round}");
+    }
+}
+
+/// A write beyond the limit of the file size would end the process by SIGXFSZ.
+#[test]
+fn a_process_that_may_write_no_file_reserves_without_a_record() {
+    let folder = Folder::new();
+    Launch::new("writes-no-file", &folder.locks())
+        .start()
+        .succeed();
+}
+
+pub(crate) fn reserve_without_writing() {
+    let none = Rlimit {
+        current: Some(0),
+        ..getrlimit(Resource::Fsize)
+    };
+    setrlimit(Resource::Fsize, none).unwrap();
+    for options in [ReserveOptions::new(), ReserveOptions::new().udp()] {
+        let p = options.clone().reserve().unwrap();
+        let error = p.lease_error().unwrap();
+        assert!(error.ends_with("(raise it with ulimit -f)"), "{error}");
+        let again = options.port(p.port()).reserve().unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::InUse, "{again}");
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) fn run_helper(name: &str, args: &Args) {
         "checks-while-forking" => crate::lock_folder::forks::check_while_forking(),
         "waits-without-proc" => faults::wait_without_proc(),
         "closes-descriptors" => faults::close_descriptors_and_go_on(),
+        "writes-no-file" => faults::reserve_without_writing(),
         "out-of-descriptors" => descriptors::ask_without_descriptors(args),
         "changes-namespace" => namespaces::reserve_in_several_namespaces(),
         "asks-about-many-ports" => crate::report::many::ask(),

@@ -418,8 +418,12 @@ pub(crate) fn read(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
     file.read_at(bytes, 0)
 }
 
-/// Writes all bytes at the start of the file.
+/// Writes all bytes at the start of the file. Fails if they exceed the file size that this process
+/// may write (ulimit -f): the kernel would end the process by SIGXFSZ.
 pub(crate) fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
+    if !ffi::may_write(bytes.len()) {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     file.write_all_at(bytes, 0)
 }
 
