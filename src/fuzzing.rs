@@ -138,6 +138,7 @@ pub fn process(bytes: &[u8]) {
     procfs::effective_uid(bytes);
     procfs::maps_user(bytes, 65534);
     procfs::innermost_pid(bytes);
+    procfs::thread_group(bytes);
     procfs::uptime(bytes);
     procfs::in_flight(bytes);
     if let Some(inode) = procfs::socket_inode(bytes) {

@@ -330,11 +330,16 @@ fn wait_by_pid(ports: Vec<Port>, pid: u32, at_most: Duration) -> Result<()> {
     let started = sockets::started(pid)
         .map_err(|cause| Error::of_system("read the start of", &format!("pid {pid}"), cause))?;
     let mut wait = Listening::new(ports, Some(Expected::new(pid)), at_most);
+    let mut has_run = false;
     block_on(|| {
         wait.poll(|| {
             // A later process with the same pid has another start.
             let is_running = sockets::is_running(pid)? && sockets::started(pid)? == started;
-            Ok((!is_running).then_some(ExitInfo::from(None)))
+            has_run |= is_running;
+            Ok((!is_running).then(|| match has_run {
+                true => ExitInfo::from(None),
+                false => ExitInfo::before_wait(),
+            }))
         })
     })
 }

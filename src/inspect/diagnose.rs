@@ -261,6 +261,7 @@ pub(crate) fn not_listening_each(
     if ports.is_empty() {
         return Vec::new();
     }
+    let process_of_thread = expected.pid().and_then(sockets::process_of_thread);
     let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
     let running = expected.pid().filter(runs);
     // If the calling process itself is expected, its descendants are not examined, because it may
@@ -290,6 +291,7 @@ pub(crate) fn not_listening_each(
         let probably_meant = meant.next().map(|process| process.pid).zip(expected.pid());
         Diagnosis::new(Facts {
             expected: Some(running),
+            process_of_thread,
             // A halted process explains only a missing listener. If the expected process shares the
             // port with a stranger, it listens.
             halted: halted.clone().filter(|_| lacks_listener(&facts.verdict)),
@@ -406,6 +408,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             expected: None,
             daemon: None,
             is_over: false,
+            process_of_thread: None,
             halted: None,
             in_other_network: None,
             stranger: None,

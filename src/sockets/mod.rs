@@ -286,6 +286,18 @@ fn is_unmapped(uid: u32) -> bool {
     }
 }
 
+/// The pid of the process, if `id` is no pid but the id of one of its threads. Always `None` on
+/// systems other than Linux.
+pub(crate) fn process_of_thread(id: u32) -> Option<u32> {
+    #[cfg(target_os = "linux")]
+    return linux::process_of_thread(id);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = id;
+        None
+    }
+}
+
 /// The pid that a process has in its own pid namespace. Returns `None` if the process cannot be
 /// read. On systems other than Linux the result is `pid` itself.
 pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {

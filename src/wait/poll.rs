@@ -78,19 +78,22 @@ pub(crate) struct ExitInfo {
     /// wait by pid has none. The status is also unknown if other code of this process has reaped
     /// the child.
     status: Option<ExitStatus>,
+    /// No process had the pid when the wait began.
+    is_before_wait: bool,
 }
 
 impl From<ExitStatus> for ExitInfo {
     fn from(status: ExitStatus) -> Self {
-        ExitInfo {
-            status: Some(status),
-        }
+        ExitInfo::from(Some(status))
     }
 }
 
 impl From<Option<ExitStatus>> for ExitInfo {
     fn from(status: Option<ExitStatus>) -> Self {
-        ExitInfo { status }
+        ExitInfo {
+            status,
+            is_before_wait: false,
+        }
     }
 }
 
@@ -105,6 +108,13 @@ impl ExitInfo {
         }
     }
 
+    pub(crate) fn before_wait() -> ExitInfo {
+        ExitInfo {
+            status: None,
+            is_before_wait: true,
+        }
+    }
+
     fn succeeded(&self) -> Option<bool> {
         self.status.map(|status| status.success())
     }
@@ -114,6 +124,7 @@ impl fmt::Display for ExitInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
             Some(status) => write!(f, "ended ({status})"),
+            None if self.is_before_wait => f.write_str("had ended, or never existed,"),
             None => f.write_str("ended"),
         }
     }

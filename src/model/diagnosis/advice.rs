@@ -135,6 +135,11 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         is_over,
         ..
     } = &report.facts;
+    if let (Some(Some(instead_of)), Some(pid)) =
+        (report.facts.expected, report.facts.process_of_thread)
+    {
+        return vec![Remedy::ExpectProcess { pid, instead_of }];
+    }
     let is_over = *is_over;
     let check = |pid| match is_over {
         true => Remedy::CheckSpawnedCommand,

@@ -56,6 +56,8 @@ pub(crate) struct Facts {
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
+    /// The pid of the process, if the caller passed the id of one of its threads instead.
+    pub(crate) process_of_thread: Option<u32>,
     /// The process that is probably the server (the expected process or a descendant), and what has
     /// stopped that process. Set only if the expected process runs and the listener is missing.
     pub(crate) halted: Option<(u32, Halt)>,
@@ -137,6 +139,7 @@ impl Diagnosis {
             redirected: None,
             as_root,
             expected: None,
+            process_of_thread: None,
             halted: None,
             in_other_network: None,
             stranger: None,

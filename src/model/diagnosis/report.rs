@@ -149,6 +149,8 @@ impl Report {
     /// if the check found neither a reason nor an unrelated process.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
+            expected,
+            process_of_thread,
             stranger,
             elsewhere,
             instead,
@@ -166,6 +168,9 @@ impl Report {
             false => ("is", "starts"),
         };
         let mut sentences = Vec::new();
+        if let (Some(Some(id)), Some(pid)) = (expected, process_of_thread) {
+            sentences.push(format!("{id} is a thread of pid {pid}"));
+        }
         if *lacks_address {
             sentences.push(NO_SUCH_ADDRESS.to_owned());
         }
@@ -238,7 +243,7 @@ impl Report {
                 format!("{operand} had no listener that stayed open for {duration}: {last}")
             }
             Verdict::NotHeldBy(Some(pid)) if self.facts.expected == Some(None) => {
-                format!("{operand} is not held by pid {pid}, which has ended: {cause}")
+                format!("{operand} is not held by pid {pid}, which does not run: {cause}")
             }
             Verdict::NotHeldBy(Some(pid)) => format!("{operand} is not held by pid {pid}: {cause}"),
             Verdict::SharedWithStranger(pid) => {

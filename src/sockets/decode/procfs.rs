@@ -233,6 +233,11 @@ pub(crate) fn locker(fdinfo: &[u8]) -> Option<u32> {
         .ok()
 }
 
+/// The pid of the process that the thread belongs to: the line `Tgid` in `/proc/PID/status`.
+pub(crate) fn thread_group(status: &[u8]) -> Option<u32> {
+    value(status, b"Tgid:")?.trim_ascii().parse().ok()
+}
+
 /// The text after the label in the first line that begins with the label.
 fn value<'a>(text: &'a [u8], label: &[u8]) -> Option<&'a str> {
     let value = split(text, b'\n').find_map(|line| line.strip_prefix(label))?;
@@ -556,6 +561,12 @@ pub(crate) mod tests {
         assert_eq!(innermost_pid(b"NSpid:\t71\n"), Some(71));
         assert_eq!(innermost_pid(b"NSpid:\t\n"), None);
         assert_eq!(innermost_pid(b"Pid:\t71\n"), None);
+    }
+
+    #[test]
+    fn the_process_of_a_thread_is_read() {
+        assert_eq!(thread_group(b"Name:\tx\nTgid:\t71\nPid:\t72\n"), Some(71));
+        assert_eq!(thread_group(b"Pid:\t72\n"), None);
     }
 
     #[test]

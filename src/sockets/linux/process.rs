@@ -364,6 +364,11 @@ pub(in super::super) fn user_of(pid: u32) -> Option<u32> {
     procfs::effective_uid(&read_of(pid, "status").ok()?)
 }
 
+pub(in super::super) fn process_of_thread(id: u32) -> Option<u32> {
+    let pid = procfs::thread_group(&read_of(id, "status").ok()?)?;
+    (pid != id).then_some(pid)
+}
+
 pub(in super::super) fn innermost_pid(pid: u32) -> Option<u32> {
     procfs::innermost_pid(&read_of(pid, "status").ok()?)
 }

@@ -190,6 +190,45 @@ fn the_ports_of_one_call_are_not_taken_for_one_another() {
     assert!(!text.contains("instead"), "{text}");
 }
 
+#[test]
+fn the_id_of_a_thread_and_the_id_of_no_process_are_called_so() {
+    let p = reserve_port();
+    let (send, receive) = std::sync::mpsc::channel();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        send.send(rustix::thread::gettid()).unwrap();
+        stopped.recv().unwrap_err();
+    });
+    let id = receive
+        .recv()
+        .unwrap()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs();
+    let own = std::process::id();
+    let _server = p.listen().unwrap();
+    let report = portlease::check_port_held_by(&p, id).unwrap_err();
+    let waited = p.wait_for_pid(id, SHORT).unwrap_err();
+    drop(stop);
+    thread.join().unwrap();
+    for text in [report.to_string(), format!("{waited:?}")] {
+        assert!(
+            text.contains(&format!(": {id} is a thread of pid {own}; ")),
+            "{text}"
+        );
+        let help =
+            format!("\nhelp: name pid {own} instead of pid {id}, if pid {own} is your server");
+        assert!(text.ends_with(&help), "{text}");
+    }
+    // Linux has no pid above 4194304.
+    let none = p.wait_for_pid(u32::MAX, DEADLINE).unwrap_err();
+    let expected = format!(
+        "process {} had ended, or never existed, before it listened",
+        u32::MAX
+    );
+    assert!(none.to_string().starts_with(&expected), "{none}");
+}
+
 /// The stranger's port may come after a port without a listener.
 #[test]
 fn a_stranger_on_any_of_several_ports_is_named() {
@@ -209,12 +248,12 @@ fn a_stranger_on_any_of_several_ports_is_named() {
 }
 
 #[test]
-fn a_process_that_has_ended_is_called_so() {
+fn a_process_that_does_not_run_is_called_so() {
     let p = reserve_port();
     let mut child = Command::new("true").spawn().unwrap();
     child.wait().unwrap();
     let report = portlease::check_port_held_by(&p, child.id()).unwrap_err();
-    let expected = format!("is not held by pid {}, which has ended: ", child.id());
+    let expected = format!("is not held by pid {}, which does not run: ", child.id());
     assert!(report.headline().contains(&expected), "{report}");
 }
 
