@@ -21,6 +21,7 @@ use crate::model::diagnosis::trial::Trial;
 use crate::model::diagnosis::verdict::{Cause, Verdict};
 use crate::model::diagnosis::{Diagnosis, Facts};
 use crate::model::endpoint::Protocol;
+use crate::model::error::Error;
 use crate::model::holder::Holder;
 use crate::model::holders::Holders;
 use crate::model::incompleteness::Incompleteness;
@@ -394,6 +395,11 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             Verdict::InUse(Cause::Named) => unrecorded_reserver(port, &holders),
             _ => Vec::new(),
         };
+        let unusable_lock_folder = match verdict {
+            Verdict::InUse(Cause::Named | Cause::UnseenClaim) => lease::unusable()
+                .map(|folder| Error::lock_folder(&folder.path, folder.cause).to_string()),
+            _ => None,
+        };
         let is_tcp = port.protocol == Protocol::Tcp;
         let usage = is_tcp.then(|| usage.clone()).flatten();
         let is_in_use = matches!(verdict, Verdict::InUse(_));
@@ -418,6 +424,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             last_listener: None,
             other_protocol: None,
             reserved_by,
+            unusable_lock_folder,
             holders: Some(holders.with_ephemeral_usage(usage)),
             number: Some(Number {
                 port: port.number,

@@ -122,7 +122,9 @@ fn answer_each(endpoints: &[Endpoint]) -> Result<Vec<Holders>> {
     let answer = |(endpoint, holders): (&Endpoint, Holders)| {
         let is_tcp = Protocol::requested(&endpoint.protocol).contains(&Protocol::Tcp);
         let usage = is_tcp.then(|| usage.clone()).flatten();
+        let of_name = |protocol| inheritance::of_name(Port::new(endpoint.port, protocol));
         let holders = holders.with_ephemeral_usage(usage);
+        let holders = holders.with_unrecorded_leases(of_name);
         match endpoint.ip {
             None => holders,
             Some(_) => {

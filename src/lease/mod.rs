@@ -133,6 +133,11 @@ pub(crate) fn peek(port: Port) -> Result<Option<Lease>, Unusable> {
     }
 }
 
+/// Why this process cannot use its lock folder; `None` if it can, or if the folder is missing.
+pub(crate) fn unusable() -> Option<Unusable> {
+    LockFolder::existing().err()
+}
+
 /// Whether the port has a live lease with a readable record.
 pub(crate) fn is_recorded(port: Port) -> bool {
     peek(port).is_ok_and(|lease| lease.is_some_and(|lease| lease.record().is_some()))

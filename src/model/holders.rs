@@ -11,6 +11,7 @@ use super::holder::Holder;
 use super::incompleteness::{Incompleteness, sorted};
 use super::lease_info::Lease;
 use super::port::Port;
+use super::process::Process;
 use super::state::State;
 
 /// Every socket on one port, and the reservations of the port: the result of
@@ -97,6 +98,24 @@ impl Holders {
             elsewhere,
             ..self
         }
+    }
+
+    /// Adds a lease for each reservation whose lock file was not found and whose processes are
+    /// visible. `holders` returns these processes.
+    pub(crate) fn with_unrecorded_leases(
+        mut self,
+        holders: impl Fn(Protocol) -> Vec<Process>,
+    ) -> Self {
+        let is_unrecorded = |reason: &Incompleteness| matches!(reason, Incompleteness::Lease(_));
+        let reasons = self.unseen.iter().filter(|reason| is_unrecorded(reason));
+        for protocol in reasons.filter_map(|reason| reason.protocol()) {
+            let holders = holders(protocol);
+            if !holders.is_empty() {
+                self.leases
+                    .push(Lease::unrecorded(protocol, self.port, holders));
+            }
+        }
+        self
     }
 
     /// The port number that was queried.

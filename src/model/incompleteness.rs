@@ -162,8 +162,8 @@ impl fmt::Display for Incompleteness {
             }
             Incompleteness::Lease(protocol) => write!(
                 f,
-                "a reservation has the {protocol} port: the lock file is in another lock folder, \
-                 cannot be read, or is no longer locked"
+                "a reservation has the {protocol} port: the lock file is in another lock folder \
+                 (PORTLEASE_DIR), cannot be read, or is no longer locked"
             ),
             Incompleteness::NotSearched => f.write_str(
                 "other processes may share the socket: this machine runs many processes, so the \

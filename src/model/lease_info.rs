@@ -36,7 +36,7 @@ pub struct Lease {
     /// The visible processes that still hold the reservation although the recorded process has
     /// ended. Empty if the reservation has no socket that could show them. `None`:
     ///
-    /// - without a record
+    /// - without a record, unless [`unrecorded`](Lease::unrecorded) made the lease
     /// - if the recorded process may still run
     /// - if no owner of the reservation's socket is visible
     /// - on Windows
@@ -66,6 +66,15 @@ impl Lease {
             inherited_by: None,
             foreign: None,
             is_in_other_folder: false,
+        }
+    }
+
+    /// A reservation whose lock file this process does not find. `holders` are the processes that
+    /// have the port's abstract Unix socket name.
+    pub(crate) fn unrecorded(protocol: Protocol, port: u16, holders: Vec<Process>) -> Self {
+        Lease {
+            inherited_by: Some(holders),
+            ..Lease::new(protocol, port, None)
         }
     }
 
@@ -104,6 +113,9 @@ impl Lease {
     /// ended. They are usually forked children that have not called exec. Empty if the recorded
     /// process runs, or if it is unknown who holds the reservation. Always empty on systems other
     /// than Linux.
+    ///
+    /// If the lock file is in another lock folder, the lease has no record. The result is then the
+    /// visible processes that hold the reservation.
     pub fn inherited_by(&self) -> &[Process] {
         self.inherited_by.as_deref().unwrap_or_default()
     }
@@ -361,6 +373,9 @@ impl Lease {
     /// Who reserved the port, such as `by test restarts (tests/restart.rs:17), pid 4100`.
     pub(crate) fn by(&self) -> String {
         let Some(record) = &self.record else {
+            if let Some(process) = self.heir() {
+                return format!("by {}", process.name_and_pid());
+            }
             return "by an unknown process: the reservation has no readable record".to_owned();
         };
         let mut text = match (self.test(), self.program()) {

@@ -75,6 +75,11 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
                 false => *cause,
             };
             let mut remedies = for_cause(report, cause, endpoint);
+            // A reservation can fail until the lock folder is corrected, and the cause says how.
+            if report.facts.unusable_lock_folder.is_some() {
+                remedies.retain(|remedy| !matches!(remedy, Remedy::Queue { .. }));
+                return remedies;
+            }
             let free = report.facts.free_address;
             remedies.extend(free.map(|addr| Remedy::ListenOnFreeAddress { addr }));
             remedies.push(Remedy::ReserveAnotherPort { endpoint });

@@ -92,6 +92,9 @@ pub(crate) struct Facts {
     /// the reservation. They have the port's abstract Unix socket name, or they run the command
     /// `portlease` and own a socket on the port. Empty if they are hidden, and in any other report.
     pub(crate) reserved_by: Vec<Process>,
+    /// Why this process cannot use its lock folder, as text such as `cannot use the lock folder …`.
+    /// Set only if the port is reserved by a process with another lock folder.
+    pub(crate) unusable_lock_folder: Option<String>,
     pub(crate) number: Option<Number>,
     pub(crate) trials: Vec<Trial>,
     /// The inode of the claim (this crate's bound socket) of the caller's own reservation. If that
@@ -150,6 +153,7 @@ impl Diagnosis {
             other_protocol: None,
             daemon: None,
             reserved_by: Vec::new(),
+            unusable_lock_folder: None,
             number: None,
             trials: Vec::new(),
             own_claim: None,

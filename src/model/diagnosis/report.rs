@@ -62,7 +62,9 @@ impl Report {
                 Some(lease) => format!("reserved {}", lease.by()),
                 None => "it was reserved during the check, and is released now".to_owned(),
             },
-            Verdict::InUse(Cause::Named) => named_by(self.facts.reserved_by.first()),
+            Verdict::InUse(Cause::Named) => {
+                self.with_lock_folder(named_by(self.facts.reserved_by.first()))
+            }
             Verdict::InUse(Cause::TimeWait) => format!(
                 "TIME_WAIT of {}, left by a client or by a server without SO_REUSEADDR, keeps \
                  every server from binding",
@@ -78,11 +80,11 @@ impl Report {
                  and WinNAT reserve such ranges)"
                     .to_owned()
             }
-            Verdict::InUse(Cause::UnseenClaim) => {
+            Verdict::InUse(Cause::UnseenClaim) => self.with_lock_folder(
                 "a process with another lock folder probably reserved it: an unseen socket keeps \
                  servers without SO_REUSEADDR from binding"
-                    .to_owned()
-            }
+                    .to_owned(),
+            ),
             Verdict::InUse(Cause::Gone) => {
                 "a socket held the port, or a process locked the port's lock file, until a moment \
                  ago; the port is free now"
@@ -131,6 +133,14 @@ impl Report {
             | Verdict::CannotTell { text, .. }
             | Verdict::NoSuchInterface(text)
             | Verdict::Invalid(text) => text.clone(),
+        }
+    }
+
+    /// Adds why this process cannot use its own lock folder, if so.
+    fn with_lock_folder(&self, cause: String) -> String {
+        match &self.facts.unusable_lock_folder {
+            Some(reason) => format!("{cause}; this process {reason}"),
+            None => cause,
         }
     }
 

@@ -108,12 +108,12 @@ pub(crate) fn named_by(owner: Option<&Process>) -> String {
             process.name_and_pid()
         ),
         Some(process) => format!(
-            "reserved by {}: the lock file is in another lock folder, cannot be read, or is \
-             missing",
+            "reserved by {}: the lock file is in another lock folder (PORTLEASE_DIR), cannot be \
+             read, or is missing",
             process.name_and_pid()
         ),
-        None => "reserved by an unknown process: the lock file is in another lock folder, cannot \
-                 be read, or is missing"
+        None => "reserved by an unknown process: the lock file is in another lock folder \
+                 (PORTLEASE_DIR), cannot be read, or is missing"
             .to_owned(),
     }
 }

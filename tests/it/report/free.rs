@@ -221,9 +221,19 @@ fn a_reservation_in_another_lock_folder_is_in_use_even_without_a_socket() {
         );
         let who = other.command(&format!("who={operand}"));
         assert!(
-            who.starts_with("complete=false ") && who.contains(": the lock file is in another"),
+            who.starts_with("complete=false ")
+                && who.contains("reserved by ")
+                && who.contains(&format!("(pid {})", one.pid()))
+                && who.contains(": the lock file is in another"),
             "{who}"
         );
+        // A process whose own lock folder cannot be used learns why, and gets no help that needs
+        // the folder.
+        let mut misconfigured = Reserver::new("relative".as_ref());
+        let text = misconfigured.command(&format!("check={operand}"));
+        let reason = "; this process cannot use the lock folder \"relative\": expected an absolute \
+                      path in PORTLEASE_DIR";
+        assert!(text.contains(reason) && !text.contains("help: "), "{text}");
         // The error about a range of this number alone names the process too.
         let refused = other.reserve(&format!("{how} range={port}-{port}"));
         let message = refused.refused("NoFreePort");
