@@ -1,7 +1,7 @@
 //! `portlease wait`: waits until servers listen on ports, or until ports are free.
 
 use std::iter;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use portlease::{Diagnosis, Endpoint};
 use serde::Serialize;
@@ -178,16 +178,6 @@ fn unmet_of_process(
     findings.sort_by_key(|finding| !finding.shows_server());
     let left = findings.len().saturating_sub(WAIT_REPORTS);
     findings.truncate(WAIT_REPORTS);
-    // For a port without a listener, the report of a wait has better remedies. `first` has it.
-    let is_silent =
-        |finding: &&mut Finding| finding.endpoint != waited_for && !finding.shows_server();
-    for finding in findings.iter_mut().filter(is_silent) {
-        let at = endpoints.iter().position(|of| *of == finding.endpoint);
-        let waited = condition.wait_among(endpoints, at.unwrap_or(0), Duration::ZERO);
-        let report = waited.err().and_then(|error| error.diagnosis().cloned());
-        let report = report.filter(|report| report.endpoint() == Some(finding.endpoint));
-        finding.problem = report.or(finding.problem.take());
-    }
     (findings, left)
 }
 

@@ -272,7 +272,9 @@ fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<Remedy> {
         }
         _ => match (&report.facts.verdict, report.facts.expected) {
             // A caller that expects itself knows which server it starts, and sees its errors.
-            (Verdict::NotListening, Some(running)) if running != Some(std::process::id()) => {
+            (_, Some(Some(pid))) if pid == std::process::id() => start_first(endpoint),
+            (Verdict::NotHeldBy(_), Some(None)) => start_first(endpoint),
+            (_, Some(running)) => {
                 let daemon = report.facts.daemon.iter();
                 let daemon = daemon.map(|_| Remedy::StartInForeground);
                 daemon.chain(running.map(check)).chain(reserve).collect()

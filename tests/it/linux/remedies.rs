@@ -266,7 +266,7 @@ fn a_process_that_does_not_receive_the_socket_is_stopped() {
     // Other tests can leave such descriptors at the same time.
     let headline = report.headline();
     assert!(
-        headline.contains("by a descriptor that was sent to pid ")
+        headline.contains("a descriptor that was sent to pid ")
             && headline.contains(&format!(" {pid} ")),
         "{report}"
     );

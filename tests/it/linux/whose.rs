@@ -27,7 +27,8 @@ listener = socket.socket(family)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, how != "plain")
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, how.endswith("twin"))
 listener.bind((host, port))
-listener.listen()
+if how != "bound":
+    listener.listen()
 print(listener.getsockname()[1], flush=True)
 if how.endswith("daemon") and os.fork() != 0:
     os._exit(0)
@@ -560,6 +561,26 @@ fn connections_of_an_earlier_server_are_no_cause_of_a_missing_listener() {
     let error = p.wait_for(&mut child.0, SHORT).unwrap_err();
     let diagnosis = error.diagnosis().unwrap();
     assert_eq!(diagnosis.cause(), "nothing listens on it", "{error}");
+}
+
+/// Another option of the reservation would not help a server that has bound over the claim.
+#[test]
+fn a_server_that_has_bound_over_the_claim_gets_no_help_about_the_claim() {
+    let p = reserve_port();
+    let help = |child: &Server| {
+        let error = p.wait_for_pid(child.id(), Duration::ZERO);
+        format!("{:?}", error.unwrap_err())
+    };
+    let idle = Server::of(Command::new("sleep").arg("60").spawn().unwrap());
+    let text = help(&idle);
+    assert!(text.contains("reuse_addr(false)"), "{text}");
+    let mut bound = Server::new("bound", p.port());
+    bound.port();
+    let text = help(&bound);
+    assert!(
+        text.contains("does not listen") && !text.contains("reuse_addr(false)"),
+        "{text}"
+    );
 }
 
 /// The kernel gives each client to the listener with the more specific address.

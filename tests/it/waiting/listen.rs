@@ -128,25 +128,6 @@ fn a_wait_until_free_ends_when_the_server_stops() {
     stopping.join().unwrap();
 }
 
-/// Another option of the reservation would not help a server that has bound over the claim.
-#[test]
-#[cfg(target_os = "linux")]
-fn a_server_that_has_bound_over_the_claim_gets_no_help_about_the_claim() {
-    let p = reserve_port();
-    let help = || {
-        let error = p.wait_for_pid(std::process::id(), Duration::ZERO);
-        format!("{:?}", error.unwrap_err())
-    };
-    assert!(help().contains("reuse_addr(false)"), "{}", help());
-    let bound = socket::bind(V4, p.port(), Reuse::Address).unwrap();
-    let text = help();
-    assert!(
-        text.contains("does not listen") && !text.contains("reuse_addr(false)"),
-        "{text}"
-    );
-    drop(bound);
-}
-
 #[test]
 #[cfg_attr(not(unix), ignore = "the child is a shell")]
 fn a_child_that_ends_first_ends_the_wait_at_once() {
