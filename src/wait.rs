@@ -55,8 +55,8 @@ pub use steady::wait_until_all_listening;
 ///
 /// - [`TimedOut`](crate::ErrorKind::TimedOut) with a [diagnosis](crate::Error::diagnosis) of the
 ///   port. The report takes additional time after `at_most`.
-/// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if the operand names no port.
-/// - [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) if the operand is a text with a
+/// - [`InvalidPort`](crate::ErrorKind::InvalidPort) if `port` names no port.
+/// - [`AddressNotAvailable`](crate::ErrorKind::AddressNotAvailable) if `port` is a text with a
 ///   network interface that this machine does not have.
 /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the
 ///   socket table.

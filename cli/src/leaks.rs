@@ -216,8 +216,10 @@ fn is_descendant(process: &Process) -> bool {
     process.relation == Some(Relation::Descendant)
 }
 
-/// The processes to end: the owners of the sockets and their [masters](Process::master), except
-/// workers and the processes of a container. The parent of a worker owns the same socket, or is the
+/// The processes to end: descendants of this process that own one of the sockets, or that are the
+/// [master](Process::master) of an owner. The sockets of a container are left out.
+///
+/// Workers are left out too: a process is a worker if its parent owns the same socket or is the
 /// master of an owner. If a worker does not end with its parent, the next scan finds the worker.
 fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failure> {
     let mut targets = Vec::new();

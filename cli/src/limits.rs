@@ -150,8 +150,8 @@ pub(crate) const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(20);
 #[cfg(windows)]
 pub(crate) const PIPE_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// How many handle values `reserve` marks as not inheritable on Windows, from the lowest on, so
-/// that its keeper does not inherit them. A call for one value takes less than a microsecond.
+/// On Windows `reserve` marks this many handle values as not inheritable, the lowest ones, so that
+/// its keeper does not inherit them. To mark one value takes less than a microsecond.
 #[cfg(windows)]
 pub(crate) const INHERITED_HANDLES: usize = 16_384;
 

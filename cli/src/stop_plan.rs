@@ -279,8 +279,8 @@ pub(crate) fn later_restarts(_stopped: &[Process], _parents: &[u32]) -> Vec<Stri
     Vec::new()
 }
 
-/// What to do about a process that starts a server again. Pid 1 cannot be stopped from inside of
-/// its container: the kernel drops each signal that pid 1 does not handle.
+/// What to do about a process that starts a server again. Inside its container, pid 1 gets only the
+/// signals that it handles, and never SIGKILL. So a stop from inside may have no effect.
 fn stop_restarter(pid: u32) -> String {
     match pid {
         INIT => "stop the container from outside of it".to_owned(),
