@@ -53,6 +53,12 @@ impl<T: AsFd> KeptFd<T> {
         (now == Some(self.identity)).then_some(value)
     }
 
+    /// The descriptor, without the check of [`intact`](KeptFd::intact): for the public call that
+    /// made this value. `None` after [`take`](KeptFd::take).
+    pub(crate) fn unchecked(&self) -> Option<&T> {
+        self.value.as_ref()
+    }
+
     /// The descriptor, to use it for the last time and to close it. `None` if the number now seems
     /// to belong to another file or to no file: a close would close that file.
     pub(crate) fn take(&mut self) -> Option<T> {

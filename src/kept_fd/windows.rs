@@ -12,7 +12,7 @@ impl<T> KeptFd<T> {
         Ok(KeptFd(Some(value)))
     }
 
-    pub(crate) fn intact(&self) -> Option<&T> {
+    pub(crate) fn unchecked(&self) -> Option<&T> {
         self.0.as_ref()
     }
 

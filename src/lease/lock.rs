@@ -165,12 +165,13 @@ impl LeaseLock {
         self.record.is_some()
     }
 
-    /// Writes the whole record over the previous one.
+    /// Writes the whole record over the previous one. Only the public call that locked the file
+    /// calls this function.
     pub(crate) fn publish(&mut self, record: &Record) -> io::Result<()> {
         let bytes = record.encode();
         let user = system::user();
         if system::records_within(self.owner, user) {
-            let file = self.file.intact().ok_or(io::ErrorKind::Interrupted)?;
+            let file = self.file.unchecked().ok_or(io::ErrorKind::Interrupted)?;
             if let Err(e) = system::write(file, &bytes) {
                 // If the lock file is open for reading only, a second open for writing fails with
                 // the reason.
