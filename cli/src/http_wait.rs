@@ -369,7 +369,8 @@ pub(crate) fn until_answered(
             .collect(),
     );
     let queue = || queue.lock().unwrap_or_else(PoisonError::into_inner);
-    // Returns the requests that failed until the end, and for each whether the process has ended.
+    // Returns the requests that never got the expected answer. The `bool` says whether the process
+    // had ended at the last try.
     let work = || -> Result<Vec<(Queued, bool)>, Failure> {
         let mut failed = Vec::new();
         loop {

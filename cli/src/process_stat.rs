@@ -58,10 +58,10 @@ pub(crate) const OWNER_UNSEEN: &str = "cannot check which process has the listen
                                        missing or belongs to another pid namespace; mount proc on \
                                        /proc";
 
-/// The note that a listener counts as one of the process `pid`, although its owner is unknown. If
-/// `/proc` does not show the processes, the note is [`OWNER_UNSEEN`]. Otherwise the note names the
-/// first of these TCP ports whose listeners all lack a visible owner. Returns `None` if there is no
-/// such port, or if the sockets cannot be read.
+/// The note that the command accepts a listener as the listener of `pid`, although it cannot see
+/// who owns the listener. If `/proc` does not show the processes, the note is [`OWNER_UNSEEN`].
+/// Otherwise the note names the first of these TCP ports whose listeners all lack a visible owner.
+/// Returns `None` if there is no such port, or if the sockets cannot be read.
 pub(crate) fn unseen_owner_note(endpoints: &[Endpoint], pid: u32) -> Option<String> {
     if !shows_processes() {
         return Some(OWNER_UNSEEN.to_owned());

@@ -129,8 +129,8 @@ mod tests {
             is_assigned_if_released |= assigned(&server(), ip, port).unwrap() == Some(port);
             can_limit &= ffi::allow_only(&server(), port).is_ok();
         }
-        // If the kernel can limit a bind, it must have assigned a released number. Without this
-        // check, the test would also pass if `assigned` always returned `None`.
+        // If the kernel can limit a bind to one number, it must have assigned a released number at
+        // least once. Otherwise the test would also pass if `assigned` always returned `None`.
         assert_eq!(is_assigned_if_released, can_limit);
     }
 }

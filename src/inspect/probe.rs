@@ -45,7 +45,8 @@ pub enum Reachability {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Blocker {
-    /// A connection is refused, although a socket listens.
+    /// A connection is refused, or fails with [`HostUnreachable`](io::ErrorKind::HostUnreachable),
+    /// although a socket listens and has room for connections.
     PacketFilterRejects,
     /// A connection gets no answer, although a socket listens and has room for connections.
     PacketFilterDrops,

@@ -250,8 +250,8 @@ impl Holders {
     /// # Platform-specific behavior
     ///
     /// `None` on systems other than Linux, where each report would have to read all sockets. On
-    /// those systems, only the error of a TCP reservation without a range, which found no port, can
-    /// say how full the ephemeral range is.
+    /// those systems only one error can say how full the range is: that of a TCP reservation that
+    /// requested no range and found no port.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

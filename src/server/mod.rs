@@ -164,7 +164,7 @@ impl Server {
     /// [`spawn`](Reservation::spawn).
     ///
     /// The program may already have ended, for example by [`kill`](Server::kill). Connections that
-    /// it accepted, and connections in TIME_WAIT, do not block a server that sets SO_REUSEADDR.
+    /// it accepted, also those in TIME_WAIT, do not block a server that sets SO_REUSEADDR.
     ///
     /// # Errors
     ///

@@ -146,7 +146,7 @@ impl WaitError {
                 let async_form = match unmet.verdict {
                     // `portlease::tokio` has no wait by pid.
                     Verdict::NotListening => Some("wait_until_listening"),
-                    // The wait saw a listener, so the blocked thread is not the reason.
+                    // The wait saw a listener, so the blocked thread did not cause the timeout.
                     Verdict::Unsteady(_) | Verdict::NotHeldBy(_) => None,
                     _ => Some("wait_until_free"),
                 };

@@ -189,9 +189,9 @@ impl Diagnosis {
         self
     }
 
-    /// The report after the call has ended the program that it expected to listen. It speaks of the
-    /// program in the past tense, and omits the remedies that need the program. `has_ended` says
-    /// whether the process with this pid has ended.
+    /// The report of a call that expected a program to listen, and then ended the program. The text
+    /// describes the program in the past tense, and omits the remedies that need it. `has_ended`
+    /// says whether the process with this pid has ended.
     pub(crate) fn after_end(mut self, has_ended: impl Fn(u32) -> bool) -> Self {
         let facts = &mut self.0.facts;
         let on_port = facts.holders.iter_mut().flat_map(Holders::iter_mut);
