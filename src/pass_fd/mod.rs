@@ -35,8 +35,8 @@ impl Reservation {
     /// [`addr`](Reservation::addr) for TCP, a bound socket for UDP. A reservation of TCP and UDP
     /// passes both.
     ///
-    /// The port stays bound without a gap, first in this process and then in the child. If a TCP client connects before
-    /// the child calls accept, the connection waits in the backlog.
+    /// The port stays bound without a gap, first in this process and then in the child. If a TCP
+    /// client connects before the child calls accept, the connection waits in the backlog.
     ///
     /// The child inherits the sockets as descriptor 3 and following, and finds the variables of
     /// sd_listen_fds(3), which the `listenfd` crate reads:

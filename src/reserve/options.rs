@@ -108,8 +108,8 @@ impl ReserveOptions {
     /// that sets only SO_REUSEPORT, use [`server`](Self::server).
     ///
     /// A server that sets neither option cannot bind while a claim (a bound socket of this crate)
-    /// exists. So with `false` a lease (a locked file) keeps the port. The call then prefers numbers
-    /// that the kernel never assigns by itself, as it does with [`udp`](Self::udp).
+    /// exists. So with `false` a lease (a locked file) keeps the port. The call then prefers
+    /// numbers that the kernel never assigns by itself, as it does with [`udp`](Self::udp).
     ///
     /// Examples of servers that need `false` are Python's bare `socketserver.TCPServer`, Erlang's
     /// `gen_tcp` with its defaults, and Java after `setReuseAddress(false)`. On Unix such a server
