@@ -177,8 +177,13 @@ pub(super) fn services() -> io::Result<Vec<(u32, String)>> {
         let entries = buffer.as_ptr().cast::<ENUM_SERVICE_STATUS_PROCESSW>();
         // SAFETY: the call wrote `returned` entries to the buffer, which is aligned for them.
         let entries = unsafe { slice::from_raw_parts(entries, returned as usize) };
+        let bytes: Vec<u8> = buffer.iter().flat_map(|word| word.to_ne_bytes()).collect();
         services.extend(entries.iter().filter_map(|entry| {
-            let name = text_within(&buffer, entry.lpServiceName)?;
+            let offset = entry
+                .lpServiceName
+                .addr()
+                .checked_sub(buffer.as_ptr().addr())?;
+            let name = text_at(bytes.get(offset..)?);
             Some((entry.ServiceStatusProcess.dwProcessId, name))
         }));
         // A call without an entry makes no progress.
@@ -188,15 +193,12 @@ pub(super) fn services() -> io::Result<Vec<(u32, String)>> {
     }
 }
 
-/// The text of UTF-16 units that starts at this place in the buffer, and ends at the next zero.
-/// `None` if the place is outside of the buffer.
-fn text_within(buffer: &[u64], start: *const u16) -> Option<String> {
-    let bytes: Vec<u8> = buffer.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let offset = start.addr().checked_sub(buffer.as_ptr().addr())?;
-    let units = bytes.get(offset..)?.chunks_exact(2);
+/// The text of UTF-16 units at the start of these bytes. It ends at the first zero.
+fn text_at(bytes: &[u8]) -> String {
+    let units = bytes.chunks_exact(2);
     let units = units.map(|unit| u16::from_ne_bytes([unit[0], unit[1]]));
     let text: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
-    Some(String::from_utf16_lossy(&text))
+    String::from_utf16_lossy(&text)
 }
 
 pub(super) fn open(pid: u32) -> io::Result<OwnedHandle> {
