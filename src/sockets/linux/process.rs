@@ -216,17 +216,27 @@ fn open_folder(pid: u32) -> rustix::io::Result<OwnedFd> {
 /// cannot be read. A lack of descriptors or memory is an error.
 fn try_stat(pid: u32) -> io::Result<Option<procfs::Stat>> {
     let text = if pid == std::process::id() {
-        // If a process opens its own `/proc/PID/stat` by the full path, the emulator qemu-user
-        // makes up the content, with a wrong start time. A read through the open folder shows the
-        // real content.
-        let folder = open_folder(pid).map_err(io::Error::from);
-        folder.and_then(|folder| read(folder.as_fd(), "stat"))
+        own_stat(pid)
     } else {
         read_of(pid, "stat")
     };
     match text {
         Err(error) if is_exhaustion(&error) => Err(error),
         text => Ok(text.ok().and_then(|text| procfs::stat(&text))),
+    }
+}
+
+/// Reads the `stat` of this process. Fails as [`read_of`] does.
+///
+/// If a process opens its own `stat` by the full path, the emulator qemu-user makes up the content,
+/// with a wrong start time. A read through the open folder shows the real content.
+fn own_stat(pid: u32) -> io::Result<Vec<u8>> {
+    let folder = open(CWD, "/proc/self")?;
+    let text = read(folder.as_fd(), "stat")?;
+    // `/proc` may be that of another pid namespace, where this process has another pid.
+    match procfs::pid(&text) == Some(pid) {
+        true => Ok(text),
+        false => Err(Errno::NOENT.into()),
     }
 }
 

@@ -65,7 +65,7 @@ impl Folder {
         let prepare = || {
             let stat = fstat(&file)?;
             // The umask may have removed permissions.
-            if stat.st_mode & Mode::all().bits() != FILE.bits() {
+            if Mode::from_raw_mode(stat.st_mode) != FILE {
                 fchmod(&file, FILE)?;
             }
             self.rename_if_absent(&staged, name.as_ref())?;
