@@ -412,7 +412,7 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
             redirected: None,
             as_root,
             expected: None,
-            daemon: None,
+            daemons: Vec::new(),
             is_over: false,
             process_of_thread: None,
             halted: None,

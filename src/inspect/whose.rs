@@ -156,17 +156,22 @@ impl Expected {
         is_ancestor || !listens && (is_part_of_pipeline || may_be_daemon)
     }
 
-    /// The process that may be a daemon of the expected process, which has ended with success, and
-    /// that still runs. If there are several, the one that started first.
-    pub(crate) fn running_daemon(&self) -> Option<Process> {
-        self.started?;
+    /// The running processes that may be a daemon of the expected process, which has ended with
+    /// success. They are sorted by pid, from the pid of the expected process upwards: the kernel
+    /// gives pids in ascending order, and a daemon starts soon after its starter.
+    pub(crate) fn running_daemons(&self) -> Vec<Process> {
+        let (Some(starter), Some(_)) = (self.pid, self.started) else {
+            return Vec::new();
+        };
         let is_later =
             |pid: &u32| sockets::started(*pid).is_ok_and(|started| started >= self.started);
         let found = sockets::pids().into_iter().filter(is_later);
-        found
-            .filter_map(sockets::describe)
+        let found = found.filter_map(sockets::describe);
+        let mut found: Vec<Process> = found
             .filter(|process| process.state != ProcessState::Zombie && self.left_behind(process))
-            .min_by_key(|process| process.ticks)
+            .collect();
+        found.sort_by_key(|process| process.pid.wrapping_sub(starter));
+        found
     }
 
     /// Whether the process is a daemon that the expected process left behind. The parent of a

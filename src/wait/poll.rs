@@ -161,11 +161,10 @@ impl WaitError {
             }
             WaitError::EndedFirst(exit, unmet) => {
                 let pid = unmet.expected.as_ref().and_then(Expected::pid);
-                let daemon = match exit.succeeded() {
-                    Some(true) => unmet.expected.as_ref().and_then(Expected::running_daemon),
-                    _ => None,
-                };
-                let report = unmet.report().with_daemon(daemon);
+                let expected = unmet.expected.as_ref();
+                let daemons = expected.filter(|_| exit.succeeded() == Some(true));
+                let daemons = daemons.map(Expected::running_daemons);
+                let report = unmet.report().with_daemons(daemons.unwrap_or_default());
                 Error::ended_first(pid, &exit.to_string(), unmet.port, report)
             }
             WaitError::CannotTell(port, verdict) => diagnose::report(port, verdict).into(),

@@ -85,9 +85,9 @@ pub(crate) struct Facts {
     /// caller may have asked for the wrong protocol. `None` if a server of the endpoint's protocol
     /// has the number.
     pub(crate) other_protocol: Option<Holder>,
-    /// A process that may be a daemon of the expected process. Set only if the expected process has
-    /// ended with success, and the daemon still runs and does not listen.
-    pub(crate) daemon: Option<Process>,
+    /// Running processes that may be a daemon of the expected process, the likeliest one first.
+    /// Empty if the expected process has not ended with success, or if something listens.
+    pub(crate) daemons: Vec<Process>,
     /// If the port is in use by a reservation without a visible lock file: the processes that hold
     /// the reservation. They have the port's abstract Unix socket name, or they run the command
     /// `portlease` and own a socket on the port. Empty if they are hidden, and in any other report.
@@ -151,7 +151,7 @@ impl Diagnosis {
             instead: Vec::new(),
             last_listener: None,
             other_protocol: None,
-            daemon: None,
+            daemons: Vec::new(),
             reserved_by: Vec::new(),
             unusable_lock_folder: None,
             number: None,
@@ -180,10 +180,10 @@ impl Diagnosis {
         self
     }
 
-    /// Adds a process that may be a daemon of the expected process.
-    pub(crate) fn with_daemon(mut self, daemon: Option<Process>) -> Self {
-        if daemon.is_some() {
-            self.0.facts.daemon = daemon;
+    /// Adds processes that may be a daemon of the expected process.
+    pub(crate) fn with_daemons(mut self, daemons: Vec<Process>) -> Self {
+        if !daemons.is_empty() {
+            self.0.facts.daemons = daemons;
             self.0.remedies = advice::remedies(&self.0);
         }
         self
@@ -201,7 +201,7 @@ impl Diagnosis {
             let mut pids = holder.processes.iter().map(|process| process.pid);
             holder.is_past = !holder.processes.is_empty() && pids.all(&has_ended);
         }
-        facts.daemon.take_if(|daemon| has_ended(daemon.pid));
+        facts.daemons.retain(|daemon| !has_ended(daemon.pid));
         facts.is_over = facts.expected.flatten().is_none_or(has_ended);
         self.0.remedies = advice::remedies(&self.0);
         self.without_waits()

@@ -169,7 +169,7 @@ impl Report {
             halted,
             in_other_network,
             other_protocol,
-            daemon,
+            daemons,
             is_over,
             ..
         } = &self.facts;
@@ -230,7 +230,7 @@ impl Report {
         } else if let (Some(other), true) = (other_protocol, sentences.is_empty()) {
             let asked = self.facts.endpoint?.protocol?;
             sentences.push(format!("{}, not {asked}", other.protocol_headline()));
-        } else if let (Some(daemon), true) = (daemon, sentences.is_empty()) {
+        } else if let (Some(daemon), true) = (daemons.first(), sentences.is_empty()) {
             sentences.push(format!(
                 "{}, which may be a daemon of the ended process, still runs; a wait for a daemon \
                  ends after {}",

@@ -70,9 +70,9 @@ pub(super) fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<R
         (_, Some(Some(pid))) if pid == std::process::id() => start_first(endpoint),
         (Verdict::NotHeldBy(_), Some(None)) => start_first(endpoint),
         (_, Some(running)) => {
-            let daemon = facts.daemon.iter().map(|_| Remedy::StartInForeground);
+            let daemon = facts.daemons.first().map(|_| Remedy::StartInForeground);
             let check = running.map(|pid| check_command(report, pid));
-            daemon.chain(check).chain(reserve).collect()
+            daemon.into_iter().chain(check).chain(reserve).collect()
         }
         _ => start_first(endpoint),
     }
