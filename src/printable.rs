@@ -1,8 +1,8 @@
 //! Escapes names that other processes chose.
 
 /// Escapes control characters, and the characters that mark, embed, override or isolate a text
-/// direction. In a name from another process, they could move the cursor of the terminal or forge
-/// a line.
+/// direction. In a name from another process, such characters could move the cursor of the terminal
+/// or forge a line.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

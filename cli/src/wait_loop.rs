@@ -255,7 +255,7 @@ impl WaitForAll {
                     if let Some(steady) = self.steady {
                         wait_for_steady(ports, steady)?;
                         // `wait_for_steady` ignores the owners of listeners. The listener that
-                        // stayed open may be a stranger's.
+                        // stayed open may belong to a process other than the expected one.
                         if survey::first_unmet(ports, condition, limit, started).is_some() {
                             from = 0;
                             continue;
@@ -324,9 +324,9 @@ fn check_first(
     started: Instant,
 ) -> Result<FirstCheck, Failure> {
     // Finds the ports that can be checked. A check for free ports tries every port, because a
-    // missing privilege or a sandbox can forbid the bind of a single number. Any other check tries
-    // one port of each address and protocol, because a read of the socket table that fails for one
-    // number fails for all.
+    // missing privilege or a sandbox can forbid the bind of a single number. Any other check reads
+    // the socket table. If that read fails for one number, it fails for all. So the check tries one
+    // port of each address and protocol.
     let is_per_number = matches!(condition, Condition::Free(_));
     let kind = |endpoint: &Endpoint| match is_per_number {
         true => *endpoint,

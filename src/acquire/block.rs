@@ -28,7 +28,7 @@ pub(super) fn reserve(
     }
     let range = request.allowed.as_ref();
     let level = if range.is_some_and(|range| range.len() == offsets.span()) {
-        // The range has room for only one block, so each port is retried as an exact number is.
+        // The range has room for only one block, so each port gets the retries of an exact number.
         RetryLevel::WithBudget
     } else if request.name.is_some() {
         // A stable name should stand for the same base number in every run. If only old connections
@@ -102,7 +102,8 @@ fn bases<'a>(
             });
             // Without a requested range, the first base numbers have all ports on one side of the
             // ephemeral range. Ports that are far apart may not fit on one side. So all base
-            // numbers follow, in the order of their tiers.
+            // numbers follow, in the order of `Tier` (base numbers with a port in the ephemeral
+            // range last).
             let ranges = match allowed {
                 Some(_) => Vec::new(),
                 None => ephemeral.outer_ranges().iter().filter_map(within).collect(),

@@ -167,16 +167,17 @@ impl Retries {
     ) -> Result<RetryLevel, Refused> {
         let Some(queue) = &mut self.queue else {
             // An error other than `NoneFree` is final: the attempt has retried, or a retry cannot
-            // help. A pick that tried only a few numbers is repeated, because copies of just closed
-            // sockets in forked children can block all of these numbers.
+            // help. A pick that tried only a few numbers is repeated. Forked children may still
+            // have copies of closed sockets, and these copies can block all of the numbers.
             let AttemptError::NoneFree(stats) = &error else {
                 return Err(Refused::at_once(error));
             };
             if self.is_last || !may_be_residual(stats) {
                 return Err(Refused::at_once(error));
             }
-            // One more try follows even if the budget allows no further pause, because most forked
-            // children call exec while `owner_of_any` searches for the owner.
+            // One more try follows even if the budget allows no further pause. While `owner_of_any`
+            // searches for the owner, most forked children call exec, which closes their copies of
+            // the sockets.
             self.is_last = !self
                 .budget
                 .pause(|| residual::owner_of_any(stats.residual()));
@@ -214,9 +215,9 @@ fn may_be_residual(stats: &AttemptStats) -> bool {
     !stats.spared && stats.tried() <= FEW_NUMBERS && !stats.residual().is_empty()
 }
 
-/// Takes the port's lease. With `claims`, a claim keeps the port even without a lease. The inner
-/// `Err` then says why the lock folder cannot be used. An invalid `PORTLEASE_DIR` is an outer `Err`
-/// also with `claims`.
+/// Takes the port's lease. With `claims`, a claim (a bound socket) keeps the port even without a
+/// lease. In that case the inner `Err` says why the lock folder cannot be used. An invalid
+/// `PORTLEASE_DIR` is an outer `Err` also with `claims`.
 fn lease_for(
     port: Port,
     claims: bool,

@@ -1,6 +1,6 @@
-//! Finds out whether the kernel can assign a claimed number (one that a socket of this crate is
-//! bound to) to a `bind(…, 0)` with SO_REUSEADDR. The kernel can do so if the Linux setting
-//! `net.ipv4.ip_autobind_reuse` is on.
+//! A claimed number is one to which a socket of this crate is bound. This module finds out whether
+//! the kernel can assign such a number to a `bind(…, 0)` with SO_REUSEADDR. The kernel can do so if
+//! the Linux setting `net.ipv4.ip_autobind_reuse` is on.
 //!
 //! The self-test tries a `bind(…, 0)` with SO_REUSEADDR. The setting can change later, so each
 //! reservation with a claim also reads the setting.
@@ -83,7 +83,7 @@ mod system {
     }
 }
 
-/// Other systems lack the setting, and this crate makes no claims there.
+/// Other systems lack the setting. This crate also has no claims (sockets that keep ports) there.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod system {
     use std::io;
@@ -129,8 +129,8 @@ mod tests {
             is_assigned_if_released |= assigned(&server(), ip, port).unwrap() == Some(port);
             can_limit &= ffi::allow_only(&server(), port).is_ok();
         }
-        // If the kernel can limit a bind to one number, it must have assigned a released number at
-        // least once. Otherwise the test would also pass if `assigned` always returned `None`.
+        // A kernel that can limit a bind to one number has assigned a released number at least
+        // once. Without this check, the test would also pass if `assigned` always returned `None`.
         assert_eq!(is_assigned_if_released, can_limit);
     }
 }

@@ -11,8 +11,9 @@ use super::{BindMode, ffi};
 /// SO_EXCLUSIVEADDRUSE on Windows.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Exclusive];
 
-/// `true` if a probe of all addresses must bind `0.0.0.0` in addition to `[::]`. No document says
-/// whether Windows refuses a bind of `[::]` while a server for IPv4 alone has the port.
+/// `true`: a probe of all addresses binds `0.0.0.0` in addition to `[::]`. No document says whether
+/// Windows refuses a bind of `[::]` while a server for IPv4 alone has the port. So the probe tries
+/// both.
 pub(super) const PROBES_EACH_FAMILY: bool = true;
 
 pub(super) fn is_missing_family(error: &io::Error) -> bool {

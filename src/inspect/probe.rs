@@ -50,10 +50,11 @@ pub enum Blocker {
     PacketFilterRejects,
     /// A connection gets no answer, although a socket listens and has room for connections.
     PacketFilterDrops,
-    /// The connection did not fit into the queue of those that the server has not accepted.
+    /// The connection found no room in the queue of the listener. The queue holds the connections
+    /// that the server has not accepted yet.
     QueueFull,
-    /// The loopback interface is down. Linux delivers every connection from this machine to itself
-    /// through that interface, for every address.
+    /// The loopback interface is down. Linux sends every connection from this machine to itself
+    /// through that interface, also a connection to the address of another interface.
     LoopbackDown,
     /// This machine does not have the address, although a socket listens there. For example, the
     /// machine lost the address after the bind, the socket was bound with IP_FREEBIND (ip(7)), or
@@ -129,8 +130,8 @@ pub fn probe(addr: impl ToEndpoint, at_most: Duration) -> Reachability {
 /// reports what probably prevents the connection. The socket table must show the same listeners
 /// before and after the attempt.
 ///
-/// The second value is always `None` in two cases: without sock_diag(7) of Linux, and for an
-/// operand with several addresses, such as `localhost`.
+/// The second value is always `None` in three cases: without sock_diag(7) of Linux, for a UDP port,
+/// and for an operand with several addresses, such as `localhost`.
 ///
 /// ```
 /// use portlease::{Reachability, probe_listener, reserve_port};
@@ -196,9 +197,11 @@ fn blocker(
         Reachability::Refuses | Reachability::Failed(io::ErrorKind::HostUnreachable) => {
             (!was_full && !is_full).then_some(Blocker::PacketFilterRejects)
         }
-        // The kernel answers no connection for which the queue has no room.
+        // If the queue is full before and after the attempt, the full queue is the cause: the
+        // kernel then does not answer a new connection.
         Reachability::NoAnswer if was_full && is_full => Some(Blocker::QueueFull),
-        // The queue can have been full for a moment only. The listener has then dropped a packet.
+        // The queue may have been full only for a moment. In that case the kernel dropped a packet,
+        // and the number of drops has changed.
         Reachability::NoAnswer => match (dropped(before)?, dropped(after)?) {
             (before, after) if before != after => Some(Blocker::QueueFull),
             _ if was_full || is_full => None,
@@ -275,8 +278,8 @@ fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
 ///
 /// - The function reads the listeners again after an accepted connection, because a server may have
 ///   begun to listen since the caller read them.
-/// - A second connection must be accepted too. A server may accept one client, and close its
-///   listener before the listeners are read.
+/// - A second connection must be accepted too. This rules out a server that accepts one client, and
+///   closes its listener before the listeners are read.
 pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
     if port.protocol != Protocol::Tcp || cfg!(target_os = "macos") {
         return None;
@@ -311,8 +314,8 @@ mod tests {
 
     use super::*;
 
-    /// The test calls `redirected` while a server listens. The server represents one that began to
-    /// listen after the caller had read the listeners.
+    /// The test calls `redirected` while a server listens. In the real case, a server begins to
+    /// listen after the caller of `redirected` has read the listeners.
     #[test]
     fn a_server_that_began_to_listen_is_no_packet_filter() {
         let localhost = |server: &TcpListener| Port {
@@ -385,7 +388,7 @@ mod tests {
         };
         assert!(dropped > 0, "{after:?}");
         assert_eq!(blocker(met, &before, &after), Some(Blocker::QueueFull));
-        // A packet that does not reach the listener.
+        // Equal numbers of drops mean that no packet reached the listener.
         let filtered = Some(Blocker::PacketFilterDrops);
         assert_eq!(blocker(met, &after, &after), filtered);
     }

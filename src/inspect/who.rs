@@ -167,8 +167,9 @@ pub fn listeners() -> Result<Listeners> {
     read().map_err(|cause| Error::of_system("inspect", "the listeners", cause))
 }
 
-/// For each number that is taken, returns a sentence that names the owner. One search for the
-/// owners of sockets serves all numbers. The search ends when each socket has a known owner.
+/// For each number that is taken, returns a sentence (the headline) that names the owner. One
+/// search for the owners of sockets serves all numbers. The search ends when each socket has a
+/// known owner.
 pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, String)> {
     let ports = numbers.iter().flat_map(|number| {
         protocols
@@ -177,8 +178,8 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     });
     let rows = ports.filter_map(|port| sockets::sockets(port.number, Some(port.protocol)).ok());
     let rows = rows.flat_map(|table| table.rows).collect();
-    // If the search for the owners fails, for example for lack of descriptors, only the numbers
-    // with a reservation get a sentence.
+    // The search for the owners can fail, for example for lack of descriptors. Then only the
+    // numbers with a reservation get a headline.
     let mut owned = sockets::owners(rows, ScanDepth::FirstHit).unwrap_or_default();
     sight::note_unseen(&mut owned.holders, &mut owned.unseen);
     sight::note_direction(owned.holders.iter_mut());
@@ -199,22 +200,22 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     numbers.iter().filter_map(headline).collect()
 }
 
-/// For each port, the listeners on the same number whose addresses do not match the port's address.
-/// Empty if the sockets cannot be read.
+/// For each port, the listeners that have its number, but an address that does not match. Empty if
+/// the sockets cannot be read.
 fn elsewhere(ports: &[Port]) -> Vec<Vec<Holder>> {
     let listeners = listeners_where(ports, |port, row| !row.matches_addr(port.ip, port.scope_id));
     listeners.unwrap_or_else(|_| vec![Vec::new(); ports.len()])
 }
 
-/// For each port, the listeners on the same number that clients of its address do not reach. Empty
-/// if the sockets cannot be read.
+/// For each port, the listeners that have its number, but that a client of the port's address does
+/// not reach. Empty if the sockets cannot be read.
 pub(super) fn unreachable(ports: &[Port]) -> Vec<Vec<Holder>> {
     let is_reached = |port: &Port, row: &Row| row.is_reachable_at(port.ip, port.scope_id);
     let listeners = listeners_where(ports, |port, row| !is_reached(port, row));
     listeners.unwrap_or_else(|_| vec![Vec::new(); ports.len()])
 }
 
-/// For each port, the listeners that clients of its address reach.
+/// For each port, the listeners that a client of the port's address reaches.
 pub(crate) fn reachable(ports: &[Port]) -> io::Result<Vec<Vec<Holder>>> {
     listeners_where(ports, |port, row| {
         row.is_reachable_at(port.ip, port.scope_id)

@@ -25,8 +25,8 @@ use crate::retry::{ResidualOwner, RetryBudget, Sweep};
 /// Why a lease was refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// Another reservation has the lease, or other processes checked or removed the lock file until
-    /// the retry budget was spent.
+    /// Another reservation has the lease. Or the retry budget was spent while other processes
+    /// checked or removed the lock file.
     Taken,
     /// The name of this port's lock file leads to a link, a fifo, a folder, or a file that this
     /// process may not read. Another user may have planted it there. Other ports are not affected.

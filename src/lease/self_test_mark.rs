@@ -1,9 +1,10 @@
-//! The mark: a file in the lock folder. It says that the kernel passed the self-test of claims. All
-//! processes of a user read the same mark, so not every process repeats the test.
+//! The mark is a file in the lock folder. It says that the kernel passed the self-test of claims
+//! (sockets that keep ports). All processes of a user read the same mark, so most of them skip the
+//! test.
 //!
-//! Only Linux has marks, in the folder of a known network namespace. The folder must be on a file
-//! system in memory, which a restart of the machine empties. So the kernel that passed the test is
-//! the kernel that runs.
+//! Only Linux has marks. They are in the folder of a known network namespace, on a file system in
+//! memory. A restart of the machine empties that file system. So a mark is always about the kernel
+//! that runs now.
 //!
 //! A mark that another user made must not count. `Folder::read_own` ensures this.
 
@@ -28,9 +29,9 @@ mod system {
     /// of an earlier version of this crate does not count.
     const VERSION: u32 = 1;
 
-    /// Whether a process of this user has left a mark. If the mark cannot be read, or if
-    /// [`is_true_for_all`] is `false`, the result is `false`, and the process tests the kernel
-    /// itself.
+    /// Whether a process of this user has left a mark, which says that the kernel passed the
+    /// self-test. The result is `false` if the mark cannot be read, or if [`is_true_for_all`] is
+    /// `false`. The process then tests the kernel itself.
     pub(crate) fn exists() -> bool {
         let read = || {
             let folder = LockFolder::existing().ok()?.filter(can_have_mark)?;
@@ -40,8 +41,8 @@ mod system {
         is_true_for_all() && read().is_some_and(|found| found == text().as_bytes())
     }
 
-    /// Leaves a mark, if [`is_true_for_all`] is `true`. Without a mark, the next process tests the
-    /// kernel again.
+    /// Leaves a mark: a file that says that the kernel passed the self-test. Does nothing if
+    /// [`is_true_for_all`] is `false`. Without a mark, the next process tests the kernel again.
     pub(crate) fn make() {
         let make = || -> io::Result<()> {
             let folder = LockFolder::get().ok().filter(can_have_mark);
@@ -60,8 +61,8 @@ mod system {
         }
     }
 
-    /// Removes the marks of all users from the folder of a network namespace that has probably
-    /// ended. A mark that this user may not remove stays.
+    /// Removes the marks of all users (files of passed self-tests) from the folder of a network
+    /// namespace that has probably ended. A mark that this user may not remove stays.
     pub(crate) fn remove_all(folder: &Folder) -> io::Result<()> {
         let is_mark = |name: &str| name.starts_with(PREFIX).then(|| name.to_owned());
         for mark in folder.names(Sweep::FILES_LISTED, is_mark)? {
@@ -106,7 +107,7 @@ mod system {
 mod system {
     use super::super::folder::system::Folder;
 
-    /// There are no claims on this system, so there is no test to share.
+    /// This system has no claims (sockets that keep ports), so there is no self-test to share.
     pub(crate) fn exists() -> bool {
         false
     }

@@ -78,8 +78,8 @@ impl Error {
         }))
     }
 
-    /// The error of a wait after the call has ended the program that it expected to listen:
-    /// [`Diagnosis::after_end`].
+    /// Adapts the error of a wait to the end of the program. The call expected the program to
+    /// listen, and then ended it. [`Diagnosis::after_end`] changes the report in the error.
     pub(crate) fn after_end(mut self, has_ended: impl Fn(u32) -> bool) -> Self {
         if let Some(before) = self.0.diagnosis.take() {
             let cause = before.cause();

@@ -38,8 +38,8 @@ pub(crate) enum Incompleteness {
     /// Too many processes run to search all of them for a report on a failed check. So the report
     /// names only one owner of each socket, and relatives of that owner.
     NotSearched,
-    /// Descriptors were sent to the process with this pid, and it has not received them yet. A
-    /// socket without a visible owner may have one of these descriptors.
+    /// Descriptors were sent to the process with this pid, and the process has not received them
+    /// yet. A socket without a visible owner may be open through one of these descriptors.
     InFlight(u32),
 }
 

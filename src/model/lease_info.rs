@@ -36,7 +36,7 @@ pub struct Lease {
     /// The visible processes that still hold the reservation although the recorded process has
     /// ended. Empty if the reservation has no socket that could show them. `None`:
     ///
-    /// - without a record, unless [`unrecorded`](Lease::unrecorded) made the lease
+    /// - for a lease without a record, except one that [`unrecorded`](Lease::unrecorded) made
     /// - if the recorded process may still run
     /// - if no owner of the reservation's socket is visible
     /// - on Windows
@@ -88,8 +88,9 @@ impl Lease {
         self
     }
 
-    /// Returns `true` if a record that names a process of `user` can be trusted: `user` or root
-    /// wrote the record, or its writer is unknown. Another user could name any process.
+    /// Whether a record can be trusted if it names a process of `user`. The record can be trusted
+    /// if `user` or root wrote it, or if its writer is unknown. Another user could name any
+    /// process.
     pub(crate) fn speaks_for(&self, user: Option<u32>) -> bool {
         const ROOT: u32 = 0;
         self.recorded_by
@@ -102,9 +103,9 @@ impl Lease {
         self.inherited_by = Some(processes);
     }
 
-    /// Notes whether the working directory of the lease differs from `own`, the working directory
-    /// of this process as a record would hold it. Reports name the directory of the lease only if
-    /// it differs.
+    /// Notes whether the working directory of the lease differs from `own`. `own` is the working
+    /// directory of this process, in the form that a record has. Reports name the directory of the
+    /// lease only if it differs.
     pub(crate) fn compare_folder(&mut self, own: &str) {
         self.is_in_other_folder = self.working_directory().is_some_and(|folder| folder != own);
     }

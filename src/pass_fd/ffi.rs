@@ -49,8 +49,8 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
 /// exec to `spawn`. If the hook replaced the pipe, `spawn` would report a missing program as
 /// started. On Linux `spawn` can use a Unix socket instead of a pipe.
 ///
-/// `spawn` opens its pipe after the caller has added the socket to the command. So the file
-/// that had the descriptor number at that time is not the pipe.
+/// `spawn` opens its pipe only after the caller has added the socket to the command. So a file that
+/// already had the descriptor number when the socket was added is not the pipe.
 fn is_spawn_pipe(passed: &PassedSocket) -> bool {
     let fd = borrow(passed.fd);
     let Ok(stat) = fstat(fd) else {
@@ -74,9 +74,9 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
 /// dup2(2) clears FD_CLOEXEC, so the socket stays open on exec. The socket also differs from the
 /// file that the parent had at the number.
 ///
-/// Two hooks of a command can have the same descriptor number if the caller calls `env_clear`
-/// between two calls that pass sockets. `env_clear` removes the variable that marks the command, so
-/// the second call does not find the sockets of the first call.
+/// Two hooks of a command can have the same descriptor number: the caller passes a socket, calls
+/// `env_clear`, and passes another socket. `env_clear` removes the variable that marks the command.
+/// So the second call that passes a socket does not find the socket of the first call.
 fn is_given(passed: &PassedSocket) -> bool {
     // std puts the standard streams at the numbers 0 to 2 before the hooks run. So a new file at
     // such a number is no sign of an earlier hook.

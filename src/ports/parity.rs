@@ -22,8 +22,8 @@ pub(crate) struct ParityExhaustion(Mutex<Signs>);
 #[derive(Debug, Default)]
 struct Signs {
     exhausted_until: Option<Instant>,
-    /// `true` if the kernel chose a number of the parity that it searches last, or found no number.
-    /// `false` if only slow binds suggest that the other parity is used up.
+    /// `true` if the kernel chose a number of the parity (even or odd) that it searches last, or
+    /// found no number. `false` if only slow binds suggest that the other parity is used up.
     proven: bool,
     /// Whether the last bind was slow. Two slow binds in a row count as exhaustion. One does not,
     /// because the machine may be busy.
@@ -41,8 +41,8 @@ impl ParityExhaustion {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether the numbers of the parity that `bind(…, 0)` searches first are certainly used up.
-    /// `false` if only slow binds suggest it.
+    /// Whether the numbers that `bind(…, 0)` searches first (all even or all odd) are certainly
+    /// used up. `false` if only slow binds suggest it.
     pub(crate) fn is_proven(&self) -> bool {
         self.is_exhausted() && self.0.lock().proven
     }

@@ -60,8 +60,8 @@ impl Reservation {
     ///
     /// # Errors
     ///
-    /// A call that fails ends the program, its process group and the reservation. A process that
-    /// left the group, such as a daemon, runs on.
+    /// If the call fails, it ends the program, its process group and the reservation. A process
+    /// that left the group, such as a daemon, runs on.
     ///
     /// - The errors of [`wait_for`](Reservation::wait_for): for example
     ///   [`Io`](crate::ErrorKind::Io) with the exit status if the program ends first, and

@@ -188,9 +188,9 @@ impl Server {
             let pid = self.running.pid();
             let others = match self.running.has_ended()? {
                 true => run_blocking(move || others_run(pid)).await,
-                // If the child ends just before `poll_end` checks the child again, the group has
-                // not been searched yet. With `true`, `poll_end` returns a pause, and the next
-                // round searches the group.
+                // The child still ran, so the group was not searched. If the child ends before
+                // `poll_end` checks it again, `true` makes `poll_end` return a pause. The next
+                // round then searches the group.
                 false => true,
             };
             match self.running.poll_end(&mut ending, |_| others)? {

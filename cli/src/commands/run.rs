@@ -189,7 +189,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     };
     watch_port_server(console, &reservations);
     let silent = listening.is_none().then(|| {
-        // `--no-reuse-addr` does not help for a port of `--listen`, because it has a listener.
+        // `--no-reuse-addr` does not help for a port of `--listen`, because the port already has a
+        // listener.
         let watched = reservations
             .iter()
             .filter(|of| of.protocol == Protocol::Tcp && !is_passed(of));
@@ -284,8 +285,8 @@ fn has_ended_since(report: &Diagnosis) -> bool {
     }
 }
 
-/// Starts a thread that prints a note when the port server that holds ports of this run has ended.
-/// Without the thread, which may fail to start, the command runs on without the note.
+/// The port server may hold ports of this run. If so, starts a thread that prints a note when that
+/// server has ended. If the thread cannot start, the command runs without the note.
 fn watch_port_server(console: &Console, reservations: &[NamedReservation]) {
     let mut held = Vec::new();
     let mut holder = None;
@@ -394,8 +395,8 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
     }
     check_distinct(args)?;
     let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
-        // For a socket of `--listen`, the label becomes its name in LISTEN_FDNAMES. So the label is
-        // NAME alone.
+        // For a socket of `--listen`, the label is also the name of the socket in LISTEN_FDNAMES.
+        // So the label is NAME alone.
         let label = match is_passed(args, &port.name) {
             true => port.name.clone(),
             false => format!("{} of {server}", port.name),

@@ -97,8 +97,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut parents: Vec<u32> = Vec::new();
     let mut ended: Vec<Process> = Vec::new();
     // One round is not enough: the workers of a server may still listen after the server has ended.
-    // The loop ends, because each further round uses up handles, and all handles were opened before
-    // the first round.
+    // The loop ends, because each further round uses up process handles, and all handles were
+    // opened before the first round.
     loop {
         let mut plan = StopPlan::new(
             &servers(&endpoints)?,
@@ -167,7 +167,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         notes.iter().for_each(|note| console.note(note));
     }
     let code = if args.dry_run {
-        // A port with a server counts as free once `stop` may end the server.
+        // A port with a server is left out here: `stop` without `--dry-run` would end the server, or
+        // `not_stopped` has the server.
         let unserved = verdict(findings.iter().filter(|finding| !finding.shows_server()));
         let mut leases = findings.iter().map(|of| remaining_lease(of, &own));
         let is_reserved = leases.any(|lease| lease.is_some());
@@ -238,9 +239,12 @@ fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
     Ok(left.iter().map(|holder| holder.local.port()).collect())
 }
 
-/// The reservation that keeps a port after the end of its server. `None` for a port without a
-/// server. The reservation of an ancestor of the server, such as `portlease run`, may end with the
-/// server. `own` is this process and its ancestors, whose reservations do not keep the port.
+/// The reservation that still keeps a port after the end of its server. `None` for a port without a
+/// server. These reservations do not count:
+///
+/// - those of the server and its ancestors, such as `portlease run`, which may end with the server
+/// - those of `own`, which is this process and its ancestors
+/// - those of an unknown process, or of another pid namespace
 fn remaining_lease<'a>(finding: &'a Finding, own: &[u32]) -> Option<&'a Lease> {
     let problem = finding.problem.as_ref()?;
     let servers = problem
@@ -314,7 +318,8 @@ fn stopped_row(target: &Target, outcome: &'static str) -> StoppedRow {
     }
 }
 
-/// `cause` is the failure of a system call. Only the user of a process and root may signal it.
+/// Only root and the user of a process may signal the process. So if `cause` is a missing
+/// permission, the row advises to run this command as that user.
 fn failed_row(target: &Target, cause: &io::Error) -> NotStoppedRow {
     let user = target.process.user.as_ref();
     let user = user.filter(|_| cause.kind() == io::ErrorKind::PermissionDenied);

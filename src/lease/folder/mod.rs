@@ -216,8 +216,8 @@ fn none_if_missing<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
 /// Calls `open` for each possible lock folder until a call succeeds, and returns the last result. A
 /// sandbox, for example, may forbid the first folder.
 ///
-/// Does not try the next folder if descriptors, memory or disk space are used up: a process without
-/// that problem uses the first folder, and the two processes must use one folder.
+/// Does not try the next folder if descriptors, memory or disk space are used up. Processes without
+/// that problem use the first folder, and all processes must use the same folder.
 fn first_usable<T>(mut open: impl FnMut(&Path) -> Result<T, Unusable>) -> Result<T, Unusable> {
     let mut roots = roots()?.into_iter().peekable();
     let may_pass = |cause: &io::Error| {

@@ -14,8 +14,8 @@ pub(super) use text::in_one_line;
 /// An action that helps with a port. [`Diagnosis::remedies`](crate::Diagnosis::remedies) returns
 /// the actions for one report.
 ///
-/// `Display` prints the action for a user of this crate, as a call where one exists. The command
-/// `portlease` prints the same action as a command line.
+/// `Display` prints the action for a user of this crate. If a call of this crate does the action,
+/// `Display` prints that call. The command `portlease` prints the same action as a command line.
 ///
 /// ```
 /// let p = portlease::reserve_port();
@@ -233,8 +233,8 @@ pub enum Remedy {
         /// process is in another pid namespace.
         pid: Option<u32>,
     },
-    /// End the reservation. Stands instead of [`Queue`](Remedy::Queue) in the report of a call that
-    /// has waited for the port.
+    /// End the reservation. If a call has waited for the port before it failed, its report has this
+    /// remedy instead of [`Queue`](Remedy::Queue).
     #[non_exhaustive]
     EndReservation {
         /// The endpoint that was requested.
@@ -334,11 +334,12 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Check the command that the call started and has ended: which server it runs, and on which
-    /// port.
+    /// Check the command that the call started and later ended. Find out which server it runs, and
+    /// on which port.
     CheckSpawnedCommand,
-    /// Start the server in the foreground. It may be a daemon that its first process left, and a
-    /// wait goes on only for a moment after that process has ended.
+    /// Start the server in the foreground. The server may be a daemon: its first process ended and
+    /// left another process behind. A wait goes on only for a moment after the first process has
+    /// ended.
     StartInForeground,
     /// Name another process to the wait or the assertion, if that process is the server. One of
     /// these is true for the other process:

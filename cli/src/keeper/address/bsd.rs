@@ -1,5 +1,6 @@
-//! macOS and the BSDs: a socket file in the lock folder. A keeper removes its own file when it
-//! stops holding ports, and the files of killed keepers when it starts.
+//! macOS and the BSDs: the socket file of a keeper (a process that holds ports) in the lock folder.
+//! A keeper removes its own file when it stops holding ports. When a keeper starts, it removes the
+//! files of killed keepers.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -42,8 +43,8 @@ impl Drop for Bound {
 #[derive(Debug)]
 pub(crate) struct Address {
     pub(crate) keeper: u32,
-    /// Whether the keeper holds a port that no lock file records. `release` and `list` ask every
-    /// keeper for which this is `true`.
+    /// Whether the keeper (a process that holds ports) has a port that no lock file records.
+    /// `release` and `list` ask every keeper for which this is `true`.
     pub(crate) has_unrecorded: bool,
     path: PathBuf,
 }
@@ -54,8 +55,8 @@ impl Address {
     }
 }
 
-/// The socket files of all keepers. Any process can make a file of this form, so the caller must
-/// check which user answers.
+/// The socket files of all keepers (processes that hold ports). Any process can make a file of this
+/// form, so the caller must check which user answers.
 pub(crate) fn all_addresses() -> io::Result<Vec<Address>> {
     let mut found = Vec::new();
     let folder = match std::fs::read_dir(folder()) {

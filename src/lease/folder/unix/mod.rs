@@ -42,8 +42,8 @@ pub(super) fn default_roots() -> Vec<PathBuf> {
 
 /// Returns `true` if the folder is a file system in memory (tmpfs(5)) that every user can write to,
 /// and that is large enough for the lock files of all ports. The lock files could fill a smaller
-/// file system. For example, Docker gives a container 64 MiB by default, which a browser under test
-/// may need.
+/// file system. For example, Docker gives a container 64 MiB by default, and a browser under test
+/// may need this space.
 ///
 /// The function does not check the free space, which changes. So all processes that see the same
 /// mount get the same answer.
@@ -281,11 +281,11 @@ impl Folder {
         self.make_staged_file(name)
     }
 
-    /// Reads the first bytes of a file that belongs to `user`, that no other user may write to, and
-    /// that has no second name.
+    /// Reads the first bytes of a file. Fails if `user` does not own the file, if its mode is not
+    /// [`FILE`] (which lets no other user write), or if the file has a second name.
     ///
-    /// Another user can give some file of `user` this name by a hard link. If the first name of
-    /// that file is removed, the link is its only name, and the function accepts the file. So the
+    /// Another user can give a file of `user` this name by a hard link. If the first name of that
+    /// file is then removed, the file has one name again, and the function accepts it. So the
     /// caller must compare the whole text.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn read_own(&self, name: &str, user: u32) -> io::Result<Vec<u8>> {

@@ -26,7 +26,7 @@ impl Scan<'_> {
             stat.is_ok_and(|stat| stat.st_size == 0)
         };
         // With `has_counts`, a folder of size 0 is empty, and the scan does not open it. The scan
-        // checks the size only after a process without descriptors: such a process is usually a
+        // checks the size only if the last process had no descriptors. Such a process is usually a
         // kernel thread, and most kernel threads are neighbors in `/proc`.
         let follows_empty = std::mem::replace(&mut state.last_was_empty, false);
         if self.has_counts && follows_empty && has_size_0() {
@@ -107,10 +107,10 @@ impl Scan<'_> {
         }
         // `describe` returns `None` for a process that was reaped, which owns no socket any more.
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
-            // An exec, or the end of the process, may have closed some of the descriptors after the
-            // folder was listed. So the scan reads them again, except those of a `forked` process
-            // that still runs. That process may be in an exec, but the public call treats it as a
-            // forked child, and repeats the scan in its retry.
+            // After the folder was listed, an exec or the end of the process may have closed some
+            // of the descriptors. So the scan reads them again. It skips this for a `forked`
+            // process that still runs. That process may be in an exec. But the public call treats
+            // the process as a forked child, and its retry repeats the scan.
             let may_have_closed = !process.forked || process.state == ProcessState::Zombie;
             if may_have_closed && sockets.len() <= CONFIRM_UP_TO {
                 sockets.retain(|(inode, name)| is_socket(folder, name, *inode));
