@@ -16,9 +16,9 @@ pub(crate) use system::ReceivedSignals;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
     pub(crate) signal: i32,
-    /// `true` if the kernel sent the signal. The kernel sends the signals of the terminal: SIGINT
-    /// of Ctrl-C to the whole foreground process group, SIGHUP sometimes to the session leader
-    /// alone. Always `false` on systems other than Linux, where this program does not learn the
-    /// sender.
+    /// `true` if the kernel sent the signal. The kernel sends the signals of the terminal. SIGINT
+    /// of Ctrl-C goes to the whole foreground process group. SIGHUP sometimes goes to the session
+    /// leader alone. Always `false` on systems other than Linux, where this program does not learn
+    /// the sender.
     pub(crate) is_from_terminal: bool,
 }

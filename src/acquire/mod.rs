@@ -209,8 +209,9 @@ impl Refused {
 }
 
 /// Returns `true` if sockets that were released a moment ago may explain why no number was free.
-/// These sockets hardly block more than [`FEW_NUMBERS`] numbers. Returns `false` if the pick left
-/// the last free numbers for outgoing connections (`spared`).
+/// Such sockets hardly block more than [`FEW_NUMBERS`] numbers, so the result is `false` if the
+/// pick tried more. The result is also `false` if the pick left the last free numbers for outgoing
+/// connections (`spared`).
 fn may_be_residual(stats: &AttemptStats) -> bool {
     !stats.spared && stats.tried() <= FEW_NUMBERS && !stats.residual().is_empty()
 }

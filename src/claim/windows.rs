@@ -33,8 +33,8 @@ pub(super) fn set_mode(socket: &Socket, _mode: BindMode) -> io::Result<()> {
 }
 
 /// Binds the socket, and reports "access denied" as "address in use". Windows can deny access if
-/// another socket has the port, or if the port lies in an excluded range. Windows has no ports that
-/// require a privilege.
+/// another socket has the port, or if the port lies in an excluded range. A missing privilege is
+/// never the cause, because Windows has no ports that require a privilege.
 pub(super) fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     const WSAEACCES: i32 = 10013;
     const WSAEADDRINUSE: i32 = 10048;

@@ -21,8 +21,9 @@ use crate::namespace::Memo;
 use crate::residual;
 use crate::sockets::{self, OwnedRows, PortTables, Row, ScanDepth};
 
-/// Reports every socket on a port, in each state and of each protocol, with its processes, and the
-/// reservations of the port. If the operand names a protocol, only that protocol counts.
+/// Reports every socket on a port and its processes, in each state and of each protocol. Also
+/// reports the reservations of the port. If the operand names a protocol, only that protocol
+/// counts.
 ///
 /// The call answers what `lsof -i`, `ss`, `netstat`, `fuser` and `tasklist` answer. It also shows
 /// bound sockets that do not listen, connections in TIME_WAIT, and the sockets of other users. On

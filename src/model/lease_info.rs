@@ -224,8 +224,8 @@ impl Lease {
     }
 
     /// The name of the test that reserved the port: the name of the thread that made the call. For
-    /// the main thread and unnamed threads, it is the test name that `cargo nextest` sets in
-    /// `NEXTEST_TEST_NAME`, or `None` without this variable. In a name longer than 200 bytes, `…`
+    /// the main thread and unnamed threads, the result is the variable `NEXTEST_TEST_NAME` of
+    /// `cargo nextest`, or `None` if the variable is missing. In a name longer than 200 bytes, `…`
     /// replaces the middle.
     ///
     /// ```

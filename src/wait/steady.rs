@@ -77,7 +77,7 @@ struct Steady {
     /// listener that stayed open. `None` if a port had no listener at the last poll.
     since: Option<Instant>,
     seen: Vec<Seen>,
-    /// The index of the port that most recently interrupted the wait: none of its listeners had
+    /// The index of the port that last interrupted the wait, because none of its listeners had
     /// stayed open. If every port has a listener when the time is up, the error is about this port.
     broken: usize,
 }

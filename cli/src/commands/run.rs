@@ -269,8 +269,8 @@ fn release(
     has_report
 }
 
-/// Waits up to [`LEAK_GRACE`] for the servers on the port of the report to end. Returns `true` if
-/// no server is left. A script may end right after it has signalled its server.
+/// Waits up to [`LEAK_GRACE`] for the servers on the port of the report to end, because a script
+/// may end right after it has signalled its server. Returns `true` if no server is left.
 fn has_ended_since(report: &Diagnosis) -> bool {
     let started = Instant::now();
     let Some(endpoint) = report.endpoint() else {
@@ -509,7 +509,7 @@ fn answer(
     let mut lines = vec![problems.join("; ")];
     if is_running {
         let obstacles = Obstacle::find_each(&left, Some(pid));
-        // The command is ended before the user reads the report.
+        // The command will have ended when the user reads the report.
         lines.extend(obstacles.iter().flatten().map(Obstacle::text_after_end));
     }
     lines.extend(unused(&left).map(|sockets| format!("help: {}", sockets.help())));

@@ -231,8 +231,8 @@ fn runs(pid: u32) -> bool {
     handle.is_some_and(|handle| handle.has_ended().is_ok_and(|ended| !ended))
 }
 
-/// The ports on which a server still listens. Exception: a socket without a visible or hidden owner
-/// does not count, because the kernel is about to close it.
+/// The ports on which a server still listens. Exception: a socket without any owner, visible or
+/// hidden, does not count. The kernel is about to close it.
 fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
     let mut left = servers(endpoints)?;
     left.retain(|holder| holder.hidden || !holder.processes.is_empty());
@@ -266,8 +266,8 @@ fn remaining_lease<'a>(finding: &'a Finding, own: &[u32]) -> Option<&'a Lease> {
     problem.leases().iter().find(remains)
 }
 
-/// Prints for each port whether it is free. If no server was found, prints only the ports that are
-/// not free. With `has_refusal`, prints only the headline for a port that is not free, because the
+/// Prints for each port whether it is free. If no server was found, the ports that are free are
+/// left out. With `has_refusal`, the text for a port that is not free is only its headline. The
 /// reports on the servers that were not stopped already contain the help.
 fn report_ports(
     console: &Console,

@@ -273,8 +273,9 @@ pub enum Remedy {
     ListenOn {
         /// The address of the endpoint that was checked; 127.0.0.1 for `localhost`.
         ip: IpAddr,
-        /// The index of the network interface that the checked endpoint names. 0 if it names none.
-        /// Only a link-local address, or a multicast address of one link or interface, has one.
+        /// The index of the network interface that the checked endpoint names, or 0. Only two kinds
+        /// of address name an interface: a link-local address, and a multicast address of one link
+        /// or interface.
         scope_id: u32,
     },
     /// Let the new server listen on a loopback address on which the number is free. Other servers

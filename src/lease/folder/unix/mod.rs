@@ -419,7 +419,7 @@ pub(crate) fn read(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Writes all bytes at the start of the file. Fails if they exceed the file size that this process
-/// may write (ulimit -f): the kernel would end the process by SIGXFSZ.
+/// may write (ulimit -f). If the function wrote them, the kernel would end the process by SIGXFSZ.
 pub(crate) fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
     if !ffi::may_write(bytes.len()) {
         return Err(io::ErrorKind::FileTooLarge.into());
