@@ -34,8 +34,8 @@ impl<T: AsFd> KeptFd<T> {
         })
     }
 
-    /// Keeps the only descriptor of a file in this process, such as a socket. Another access mode
-    /// of the same file need not be recognized, which saves two system calls.
+    /// Keeps the only descriptor that this process has of a file, such as a socket. So device and
+    /// inode identify the descriptor. The access mode is not read, which saves two system calls.
     pub(crate) fn sole(value: T) -> io::Result<KeptFd<T>> {
         Ok(KeptFd {
             identity: identity(&value)?,
@@ -45,22 +45,22 @@ impl<T: AsFd> KeptFd<T> {
     }
 
     /// The descriptor. `None` if its number now belongs to another file or to no file. Also `None`
-    /// if fstat(2) fails, as for the setting of a network namespace that has ended. The fstat(2)
-    /// takes 0.3 us.
+    /// if fstat(2) fails, as for the `/proc` file of a setting whose network namespace has ended.
+    /// The fstat(2) takes 0.3 us.
     pub(crate) fn intact(&self) -> Option<&T> {
         let value = self.value.as_ref()?;
         let now = identity(value).ok();
         (now == Some(self.identity)).then_some(value)
     }
 
-    /// The descriptor, without the check of [`intact`](KeptFd::intact): for the public call that
-    /// made this value. `None` after [`take`](KeptFd::take).
+    /// The descriptor, without the check of [`intact`](KeptFd::intact). Only the public call that
+    /// made this value may use this function. `None` after [`take`](KeptFd::take).
     pub(crate) fn unchecked(&self) -> Option<&T> {
         self.value.as_ref()
     }
 
     /// The descriptor, to use it for the last time and to close it. `None` if the number now seems
-    /// to belong to another file or to no file: a close would close that file.
+    /// to belong to no file, or to another file, which a close would close.
     pub(crate) fn take(&mut self) -> Option<T> {
         let value = self.value.take()?;
         if self.is_own(&value) {
@@ -71,7 +71,7 @@ impl<T: AsFd> KeptFd<T> {
         }
     }
 
-    /// The inode of the kept file. Of a socket, the socket table shows the same inode.
+    /// The inode of the kept file. For a socket, the socket table shows the same inode.
     pub(crate) fn inode(&self) -> Option<NonZeroU64> {
         let (_, inode) = self.identity;
         u64::try_from(inode).ok().and_then(NonZeroU64::new)

@@ -92,14 +92,16 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 ///
 /// On Linux a subreaper (prctl(2)) can adopt a daemon. Only the calling process and its ancestors
 /// are recognized as subreapers. If an ancestor is in another session than the calling process, all
-/// children of the ancestor count as adopted. The calling process, or an ancestor in its session,
-/// may have started its children itself. A child of such a process counts as adopted only in two
-/// cases:
+/// children of the ancestor count as adopted. The calling process, or an ancestor in the same
+/// session, may have started its children itself. So a child of one of these processes counts as
+/// adopted only in three cases:
 ///
-/// - `pid` leads the child's process group or session, or the leader has ended, as after a double
-///   fork. If it has ended, the parent must be outside of that group or session.
-/// - The child leads its own session, and its parent is known as a subreaper: the calling process,
-///   or `portlease run --leaks`, which sets the variable `PORTLEASE_ADOPTER` to its pid.
+/// - `pid` leads the process group or session of the child.
+/// - The leader of the child's process group or session has ended, as after a double fork. The
+///   parent of the child is outside of that group or session.
+/// - The child leads its own session, and its parent is known as a subreaper. Two subreapers can be
+///   known: the calling process, and `portlease run --leaks`, which sets the variable
+///   `PORTLEASE_ADOPTER` to its pid.
 ///
 /// If `pid` ends before the wait succeeds, the wait goes on for at most 500 ms, because `pid` may
 /// have left a daemon that listens a moment later. After that time the wait fails.
@@ -288,9 +290,9 @@ impl Reservation {
     }
 
     /// Waits until the process `pid`, or a process that it started, listens on
-    /// [`addr`](Reservation::addr). Unlike the child of [`wait_for`](Reservation::wait_for), the
-    /// process need not be a child of the calling process. [`wait_until_held_by`] says which
-    /// listeners count.
+    /// [`addr`](Reservation::addr). [`wait_for`](Reservation::wait_for) accepts only a child of the
+    /// calling process. This call accepts any process. [`wait_until_held_by`] says which listeners
+    /// count.
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -84,8 +84,8 @@ impl Unanswered {
         }
         let left = left.min(HTTP_ATTEMPT_LIMIT);
         let target = match process {
-            // `endpoint_of` rules out strangers only while the process runs. After its end, a
-            // daemon that it left may answer.
+            // While the process runs, `endpoint_of` omits the addresses of unrelated processes.
+            // After the process has ended, a daemon that it left may answer.
             Some((pid, Some(process))) if process.has_ended().is_ok_and(|ended| !ended) => {
                 endpoint_of(*pid, self.endpoint)
                     .map_err(|strangers| Problem::of_stranger(*pid, &strangers))
@@ -168,8 +168,8 @@ impl Obstacle {
                 return first.map(|finding| Obstacle::NoListener(Box::new(finding)));
             }
         }
-        // The addresses to which the requests went. `endpoint_of` omits an address on which a
-        // stranger listens.
+        // The addresses to which the requests went. `endpoint_of` omits an address on which an
+        // unrelated process listens.
         let target = match pid.map(|pid| (pid, endpoint_of(pid, endpoint))) {
             Some((pid, Err(strangers))) => {
                 let served = strangers.into_iter().find(has_listener)?;
@@ -423,19 +423,20 @@ pub(crate) fn until_answered(
     })
 }
 
-/// The endpoint for a request that the process `pid`, or a process that `pid` started, must answer.
-/// On a suitable address, one of these processes listens, and no stranger does. If no address is
-/// suitable, returns the report on each address.
+/// Returns the endpoint for a request to the process `pid`. That process must answer, or a process
+/// that it started. An address is suitable if one of these processes listens on it and no unrelated
+/// process does. If no address is suitable, returns the report on each address.
 ///
 /// If `endpoint` has no address or is `localhost`, it stands for 127.0.0.1 and ::1. If only one of
-/// the two is suitable, the result has only that address, so that no stranger gets the request.
+/// these addresses is suitable, the result has only that address. So no unrelated process gets the
+/// request.
 fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Vec<Diagnosis>> {
     let mut held = Vec::new();
     let mut strangers = Vec::new();
     for endpoint in client_endpoints(endpoint) {
         match check_port_held_by(endpoint, pid) {
-            // If the sockets cannot be checked, or the owner of a listener cannot be seen, an
-            // answer from this address counts.
+            // An address also counts as suitable if the sockets cannot be checked, or if the owner
+            // of a listener is hidden.
             Err(diagnosis) if diagnosis.could_tell() && !has_hidden_listener(&diagnosis) => {
                 strangers.push(diagnosis);
             }
@@ -445,7 +446,7 @@ fn endpoint_of(pid: u32, endpoint: Endpoint) -> Result<Endpoint, Vec<Diagnosis>>
     match held[..] {
         [] => Err(strangers),
         [only] => Ok(only),
-        // Both loopback addresses.
+        // Both loopback addresses are suitable.
         _ => Ok(endpoint),
     }
 }

@@ -42,8 +42,8 @@ impl PipeListener {
 
     pub(crate) fn accept(&mut self) -> io::Result<PipeStream> {
         pipes::wait_for_client(&self.next)?;
-        // Without any instance, another process could take the name. So the next instance is
-        // created before this client's instance can be closed.
+        // If the pipe had no instance for a moment, another process could take its name. So the
+        // next instance is created before this client's instance can be closed.
         let next = pipes::create(&self.path, false, &OwnerOnly::new()?)?;
         Ok(PipeStream(File::from(std::mem::replace(
             &mut self.next,

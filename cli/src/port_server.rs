@@ -144,7 +144,7 @@ impl PortServer {
                      pid {pid} of this one; start a server in this container, or unset \
                      PORTSERVER_ADDRESS"
                 ),
-                // See `grant` in `commands::serve`.
+                // `portlease serve` refuses pid 1 (see `grant` in `commands::serve`).
                 _ if pid == 1 => "the server refused, because it holds no port for pid 1; unset \
                      PORTSERVER_ADDRESS"
                     .to_owned(),

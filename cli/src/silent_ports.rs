@@ -42,8 +42,9 @@ impl SilentPorts {
     }
 
     /// Call this after the command has failed. Prints a note on the ports on which nothing has
-    /// listened, if the claim of `run` may be the reason. If `run` passed sockets with `--listen`
-    /// (`inherited`), also prints that the command may not have used them. Prints nothing:
+    /// listened, if the claim of `run` (its bound socket) may be the reason. If `run` passed
+    /// sockets with `--listen` (`inherited`), also prints that the command may not have used the
+    /// sockets. Prints nothing:
     ///
     /// - if the command ran for [`SILENT_PORTS_WATCH`]: a server may have listened later
     /// - if one of `all`, the ports of `run`, still has a server: the command may have failed

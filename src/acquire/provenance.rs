@@ -15,8 +15,8 @@ use crate::model::record::{Beneficiary, Record};
 use crate::process_id::ProcessId;
 use crate::sockets;
 
-/// The record of a reservation for this request. `ProtocolReservation::publish` adds the inode of
-/// the claim later.
+/// The record of a reservation for this request. Later, `ProtocolReservation::publish` adds the
+/// inode of the claim (the bound socket of the reservation).
 ///
 /// Fails if the start time of this process or of the `on_behalf_of` process cannot be read because
 /// descriptors or memory are lacking. A child process needs the start time to recognize that the

@@ -100,8 +100,7 @@ impl Request {
         Ok(can_claim && keeps_claims(tested)?)
     }
 
-    /// Returns `true` if a claim can keep each port of the request, as [`claims`](Self::claims)
-    /// describes.
+    /// Returns `true` if [`claims`](Self::claims) returns `true` for each protocol of the request.
     pub(super) fn claims_every_port(&self) -> Result<bool, AttemptError> {
         for protocol in self.protocols {
             if !self.claims(*protocol)? {
@@ -122,8 +121,9 @@ impl Request {
         port.is_multiple_of(self.aligned) && self.admits_further(port)
     }
 
-    /// [`admits`](Self::admits) for every port at these distances from this base number. Only the
-    /// base number must be a multiple of `aligned`.
+    /// Returns `true` if an automatic pick may yield every port at these distances from this base
+    /// number. [`admits`](Self::admits) lists the conditions for a port. But only the base number
+    /// must be a multiple of `aligned`.
     pub(super) fn admits_base(&self, base: u16, offsets: &Offsets) -> bool {
         let Some(mut ports) = offsets.ports(base) else {
             return false;
@@ -131,7 +131,8 @@ impl Request {
         base.is_multiple_of(self.aligned) && ports.all(|port| self.admits_further(port))
     }
 
-    /// [`admits`](Self::admits) for a port that need not be a multiple of `aligned`.
+    /// Checks the conditions of [`admits`](Self::admits), except that the port need not be a
+    /// multiple of `aligned`.
     fn admits_further(&self, port: u16) -> bool {
         // If the settings cannot be read, no number counts as withheld from the kernel.
         let is_withheld =
@@ -183,8 +184,8 @@ impl Request {
         })
     }
 
-    /// The allowed numbers in the order of the requested name; `None` without a name. Numbers that
-    /// the kernel does not assign by itself come first.
+    /// The allowed numbers in the order that the requested name determines; `None` without a name.
+    /// Numbers that the kernel does not assign by itself come first.
     pub(super) fn numbers_of_name(
         &self,
         range: Arc<EphemeralRange>,
@@ -205,8 +206,8 @@ impl Request {
     }
 
     /// How many allowed multiples of `aligned` an automatic pick skips: 65535, and numbers that
-    /// browsers refuse to connect to. Without a range (of the request or of `PORTLEASE_RANGE`), the
-    /// result is 0 if the pick has tried a number.
+    /// browsers refuse to connect to. `tried` is how many numbers the pick has tried. If it is
+    /// above 0 and neither the request nor `PORTLEASE_RANGE` sets a range, the result is 0.
     pub(super) fn blocked_in_range(&self, tried: usize, aligned: u16) -> usize {
         let all = (tried == 0).then_some(1..=u16::MAX);
         let range = self.allowed.clone().or(all).into_iter().flatten();

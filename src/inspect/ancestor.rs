@@ -238,7 +238,7 @@ mod tests {
             ("sh", "sh -ce while", true),
             ("bash", "bash -eo pipefail -c while", true),
             ("busybox", "busybox sh -c while", true),
-            // The shell would read a file with the name `while`. This file does not exist.
+            // Without -c, `while` is the name of a script file. No such file exists.
             ("sh", "sh while", false),
             ("sh", "sh", false),
             ("make", "make -c while", false),

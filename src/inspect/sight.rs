@@ -78,8 +78,8 @@ pub(super) fn note_direction<'a>(holders: impl Iterator<Item = &'a mut Holder>) 
     }
 }
 
-/// Whether a socket of this machine listens at the other end of a connection. The other end counts
-/// as this machine's if its address is a loopback address or the address of this end.
+/// Whether a socket of this machine listens at the remote end of a connection. The remote end is
+/// taken to be on this machine if its address is a loopback address or equals the local address.
 fn is_served(local: SocketAddr, remote: SocketAddr) -> bool {
     let ip = remote.ip().to_canonical();
     let is_here = ip.is_loopback() || ip == local.ip().to_canonical();

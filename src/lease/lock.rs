@@ -61,7 +61,7 @@ enum RecordLocation {
     /// The record is in the lock file itself, which belongs to this user. This variant is not used
     /// on Windows, where no other process can read a locked file.
     Within,
-    /// The record is in a separate file, in this user's folder of records.
+    /// The record is in another file than the lock file, in this user's folder of records.
     Beside(KeptFd<File>),
 }
 
@@ -165,8 +165,8 @@ impl LeaseLock {
         self.record.is_some()
     }
 
-    /// Writes the whole record over the previous one. Only the public call that locked the file
-    /// calls this function.
+    /// Writes the whole record over the previous record. Only the public call that locked the file
+    /// may use this function, because the lock file's descriptor is not checked.
     pub(crate) fn publish(&mut self, record: &Record) -> io::Result<()> {
         let bytes = record.encode();
         let user = system::user();

@@ -13,9 +13,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The port is taken, by a socket or by another reservation. Also if
-    /// [`check_port_held_by`](crate::check_port_held_by) finds no listener of the expected process,
-    /// or finds a listener of an unrelated process beside it.
+    /// The port is taken, by a socket or by another reservation.
+    /// [`check_port_held_by`](crate::check_port_held_by) also returns this kind if the expected
+    /// process does not listen on the port, or if an unrelated process listens on it too.
     InUse,
     /// Too few of the allowed numbers could be reserved.
     NoFreePort,

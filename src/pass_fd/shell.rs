@@ -14,12 +14,12 @@ pub(super) const SHELL: &str = "/bin/sh";
 /// An absolute path, because the command may set another `PATH`.
 const ENV: &str = "/usr/bin/env";
 
-/// How many arguments precede the carried variables and the program: `-c`, the script and the
-/// shell's `$0`.
+/// How many arguments of the shell precede its [`CarriedVariables`] and the program: `-c`, the
+/// script and the shell's `$0`.
 const SHELL_ARGS: usize = 3;
 
 /// A variable that [`wrap`] sets for its script. If the caller calls `env_clear` after `pass_to`,
-/// the variable is missing, and the script drops the carried variables too.
+/// the variable is missing. The script then drops the [`CarriedVariables`] too.
 const MARKER: &str = "PORTLEASE_KEEPS_VARIABLES";
 
 /// Variables that some shells assign by themselves, so that an inherited value is lost. Measured
@@ -54,7 +54,7 @@ impl CarriedVariables {
             }
             let refuse = |why: String| {
                 Err(format!(
-                    "the child would lose the variable {name:?}: {why}: remove the variable with \
+                    "the child would lose the variable {name:?}: {why}; remove the variable with \
                      env_remove"
                 ))
             };
@@ -93,8 +93,8 @@ pub(super) fn wrap(
     let (names, count) = passed.names();
     let variables = carried.len();
     // The shell's `exec` keeps the process id, so `$$` is also the process id of the program. The
-    // values need no quotes: `systemd_name` leaves no character in a name that the shell
-    // interprets. Shells do not split the value of an assignment, even with an inherited IFS.
+    // values need no quotes, because `systemd_name` replaces every character that the shell might
+    // interpret. Shells do not split the value of an assignment, even with an inherited IFS.
     let mut script = format!(
         "LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; \
          export LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; "
@@ -109,9 +109,10 @@ pub(super) fn wrap(
         );
         command.env(MARKER, "1");
     }
-    // After `exec`, some shells parse a program name that starts with a dash as an option, and
-    // other shells do not accept `--`. So env(1) executes such a program. If the name also contains
-    // `=`, env(1) would parse it as a variable, so the shell executes that program.
+    // If a program name starts with a dash, some shells parse it after `exec` as an option. A `--`
+    // before the name does not help, because other shells do not accept `--`. So env(1) executes
+    // the program. But env(1) parses a name with `=` as a variable, so the shell executes a program
+    // with `=` in its name.
     let program = program_and_args[0].as_bytes();
     if program.starts_with(b"-") && !program.contains(&b'=') {
         script += &format!("exec {ENV} -- \"$@\"");
@@ -127,8 +128,8 @@ pub(super) fn wrap(
     command
 }
 
-/// The program and arguments of a command that [`wrap`] made. `variables` is the number of its
-/// carried variables.
+/// The program and arguments of a command that [`wrap`] made. `variables` is the number of
+/// [`CarriedVariables`] in the command.
 pub(super) fn unwrap(command: &Command, variables: usize) -> Vec<OsString> {
     let args = command.get_args().skip(SHELL_ARGS + variables);
     args.map(OsStr::to_owned).collect()

@@ -125,17 +125,17 @@ impl EphemeralRange {
         self.reported && self.is_non_ephemeral(port)
     }
 
-    /// Whether the number is outside `range`, or withheld. If the system reported `range`, the
-    /// kernel never chooses such a number. Otherwise `range` is a default, and the kernel may use
-    /// another range.
+    /// Whether the number is outside `range`, or the administrator withheld it from the kernel. If
+    /// the system reported `range`, the kernel never chooses such a number. Otherwise `range` is a
+    /// default, and the kernel may use another range.
     pub(crate) fn is_non_ephemeral(&self, port: u16) -> bool {
         !self.range.contains(&port) || self.reserved.contains(port)
     }
 
     /// Non-ephemeral ports, each once, in the order in which a pick tries them. The ports of IANA's
-    /// dynamic range (RFC 6335) come first, then the registered ports from [`lowest`] on. The ports
-    /// that the administrator withheld from `range` come last, because they may be meant for a
-    /// service.
+    /// dynamic range (RFC 6335) come first, then the registered ports from [`lowest`] on. Last come
+    /// the ports of the ephemeral range that the administrator withheld from the kernel, because
+    /// they may be meant for a service.
     pub(crate) fn non_ephemeral(&self) -> PortOrder {
         let registered = lowest()..=DYNAMIC_FROM - 1;
         let withheld = self.reserved.ranges_within(self.range.clone());
@@ -204,7 +204,7 @@ impl EphemeralRange {
 /// the classes in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
-    /// Outside the ephemeral range, and not withheld.
+    /// Outside the ephemeral range, and not withheld from the kernel by the administrator.
     Outside,
     /// Withheld from the kernel by the administrator, perhaps for a service.
     Withheld,

@@ -76,10 +76,10 @@ impl ReserveOptions {
     ///
     /// A UDP server rarely sets the reuse options, so it could not bind beside a claim (a bound
     /// socket of this crate). Instead, a lease (a locked file) keeps the port from other processes
-    /// that use this crate. The call prefers numbers that the kernel never assigns by itself. Their
-    /// guarantee is [`Cooperative`](crate::Guarantee::Cooperative). The guarantee of an ephemeral
-    /// number is only [`BestEffort`](crate::Guarantee::BestEffort). If the system does not report
-    /// its ephemeral range, every number has `BestEffort`.
+    /// that use this crate. The call prefers numbers that the kernel never assigns by itself. These
+    /// numbers have the guarantee [`Cooperative`](crate::Guarantee::Cooperative). An ephemeral
+    /// number has only the guarantee [`BestEffort`](crate::Guarantee::BestEffort). If the system
+    /// does not report its ephemeral range, every number has `BestEffort`.
     ///
     /// ```
     /// let p = portlease::ReserveOptions::new().udp().reserve()?;
@@ -107,9 +107,10 @@ impl ReserveOptions {
     /// Whether the TCP server sets SO_REUSEADDR before it binds; `true` by default. For a server
     /// that sets only SO_REUSEPORT, use [`server`](Self::server).
     ///
-    /// A server that sets neither option cannot bind while a claim (a bound socket of this crate)
-    /// exists. So with `false` a lease (a locked file) keeps the port. The call then prefers
-    /// numbers that the kernel never assigns by itself, as it does with [`udp`](Self::udp).
+    /// A server that sets neither SO_REUSEADDR nor SO_REUSEPORT cannot bind while a claim (a bound
+    /// socket of this crate) exists. So with `false` a lease (a locked file) keeps the port. The
+    /// call then prefers numbers that the kernel never assigns by itself, as it does with
+    /// [`udp`](Self::udp).
     ///
     /// Examples of servers that need `false` are Python's bare `socketserver.TCPServer`, Erlang's
     /// `gen_tcp` with its defaults, and Java after `setReuseAddress(false)`. On Unix such a server
@@ -181,8 +182,8 @@ impl ReserveOptions {
     ///
     /// A call takes its exact numbers in ascending order, and keeps the lower ones while it
     /// [waits](Self::wait) for a higher one. Because of the order, calls that wait for the same
-    /// numbers cannot deadlock. But tests that request their numbers in several calls can. So
-    /// request all fixed numbers of a test in one call.
+    /// numbers cannot deadlock. But tests that request their numbers in several calls can deadlock.
+    /// So request all fixed numbers of a test in one call.
     ///
     /// ```
     /// # use portlease::{ReserveOptions, reserve_ports};
@@ -496,9 +497,10 @@ impl ReserveOptions {
     ///
     /// All retries of the call share one budget. If an exact port is refused, the call normally
     /// returns within 150 ms. Exception: this limit is 2.5 s while a forked child that has not
-    /// called exec holds the port, or while other processes check the lock file of the port. If a
-    /// pick fails after at most 64 numbers, and sockets occupied some of them, the call repeats the
-    /// pick within the budget. A [`wait`](Self::wait) replaces the budget.
+    /// called exec holds the port, or while other processes check the lock file of the port.
+    ///
+    /// The call repeats a failed pick within the budget if the pick tried at most 64 numbers and
+    /// sockets occupied some of them. A [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
         let mut reservations = self.reserve_many(1)?;
@@ -584,8 +586,8 @@ impl ReserveOptions {
     ///
     /// [`port`](Self::port) and [`prefer`](Self::prefer) name the base number, and
     /// [`aligned`](Self::aligned) applies to it. Every port obeys the range and the exclusions.
-    /// `PORTLEASE_RANGE` applies too, unless `port` names the base number and there is only one
-    /// offset. The call reserves the ports in ascending order.
+    /// `PORTLEASE_RANGE` applies too. Exception: it does not apply if `port` names the base number
+    /// and there is only one offset. The call reserves the ports in ascending order.
     ///
     /// ```
     /// # use portlease::ReserveOptions;

@@ -69,8 +69,8 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
-    /// The note on a port that passes its check. After a check for servers with SO_REUSEADDR, the
-    /// note is the full report if the port is still free.
+    /// The note on a port that passes its check. If the check was for servers with SO_REUSEADDR and
+    /// the port is still free, the note is the full report on the port.
     fn passed(&self, finding: &Finding, condition: Condition) -> String {
         let Finding { endpoint, .. } = finding;
         if condition == Condition::Free(ServerKind::ReuseAddr) {

@@ -89,7 +89,7 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
                 "wait for the port with `portlease reserve --port {port}{udp}{plain} --wait 60s`"
             )
         }
-        // See `release`.
+        // The function `release` returns the text of this remedy.
         Remedy::EndReservation { .. } => return None,
         Remedy::UseOwnReservation {
             endpoint,
@@ -114,7 +114,7 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         Remedy::AskWhoHolds { endpoint, .. } => {
             format!("find out who holds the port with `portlease who {endpoint}`")
         }
-        // The user's own reservation keeps a server without SO_REUSEADDR from the port.
+        // The user's own reservation prevents a server without SO_REUSEADDR from binding the port.
         Remedy::ReserveForPlainServer if asked.no_reuse_addr || asked.reserves => {
             "release the port, and reserve it again with --no-reuse-addr; if `portlease run` has \
              reserved it, add --no-reuse-addr to that command"
@@ -128,7 +128,8 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         Remedy::StartWithoutTerminal => {
             "start the program without a terminal as its stdin: add `</dev/null`".to_owned()
         }
-        // `run` and `reserve` reserve the number on every address.
+        // `run` and `reserve` reserve the number on every address, so one free address is not
+        // enough.
         Remedy::ListenOnFreeAddress { .. } if asked.reserves => return None,
         Remedy::UnblockRuntime { .. } => return None,
         // The library's texts of the other remedies name no Rust function, so they fit the command.

@@ -136,9 +136,9 @@ impl Folder {
         std::fs::symlink_metadata(self.0.join(name)).is_ok_and(|file| file.is_file())
     }
 
-    /// Does nothing. A new file inherits its permissions, so it has its final name at once. On Unix
-    /// a file usually has a temporary name until its permissions are set, and a killed process can
-    /// leave that file.
+    /// Does nothing, because on Windows no file has a temporary name. A new file inherits its
+    /// permissions, so it gets its final name at once. On Unix a new file usually has a temporary
+    /// name until its permissions are set. A killed process can leave a file with such a name.
     pub(crate) fn sweep_staged(&self) -> io::Result<()> {
         Ok(())
     }

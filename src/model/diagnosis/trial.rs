@@ -50,8 +50,8 @@ impl Trials<'_> {
             addresses.join(", ")
         };
         match (addresses(true).as_str(), addresses(false).as_str()) {
-            // No trial has this `reuse_addr`: each such bind failed for another reason than a
-            // busy port.
+            // Every bind with this `reuse_addr` failed for another reason than a busy port, so
+            // none of these binds is recorded as a trial.
             ("", "") => f.write_str(" at an unknown address"),
             (_, "") => f.write_str(" everywhere"),
             ("", _) => f.write_str(" nowhere"),

@@ -10,8 +10,8 @@ use crate::model::text::{AddrText, IpText};
 use crate::printable::printable;
 
 /// The first process of a system or a container. The texts about a watcher or a shell do not advise
-/// to stop this process. The kernel drops the signals that the process does not handle, and the
-/// whole system or container would end with the process.
+/// to stop this process, for two reasons. The kernel drops the signals that the process does not
+/// handle. If the process ended, the whole system or container would end too.
 const INIT: u32 = 1;
 
 impl fmt::Display for Remedy {
@@ -417,7 +417,7 @@ pub(in crate::model) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
             (_, Remedy::UnblockRuntime { .. }) => "; ",
             (Remedy::StopProcess { .. }, Remedy::StopProcess { .. }) => " and ",
             (Remedy::Thaw { .. }, remedy) if remedy.ends_a_holder() => "; then ",
-            // The two remedies are for two holders, and both holders must end.
+            // Each of the two remedies is for one holder of the port, and both holders must end.
             _ if earlier.ends_a_holder() && remedy.concerns_a_holder() => "; and ",
             // The wait is the second step after `StartServer`, not an alternative to it.
             (_, Remedy::WaitUntilListening { .. }) => ", and ",

@@ -45,8 +45,8 @@ impl Clock {
 
     /// Describes the process whose folder in `/proc` is `folder/process_path`. A zombie (a process
     /// that has ended and is not reaped) is described too. Returns `None` if the process was
-    /// reaped, or if its `stat` cannot be read. Fails if descriptors or memory are lacking for that
-    /// read. If another file cannot be read, only its facts are missing.
+    /// reaped, or if its `stat` cannot be read. Fails if the read of `stat` lacks descriptors or
+    /// memory. If another file cannot be read, only the facts from that file are missing.
     pub(super) fn describe(
         &self,
         pid: u32,
@@ -153,7 +153,7 @@ fn blocks_sigterm(folder: BorrowedFd<'_>, path: &str) -> bool {
     };
     let receives = |descriptor: u32| {
         let link = readlinkat(folder, format!("{path}/fd/{descriptor}"), Vec::new());
-        // A descriptor that cannot be read may be a signalfd(2).
+        // A descriptor that cannot be read may be a signalfd(2), so it counts as one.
         link.map_or(true, |link| link.to_bytes() == b"anon_inode:[signalfd]")
             && read(folder, &format!("{path}/fdinfo/{descriptor}"))
                 .map_or(true, |info| procfs::has_sigterm(&info, "sigmask:"))

@@ -188,7 +188,7 @@ pub(super) fn has_sock_diag(test: &str) -> bool {
 }
 
 /// Whether the kernel shows TCP sockets that are bound and do not listen. If not, every search for
-/// TCP sockets reports them as unseen, so the function reports the test as skipped.
+/// TCP sockets reports these sockets as unseen. The function then reports the test as skipped.
 fn shows_bound(test: &str) -> bool {
     let shows = linux::shows_bound();
     if !shows {

@@ -26,12 +26,12 @@ impl KeeperLink {
     /// of the job when a step ends.
     pub(crate) fn start(arg: &str, _process: Option<&ProcessHandle>) -> io::Result<KeeperLink> {
         // The caller of `reserve` reads the numbers from a pipe until every handle of the pipe's
-        // write end is closed. So the keeper must inherit no handle of the write end. This process
-        // can have inherited several handles of it, not only its stdout.
+        // write end is closed. So the keeper must inherit no handle of the write end. Besides its
+        // stdout, this process can have inherited further handles of the write end.
         keep_handles_from_children(INHERITED_HANDLES);
         let flags = DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP;
         let keeper = match spawn(arg, flags | CREATE_BREAKAWAY_FROM_JOB) {
-            // The job object does not let its processes leave.
+            // The job object of this process does not allow the keeper to leave the job.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => spawn(arg, flags)?,
             started => started?,
         };

@@ -18,8 +18,9 @@ pub(super) fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<R
     if let (Some(Some(instead_of)), Some(pid)) = (facts.expected, facts.process_of_thread) {
         return vec![Remedy::ExpectProcess { pid, instead_of }];
     }
-    // A program that ended while it was stopped, or in another network, had no chance to start its
-    // server. Only a terminal as its stdin is a cause that the caller can remove.
+    // The call has ended the expected process, so the process can be neither resumed nor inspected.
+    // If the cause was a terminal as the stdin of the process, the caller can remove that cause
+    // before the next start.
     if facts.is_over && facts.stranger.is_none() {
         match &facts.halted {
             Some((_, Halt::SuspendedInBackground)) => return vec![Remedy::StartWithoutTerminal],
@@ -66,7 +67,8 @@ pub(super) fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<R
         return for_hidden(hidden);
     }
     match (&facts.verdict, facts.expected) {
-        // A caller that expects itself knows which server it starts, and sees its errors.
+        // A caller that names its own process needs no advice to check a command: it knows which
+        // server it starts, and sees the errors of that server.
         (_, Some(Some(pid))) if pid == std::process::id() => start_first(endpoint),
         (Verdict::NotHeldBy(_), Some(None)) => start_first(endpoint),
         (_, Some(running)) => {
@@ -78,18 +80,18 @@ pub(super) fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<R
     }
 }
 
-/// The remedies if a stranger listens on the endpoint.
+/// The remedies if an unrelated process listens on the endpoint. `stranger` is its listener.
 fn beside_stranger(report: &Report, stranger: &Holder, endpoint: Endpoint) -> Vec<Remedy> {
     let facts = &report.facts;
     let is_running = !facts.is_over;
-    // The expected process listens at this address, and the stranger does not.
+    // The expected process listens on the same number, but on another address than the stranger.
     let own = facts.elsewhere.first();
     let own = own.filter(|own| own.interface.is_none() && !own.is_past);
     let own = own.map(|own| Remedy::UseListenersAddress { addr: own.local });
     let expect = |(pid, instead_of)| Remedy::ExpectProcess { pid, instead_of };
     let meant = facts.probably_meant.filter(|_| is_running).map(expect);
-    // Once the expected process has ended, its relation to the listener cannot be read. The
-    // listener may be a stranger's.
+    // Once the expected process has ended, its relation to the listener cannot be read. So the
+    // listener may belong to an unrelated process.
     let has_ended = facts.expected == Some(None);
     let is_stranger = meant.is_none() || has_ended;
     let mut remedies: Vec<Remedy> = own.into_iter().chain(meant).collect();
