@@ -48,13 +48,14 @@ pub(crate) fn has_setting(name: &str) -> bool {
     Path::new(SETTINGS).join(name).exists()
 }
 
-/// Whether `/proc` reports a kernel release before `major.minor`. `false` if it reports none.
+/// Whether `/proc` reports a kernel release before `major.minor`. `false` if `/proc` reports no
+/// release.
 pub(crate) fn is_release_below(major: u32, minor: u32) -> bool {
     release().is_some_and(|release| release < (major, minor))
 }
 
-/// Whether `/proc` reports the kernel release `major.minor` or a later one. `false` if it reports
-/// none.
+/// Whether `/proc` reports the kernel release `major.minor` or a later release. `false` if `/proc`
+/// reports no release.
 pub(crate) fn is_release_at_least(major: u32, minor: u32) -> bool {
     release().is_some_and(|release| release >= (major, minor))
 }

@@ -125,7 +125,7 @@ impl Unanswered {
 /// Why no server answered, as far as the sockets show it.
 #[derive(Debug)]
 pub(crate) enum Obstacle {
-    /// No server listens where the request was sent, or a process other than the expected one does.
+    /// No server listens where the request was sent, or an unexpected process listens there.
     NoListener(Box<Finding>),
     /// A server listens, but one of its processes is halted: suspended, frozen or stopped by a
     /// debugger.
@@ -342,8 +342,8 @@ struct Queued {
 /// Repeats each request until it gets one expected answer. Stops when `limit` has passed since
 /// `started`, or when the process `pid` has ended.
 ///
-/// Threads take the requests from a queue and put those that failed back. So a server that does not
-/// answer delays no request to another server, unless there are more requests than threads.
+/// Threads take the requests from a queue, and put each failed request back. If every request has a
+/// thread, a server that does not answer delays no request to another server.
 pub(crate) fn until_answered(
     requests: Vec<Unanswered>,
     started: Instant,

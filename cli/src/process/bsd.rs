@@ -37,7 +37,8 @@ impl ProcessHandle {
         Ok(Stdio::null())
     }
 
-    /// Opens a handle of the process `pid`. The keeper calls this function.
+    /// Opens a handle of the process `pid`. The keeper (the process that holds the ports) calls
+    /// this function.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         ProcessHandle::open(pid)
     }

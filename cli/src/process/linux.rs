@@ -69,9 +69,9 @@ impl ProcessHandle {
         }
     }
 
-    /// The keeper calls this function to get a handle of the process `pid`. If the keeper's stdin
-    /// is a pidfd, which `reserve` has passed, the pidfd becomes the handle. If stdin is
-    /// `/dev/null`, this function opens the process by its pid.
+    /// The keeper (the process that holds the ports) calls this function to get a handle of the
+    /// process `pid`. If the keeper's stdin is a pidfd, which `reserve` has passed, the pidfd
+    /// becomes the handle. If stdin is `/dev/null`, this function opens the process by its pid.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
         match FileType::from_raw_mode(fstat(&stdin)?.st_mode) {

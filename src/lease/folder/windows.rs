@@ -18,8 +18,8 @@ use std::time::Duration;
 use super::Access;
 use crate::retry::retry_open;
 
-/// Two users usually have different temporary directories, so their processes usually do not
-/// exclude each other.
+/// Two users usually have different temporary directories, so they do not share a lock folder. A
+/// lease of one user then does not keep the port from processes of the other user.
 pub(super) fn default_roots() -> Vec<PathBuf> {
     vec![std::env::temp_dir().join("portlease")]
 }

@@ -1,4 +1,4 @@
-//! Windows: a keeper has a named pipe.
+//! Windows: a keeper (a process that holds ports) accepts requests on a named pipe.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! Unix: the link between `reserve` and the keeper is a socket. It is the stdout of the keeper.
+//! Unix: the link between `reserve` and the keeper (the process that holds the ports) is a socket.
+//! The socket is the stdout of the keeper.
 
 use std::io::{self, BufReader};
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,4 +1,5 @@
-//! Windows: two pipes, which are the stdin and the stdout of the keeper.
+//! Windows: the link between `reserve` and the keeper (the process that holds the ports) is two
+//! pipes, which are the stdin and the stdout of the keeper.
 
 use std::io::{self, BufReader, Stdin, Stdout};
 use std::os::windows::process::CommandExt;

@@ -1,4 +1,4 @@
-//! Unix: the request goes through the socket of the keeper.
+//! Unix: the request goes through the socket of the keeper (the process that holds the ports).
 
 use std::io::{self, Read, Write};
 use std::time::Instant;
