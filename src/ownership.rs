@@ -103,8 +103,10 @@ impl Drop for Guard {
 /// Who asks about a port. The asker's own reservations do not block the port for the asker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// This process. Its own reservations are those that this process or an ancestor made, and
-    /// those that another process made on behalf of one of them.
+    /// This process. Its own reservations are:
+    ///
+    /// - reservations that this process or an ancestor made
+    /// - reservations that another process made on behalf of this process or an ancestor
     Process,
     /// The reservation with this id. No other reservation counts as the asker's own.
     Reservation(u64),

@@ -69,9 +69,11 @@ impl Condition {
     }
 
     /// Waits for the port at `index`. Exception: with [`Condition::HeldBy`], waits for all
-    /// `endpoints`, the port at `index` first. The report of a failed wait then names listeners of
-    /// the process on ports outside of the wait, because the server may use a wrong port. A wait
-    /// for one port would report the listeners on the other `endpoints` as wrong too.
+    /// `endpoints`, the port at `index` first.
+    ///
+    /// The reason for the exception: the server may use a wrong port. So the report of a failed
+    /// [`Condition::HeldBy`] names the listeners of the process on ports outside of the wait. A
+    /// wait for one port would report the listeners on the other `endpoints` as wrong.
     pub(crate) fn wait_among(
         self,
         endpoints: &[Endpoint],

@@ -338,8 +338,8 @@ enum Answer {
 /// a status from 100 to 199, because a final answer follows them.
 fn status_of(mut bytes: &[u8]) -> Answer {
     loop {
-        // Only the status line matters, so the parser gets no room for headers. It may fail at the
-        // first header, but it has set `code` by then.
+        // Only the status line matters, so the parser gets no room for headers. The parser may fail
+        // at the first header, but has already set `code` by then.
         let mut response = Response::new(&mut []);
         let parsed = response.parse(bytes);
         match (response.code, parsed) {

@@ -78,7 +78,8 @@ impl LeakCheck {
             Ok(true) if end.is_success() => Ok(End::of_code(exit::NO)),
             Ok(_) => Ok(end),
             Err(failure) if end.is_success() => Err(failure),
-            // The command has failed too, and its end matters more than this failure.
+            // The command itself has failed. How the command ended matters more than this failure,
+            // so `run` only prints the failure.
             Err(failure) => {
                 console.error(&failure);
                 Ok(end)
@@ -196,8 +197,9 @@ impl LeakCheck {
         self.left(udp, &parents)
     }
 
-    /// The listeners that are left. While a parent of an ended server runs, watches for
-    /// [`RESTART_WATCH`] whether the parent starts the server again.
+    /// Returns the listeners that are left. If a parent of an ended server still runs, the parent
+    /// may start the server again. So the function scans for up to [`RESTART_WATCH`], until a
+    /// listener appears or every parent has ended.
     fn left(&self, udp: &[Endpoint], parents: &[ProcessHandle]) -> Result<Vec<Holder>, Failure> {
         let started = Instant::now();
         let runs = |parent: &ProcessHandle| parent.has_ended().is_ok_and(|ended| !ended);
@@ -219,8 +221,9 @@ fn is_descendant(process: &Process) -> bool {
 /// The processes to end: descendants of this process that own one of the sockets, or that are the
 /// [master](Process::master) of an owner. The sockets of a container are left out.
 ///
-/// Workers are left out too: a process is a worker if its parent owns the same socket or is the
-/// master of an owner. If a worker does not end with its parent, the next scan finds the worker.
+/// Workers are left out too. A process is a worker if its parent owns the same socket, or if its
+/// parent is the master of an owner. If a worker does not end with its parent, the next scan finds
+/// the worker.
 fn targets(found: &[Holder], handles: &mut Handles) -> Result<Vec<Target>, Failure> {
     let mut targets = Vec::new();
     for holder in found {

@@ -70,14 +70,15 @@ pub(crate) fn unseen_network(pid: u32) -> Option<String> {
     }
 }
 
-/// Whether the other end of a socket is in another PID namespace, in which the ids of processes
-/// differ. `peer` is its pid, or 0 if it has no pid here. `false` if this user cannot find out.
+/// Whether the process at the other end of a socket is in another PID namespace, in which the ids
+/// of processes differ. `peer` is the pid of that process, or 0 if it has no pid in the namespace
+/// of this process. `false` if this user cannot find out.
 pub(crate) fn is_in_other_pid_namespace(peer: u32) -> bool {
     peer == 0 || shows_processes() && system::is_in_other_namespace(peer, "pid").unwrap_or(false)
 }
 
 /// What to do if the kernel does not permit this process to read the namespace of another process.
-/// Root cannot do anything, so the text for root is the cause.
+/// If this process is root, no other user has more permission, so the text names the cause instead.
 fn unreadable_namespace() -> &'static str {
     if !runs_as_root() {
         return "retry as root";
@@ -89,7 +90,7 @@ fn unreadable_namespace() -> &'static str {
     }) {
         return "this process is root, but lacks the capability CAP_SYS_PTRACE";
     }
-    "a security module, a sandbox or a user namespace keeps it even from root"
+    "a security module, a sandbox or a user namespace denies the read even to root"
 }
 
 /// Returns `true` if this process is root. A retry with more permission cannot help root. Always
@@ -152,8 +153,8 @@ fn is_same_folder(one: &Path, other: &Path) -> bool {
     one == other
 }
 
-/// Why no running process has this pid: the pid is the id of a thread, does not exist, or is that
-/// of a process that has ended. `None` if a process runs, or if this user cannot find out.
+/// Why no running process has this pid: the pid belongs to a thread, to no process, or to a process
+/// that has ended. `None` if a process with this pid runs, or if this user cannot find out.
 pub(crate) fn why_not_running(pid: u32) -> Option<String> {
     match ProcessHandle::open(pid) {
         Ok(None) => Some("no such process".to_owned()),

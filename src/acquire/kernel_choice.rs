@@ -1,6 +1,6 @@
-//! Reserves a TCP port of the ephemeral range. The claim (a bound socket) comes before the lease,
-//! because the bind of the claim lets the kernel choose the number. If [`reserve`] returns no
-//! reservation, [`draw`] can claim a random number of the range.
+//! Reserves a TCP port of the ephemeral range. The claim (a bound socket) is made before the lease
+//! (a locked file), because the bind of the claim lets the kernel choose the number. If [`reserve`]
+//! returns no reservation, [`draw`] can claim a random number of the range.
 
 use std::io;
 use std::time::Instant;

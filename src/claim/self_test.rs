@@ -25,8 +25,8 @@ pub(crate) fn kernel_keeps_claims(
 ) -> io::Result<Answer> {
     static ANSWER: PerNamespace<Answer> = PerNamespace::new();
     // While ip_autobind_reuse is on, the self-test can find that the kernel keeps no claims. The
-    // process would keep this answer after the setting is turned off. So the setting is checked
-    // before the test.
+    // process would cache this answer, and would still use it after the setting is turned off. So
+    // this function checks the setting before the test.
     if let Err(reason) = assigns_no_claimed_port()? {
         return Ok(Err(reason));
     }
@@ -39,7 +39,8 @@ pub(crate) fn kernel_keeps_claims(
     }
 }
 
-/// Tests whether this kernel keeps claims, several times if the first answer is no.
+/// Tests up to [`SELF_TESTS`] times whether this kernel keeps the promises of a [`Claim`]. The
+/// first yes ends the tests.
 ///
 /// The test claims the first of `numbers` that is not in use. The number 0 lets the kernel choose.
 /// One number is enough, because the kernel treats claims of all numbers alike.
@@ -66,7 +67,7 @@ pub(crate) fn test_sandbox<N: Iterator<Item = u16>>(
     Ok(Some(claim).filter(|_| is_ephemeral))
 }
 
-/// Whether the kernel keeps claims. The error says why it does not.
+/// Whether the kernel keeps the promises of a [`Claim`]. The error says why the kernel does not.
 pub(crate) type Answer = Result<(), &'static str>;
 
 /// Why the self-test has no answer.

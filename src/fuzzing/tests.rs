@@ -342,7 +342,8 @@ proptest! {
     ) {
         let cmdline = [arguments.join(&0), vec![0]].concat();
         let decoded: Vec<Vec<u8>> = procfs::arguments(&cmdline).map(<[u8]>::to_vec).collect();
-        // In `/proc/PID/cmdline` erased arguments look the same as one empty argument.
+        // In `/proc/PID/cmdline`, arguments that the process has erased look the same as one empty
+        // argument.
         let erased = arguments == [Vec::<u8>::new()];
         prop_assert_eq!(decoded, if erased { Vec::new() } else { arguments });
     }

@@ -48,8 +48,8 @@ impl Availability {
     /// If another reservation has the port, returns an answer that says so. Otherwise returns
     /// `self`.
     ///
-    /// Exception: returns `self` in any case if `self` has blocking sockets, or names an error such
-    /// as a missing address. A missing permission is no such error.
+    /// Exception: always returns `self` if `self` has blocking sockets, or if it names an error
+    /// such as a missing address. Here a missing permission does not count as an error.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free
@@ -199,7 +199,7 @@ fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availabilit
         Bound::Answered(_) => None,
         Bound::Refused(context) => Some(Some(context.port.protocol)),
     };
-    // If the read of the whole table fails, `explain` reads the sockets of each port separately.
+    // If the whole table cannot be read, `explain` reads the sockets of each port separately.
     let tables = PortTables::of(bound.iter().filter_map(refused));
     let tables = tables.unwrap_or(PortTables::EachPort);
     let explain = |(bound, question): (Bound, &mut Question)| match bound {
@@ -231,8 +231,8 @@ fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) ->
         Err(cause) => return answered(Verdict::cannot_tell(&cause)),
     };
     // `BindMode::Plain` waits until no forked child has a copy of this check's socket. A copy would
-    // keep a server without the reuse options from binding. If the asker's own reservation has no
-    // claim (a bound socket), the asker may start a server without the options.
+    // keep a server without the reuse options from binding. The asker may start such a server in
+    // two cases: `kind` is `Plain`, or the asker's own reservation has no claim (a bound socket).
     let mode = match (kind, context.own) {
         (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,
@@ -318,8 +318,8 @@ fn find_blocking(
     if !others.is_empty() {
         Availability::blocked_by(others)
     } else if admitted || waits && admits_server() {
-        // A trial bind succeeded. If it was the second one, a socket that blocked the first one has
-        // been closed since.
+        // The first or the second trial bind succeeded. If only the second bind succeeded, the
+        // socket that blocked the first bind has been closed since.
         if context.own.is_some() || has_others {
             Availability::of(Verdict::Free)
         } else if unseen_claim {

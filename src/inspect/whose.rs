@@ -1,4 +1,5 @@
-//! Which process has a listener: the expected process, one that it started, or a stranger.
+//! Finds out who has a listener: the expected process, a process that it started, or a stranger
+//! (any other process).
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -29,11 +30,14 @@ pub(crate) struct Expected {
     /// is unknown.
     started: Option<NonZeroU64>,
     group: Option<Group>,
-    /// A daemon that the process left started at this time or later.
+    /// The earliest time at which a daemon of the process can have started.
     earliest_daemon: Option<NonZeroU64>,
-    /// `true` if the process has ended and may have left a daemon: it succeeded, or its exit status
-    /// is unknown but its start is known. An orphan that started at `earliest_daemon` or later may
-    /// then be that daemon.
+    /// `true` if the process has ended and may have left a daemon. This is so in two cases:
+    ///
+    /// - The process succeeded.
+    /// - The exit status of the process is unknown, but its start is known.
+    ///
+    /// An orphan that started at `earliest_daemon` or later may then be that daemon.
     ended_well: bool,
 }
 
@@ -42,7 +46,7 @@ pub(crate) struct Expected {
 pub(crate) enum Listener {
     Nobody,
     Stranger,
-    /// The expected process, one that it started, or a process that cannot be seen.
+    /// The expected process, a process that it started, or a process that cannot be seen.
     Expected,
 }
 
@@ -190,7 +194,7 @@ impl Expected {
         }
         let group = sockets::group(process.pid);
         // The kernel does not reuse a pid while a process group or a session still has that number.
-        // So this group or session is the expected process's own.
+        // So the expected process itself made each group or session that has its pid.
         let is_led = group
             .zip(self.pid)
             .is_some_and(|(of, pid)| of.group == pid || of.session == pid);
@@ -219,7 +223,8 @@ pub(crate) fn origin(listeners: &[Holder]) -> Origin {
     let own_start = started(own);
     let group = |pid| sockets::group(pid).map(|of| of.group);
     let is_older = |pid| own_start.is_some_and(|own| started(pid).is_some_and(|of| of < own));
-    // A subreaper adopts each daemon that it left, so other processes are no daemons of it.
+    // If this process is a subreaper, it adopts every daemon that it leaves. Its daemons are then
+    // its descendants, and no other orphan is its daemon.
     let keeps_daemons = sockets::adopts_orphans();
     let of_process = |process: &Process| {
         if is_descendant(process.pid, own) {
@@ -289,8 +294,8 @@ fn is_orphan(pid: u32, parent: Option<u32>) -> bool {
 /// this variable.
 const ADOPTER: &str = "PORTLEASE_ADOPTER";
 
-/// Whether the process is in another process group or session than `parent`, and the leader of that
-/// group or session has ended.
+/// Whether the leader of the process's group or session has ended. The group or session counts only
+/// if `parent` is not in it.
 fn has_lost_leader(pid: u32, parent: u32) -> bool {
     let (Some(of), Some(of_parent)) = (sockets::group(pid), sockets::group(parent)) else {
         return false;
@@ -303,9 +308,10 @@ fn has_lost_leader(pid: u32, parent: u32) -> bool {
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) expected: Expected,
-    /// The result of the last search, if it found a stranger: the inodes of the listeners, the
-    /// index of the stranger's port, and the time. A search can read every process. So the result
-    /// stays valid for [`OWNERS_EVERY`], unless the listeners change.
+    /// The result of the last search, if the search found a stranger (a process that is not
+    /// expected): the inodes of the listeners, the index of the stranger's port, and the time. A
+    /// search can read every process, which is slow. So the result stays valid for
+    /// [`OWNERS_EVERY`], unless the listeners change.
     strangers: Option<(Vec<Option<Inode>>, usize, Instant)>,
 }
 
@@ -317,15 +323,17 @@ impl Watch {
         }
     }
 
-    /// Notes that the expected process has ended. A stranger's listener may now count as the
-    /// listener of a daemon that the process left.
+    /// Notes that the expected process has ended. From now on, an unexpected listener may count as
+    /// the listener of a daemon that the process left. So this call drops the result of the last
+    /// search.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
         self.expected.note_end(succeeded);
         self.strangers = None;
     }
 
-    /// Finds the first port without a [`Listener::Expected`]. Returns its index, and whether a
-    /// stranger or nobody listens there. Returns `None` if every port has such a listener.
+    /// Finds the first port without a [`Listener::Expected`]. Returns the index of this port, and
+    /// whether an unexpected process listens there, or no process. Returns `None` if every port has
+    /// a `Listener::Expected`.
     pub(crate) fn first_missing(
         &mut self,
         ports: &[Port],
@@ -364,10 +372,10 @@ impl Watch {
         }
     }
 
-    /// The index of the first port that has listeners, none of which counts as a listener of the
-    /// expected process. Unlike [`first_missing`](Self::first_missing), the search does not stop at
-    /// a port without a listener. `None` if there is no such port, or if the sockets cannot be
-    /// read.
+    /// The index of the first port on which only strangers listen: processes that do not count as
+    /// the expected process. Unlike [`first_missing`](Self::first_missing), the search does not
+    /// stop at a port without a listener. `None` if there is no such port, or if the sockets cannot
+    /// be read.
     pub(crate) fn first_stranger(&self, ports: &[Port]) -> Option<usize> {
         let tables = tables_of(ports).ok()?;
         let listeners = |(at, port)| Some((at, listeners_on(&tables, port).ok()?));
@@ -380,8 +388,8 @@ impl Watch {
         }
     }
 
-    /// The index of the first of these groups of listeners in which no listener counts as the
-    /// expected process's own, and who listens there.
+    /// `rows` has one group of listeners for each port. Finds the first group without a
+    /// [`Listener::Expected`]. Returns the index of this group, and who listens there.
     fn first_unmet(&self, rows: &[Vec<Row>]) -> io::Result<Option<(usize, Listener)>> {
         let mut has = self.expected.judge();
         let mut is_met = |of: &OwnedRows| of.holders.iter().any(&mut has);
@@ -456,9 +464,9 @@ pub(crate) struct OwnListeners(Vec<(Holder, Vec<Reserver>)>);
 type Reserver = u32;
 
 impl OwnListeners {
-    /// Reads the listeners of the expected process on other ports than those in `asked`, but with
-    /// the same protocols. The list is empty if the expected process is the calling process, which
-    /// may run any number of servers.
+    /// Reads the listeners of the expected process on the ports that are not in `asked`. Reads only
+    /// the protocols that occur in `asked`. The list is empty if the expected process is the
+    /// calling process, which may run any number of servers.
     pub(crate) fn of(expected: &Expected, asked: &[Port]) -> io::Result<OwnListeners> {
         if expected.pid == Some(std::process::id()) {
             return Ok(OwnListeners::default());
@@ -483,9 +491,9 @@ impl OwnListeners {
         ))
     }
 
-    /// The listeners that the expected process may have opened instead of one on this port. The
-    /// list omits a listener if one process reserved both its port and this port: each of the two
-    /// ports is meant for its own server.
+    /// The listeners that the expected process may have opened on a wrong port, instead of on
+    /// `port`. If the same process reserved the port of a listener and `port`, the list omits the
+    /// listener: a process that reserves two ports usually means them for two servers.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
         let own = reservers(port.number);
         let is_instead = |(holder, reservers): &&(Holder, Vec<Reserver>)| {
@@ -546,8 +554,8 @@ mod tests {
         reaped.note_end(Some(true));
         assert!(!reaped.left_behind(&orphan(own.get() - 1)));
         assert!(reaped.left_behind(&orphan(own.get() + 1)));
-        // Without an exit status, `reaped` may be no child of this process. A daemon of `reaped`
-        // may then be older than this process, so `left_behind` no longer accepts the orphan.
+        // Now neither the exit status nor the start of `reaped` is known. So `left_behind` accepts
+        // only orphans in the process group or session of `reaped`, and this orphan is in neither.
         reaped.note_end(None);
         assert!(!reaped.left_behind(&orphan(own.get() + 1)));
     }

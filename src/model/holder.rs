@@ -123,8 +123,8 @@ pub(crate) struct UnseenOwner {
     pub(crate) is_outside: bool,
     /// This process runs as root. Always `true` on Windows.
     pub(crate) as_root: bool,
-    /// The ids of processes that have not yet received descriptors that were sent to them. One of
-    /// these descriptors may be that of the socket.
+    /// The ids of processes to which another process has sent descriptors. The processes have not
+    /// received these descriptors yet. One of these descriptors may be the socket's.
     pub(crate) in_flight: Vec<u32>,
 }
 

@@ -147,9 +147,10 @@ impl Holders {
         })
     }
 
-    /// The lines that say what could not be read, except what the headline says already. If no
-    /// socket probably has a hidden owner, the lines about unread processes are left out. An unread
-    /// process could then only share a socket with an owner that the report names.
+    /// The lines that say what could not be read, except what the headline says already. Lines
+    /// about unread processes appear only if some socket probably has a hidden owner. In any other
+    /// case, the report already names an owner of each socket, and an unread process could only
+    /// share the socket with that owner.
     fn unseen_lines(&self, headline: &str) -> impl Iterator<Item = String> {
         let has_hidden = |holder: &Holder| holder.hidden || holder.may_have_hidden_owners();
         let has_hidden = self.iter().any(has_hidden);
@@ -308,7 +309,7 @@ pid 4101 (restart), a forked child, still holds it
   reserved     by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which has ended; \
 pid 4101 (restart), a forked child, still holds it"
         );
-        // If the lease has no heir, the report names only the recorded process.
+        // If no process has inherited the lease, the report names only the recorded process.
         let mut ended = lease(77);
         ended.set_inherited_by(Vec::new());
         assert_eq!(

@@ -250,8 +250,8 @@ impl Holders {
     /// # Platform-specific behavior
     ///
     /// `None` on systems other than Linux, where each report would have to read all sockets. On
-    /// those systems only one error can say how full the range is: that of a TCP reservation that
-    /// requested no range and found no port.
+    /// those systems only one error says how full the range is: the error of a TCP reservation that
+    /// found no port. The reservation must not have requested a range.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

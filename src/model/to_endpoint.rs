@@ -12,8 +12,8 @@ pub(crate) mod sealed {
     /// [`ToEndpoint`](super::ToEndpoint).
     #[expect(unnameable_types, reason = "that is how a trait is sealed")]
     pub trait Sealed {
-        /// The id of the operand, if the operand is a reservation. A check then counts this
-        /// reservation as the caller's own, and every other reservation as a stranger's.
+        /// The id of the operand, if the operand is a reservation. A check then counts only this
+        /// reservation as the caller's own.
         #[doc(hidden)]
         fn reservation(&self) -> Option<u64> {
             None
@@ -26,7 +26,7 @@ pub(crate) mod sealed {
 ///
 /// The trait is sealed. `u16` is the only integer type that names a port. So the compiler takes an
 /// integer literal as a `u16`, and rejects 70000. A [`Reservation`](crate::Reservation) is accepted
-/// by reference only, so that an assertion cannot release the port.
+/// by reference only. By value, an assertion would drop the reservation, and so release the port.
 ///
 /// ```
 /// let p = portlease::reserve_udp_port();

@@ -60,9 +60,10 @@ impl Reservation {
     /// `LISTEN_PID` and then executes the program. This has consequences:
     ///
     /// - A shell may drop variables whose names are no identifiers, such as `npm-config`. A shell
-    ///   assigns some other variables itself, such as `IFS`. To keep the values of both, this call
-    ///   copies them into the command line of env(1). `ps` shows that line until the program is
-    ///   executed. Set these variables before this call, because later changes may be lost.
+    ///   assigns some other variables itself, such as `IFS`. To keep the values of both kinds of
+    ///   variables, this call copies the values into the command line of env(1). `ps` shows that
+    ///   line until the program is executed. Set these variables before this call, because later
+    ///   changes may be lost.
     /// - The shell may update `PWD`, `OLDPWD`, `SHLVL` and `_`.
     /// - The program must be the server itself. A wrapper, such as a shell script, starts the
     ///   server as a child. `LISTEN_PID` is then the process id of the wrapper, and the server
@@ -73,7 +74,7 @@ impl Reservation {
     ///
     /// The socket listens from this call on. So a wait for the child, and
     /// [`spawn`](Reservation::spawn), end as soon as the child has inherited the socket, even if
-    /// the program does not use it.
+    /// the program does not use the socket.
     ///
     /// For a `tokio::process::Command` pass its `as_std_mut()`.
     ///
@@ -129,9 +130,9 @@ impl Reservation {
     ///
     /// To pass several reservations, call `pass_to_wrapper` once for each of them. The command
     /// keeps its program, arguments and settings. Unlike with `pass_to`, `spawn` returns an error
-    /// for a program that does not exist. Call `pass_to_wrapper` after `env_clear`, which would
-    /// remove `LISTEN_FDS` and `LISTEN_FDNAMES`. As with `pass_to`, the command owns the sockets
-    /// too: drop the command once the child has started.
+    /// for a program that does not exist. Call `env_clear` before `pass_to_wrapper`: a later
+    /// `env_clear` would remove `LISTEN_FDS` and `LISTEN_FDNAMES`. As with `pass_to`, the command
+    /// owns the sockets too: drop the command once the child has started.
     ///
     /// ```
     /// # #[cfg(unix)] {

@@ -63,10 +63,11 @@ pub enum Guarantee {
 /// Only a forked child [keeps it](crate::docs::guarantees#if-the-process-dies) for longer, until
 /// the child calls exec or ends.
 ///
-/// The reservation also ends if other code closes the descriptors that this crate has open, as a
-/// library that turns the process into a daemon does. [`guarantee`](Reservation::guarantee) and
-/// [`lease_error`](Reservation::lease_error) do not show this, so reserve after such a call. A drop
-/// neither writes to nor closes the files that have the numbers then.
+/// The reservation also ends if other code closes this crate's descriptors, as a library does that
+/// turns the process into a daemon. [`guarantee`](Reservation::guarantee) and
+/// [`lease_error`](Reservation::lease_error) do not show this. So call such a library before you
+/// reserve. The process may later open other files under the same descriptor numbers. A drop does
+/// not write to these files, and does not close them.
 ///
 /// The first two lines drop the reservation at once, which is a common mistake. The last two lines
 /// keep the reservation:
@@ -80,7 +81,8 @@ pub enum Guarantee {
 /// ```
 #[must_use = "a reservation ends when it is dropped: keep it in a variable, or `leak` it"]
 pub struct Reservation {
-    /// The first field is dropped first. So the check runs while the reservation is still in force.
+    /// Rust drops the first field first. So the leak check runs while the reservation is still in
+    /// force.
     leak_check: Option<LeakCheck>,
     /// One part for each protocol, TCP first.
     parts: Vec<ProtocolReservation>,

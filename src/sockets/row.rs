@@ -50,8 +50,9 @@ pub(crate) struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Queue {
     pub(crate) is_full: bool,
-    /// How many packets the listener has dropped, usually because this queue was full. A packet
-    /// filter drops packets before they reach the listener. `None` before Linux 4.7.
+    /// How many packets the listener has dropped, usually because this queue was full. Packets that
+    /// a packet filter drops do not count, because they never reach the listener. `None` before
+    /// Linux 4.7.
     pub(crate) drops: Option<u32>,
 }
 
@@ -60,10 +61,11 @@ pub(crate) struct Queue {
 pub(crate) enum ScanDepth {
     /// Every process that owns one of the sockets.
     Complete,
-    /// Like `Complete` if at most [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT)
-    /// processes run, and on systems other than Linux. Otherwise the search stops early: once every
-    /// socket has a process, it reads only the ancestors and descendants of the processes that it
-    /// has found. The report on a failed check has this depth, unless the check expects a process.
+    /// On Linux, if more than [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes
+    /// run, the search stops early. Once every socket has a process, the search reads only the
+    /// ancestors and descendants of the processes that it has found. In every other case, this
+    /// depth is the same as `Complete`. The report on a failed check has this depth, unless the
+    /// check expects a process.
     Report,
     /// One process for each socket is enough. The search starts at probable owners, such as the
     /// newest processes, and ends when every socket has a process.
@@ -89,8 +91,9 @@ pub(crate) struct OwnedRows {
 impl Row {
     /// Whether the socket can keep a server from binding this address (`None`: any address).
     ///
-    /// The scope id 0 of the argument stands for every interface. So does the scope id 0 of the
-    /// socket's address, unless SO_BINDTODEVICE has bound the socket to one interface.
+    /// If the argument `scope_id` is 0, it stands for every interface. If the scope id of the
+    /// socket's address is 0, the socket serves the interface to which SO_BINDTODEVICE has bound
+    /// it. Without such a bind, the socket serves every interface.
     pub(crate) fn matches_addr(&self, ip: Option<IpAddr>, scope_id: u32) -> bool {
         let Some(ip) = ip else { return true };
         if ip == LOCALHOST {
@@ -133,7 +136,7 @@ impl Row {
     }
 
     /// Whether the socket can be a connection, open or closed, that a server accepted. A new server
-    /// can bind beside such a connection if both servers set SO_REUSEADDR.
+    /// can bind beside such a connection if the old server and the new server set SO_REUSEADDR.
     pub(crate) fn is_leftover(&self) -> bool {
         match self.state {
             State::TimeWait => true,

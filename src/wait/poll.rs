@@ -22,7 +22,8 @@ use crate::retry::{DAEMON_GRACE, FREE_PAUSE, LISTENING_PAUSES, RetryBudget, bloc
 #[cfg(not(feature = "tokio"))]
 use crate::sockets;
 
-/// The outcome of one poll. The caller makes the pause: it blocks the thread, or uses a timer.
+/// The outcome of one poll. After `Poll::Pause`, the caller makes the pause: it blocks the thread,
+/// or uses a timer.
 #[derive(Debug)]
 pub(crate) enum Poll {
     Met,
@@ -30,8 +31,9 @@ pub(crate) enum Poll {
     Failed(WaitError),
 }
 
-/// Why a wait failed, before the report is made. The report reads every process, so a separate step
-/// makes it: an async runtime can run [`WaitError::into_error`] on another thread.
+/// Why a wait failed. This value has no report yet, because a report reads every process, which is
+/// slow. [`WaitError::into_error`] makes the report. An async runtime can run `into_error` on
+/// another thread.
 #[derive(Debug)]
 pub(crate) enum WaitError {
     TimedOut(Duration, Unmet),
@@ -50,7 +52,7 @@ pub(crate) struct Unmet {
     pub(super) expected: Option<Expected>,
     /// All ports of a wait for listeners. Empty for a wait until ports are free.
     pub(super) asked: Vec<Port>,
-    /// The port's latest listener with a visible owner or, if no owner was visible, its first
+    /// The port's latest listener with a visible owner. If no owner was visible, the port's first
     /// listener. Only a wait for listeners that stay open sets this field.
     pub(super) last_listener: Option<Box<Holder>>,
 }
@@ -98,9 +100,9 @@ impl From<Option<ExitStatus>> for ExitInfo {
 }
 
 impl ExitInfo {
-    /// `exit` is the result of `try_wait` on the child. A child that other code has reaped has
-    /// ended too: a thread that waits for every child reaps it, or the kernel if this process
-    /// ignores SIGCHLD.
+    /// `exit` is the result of `try_wait` on the child. If `try_wait` fails because the child was
+    /// already reaped, the child has ended too. A thread that waits for every child can reap the
+    /// child. The kernel reaps the child if this process ignores SIGCHLD.
     pub(crate) fn of(exit: io::Result<Option<ExitStatus>>) -> io::Result<Option<ExitInfo>> {
         match exit {
             Err(error) if is_reaped(&error) => Ok(Some(ExitInfo::from(None))),
@@ -144,7 +146,8 @@ impl WaitError {
                     expected.pid().is_none_or(|pid| pid != std::process::id())
                 });
                 let async_form = match unmet.verdict {
-                    // `portlease::tokio` has no wait by pid.
+                    // `portlease::tokio` has no wait by pid. So after a wait by pid, the error
+                    // names this call.
                     Verdict::NotListening => Some("wait_until_listening"),
                     // The wait saw a listener, so the blocked thread did not cause the timeout.
                     Verdict::Unsteady(_) | Verdict::NotHeldBy(_) => None,
@@ -199,8 +202,8 @@ impl Deadline {
 /// it started, and those without a visible owner.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    /// The ports that are left to check. Each poll removes ports from the start of the list, until
-    /// the first port lacks the required listener.
+    /// The ports that are left to check. Each poll removes ports from the start of the list, and
+    /// stops at the first port without the required listener.
     ports: std::vec::IntoIter<Port>,
     asked: Vec<Port>,
     watch: Option<Watch>,
@@ -251,8 +254,8 @@ impl Listening {
         }
     }
 
-    /// The position of the first port that still lacks its listener. The [`Listener`] says whether
-    /// a stranger listens there, or nobody.
+    /// The position of the first port that still lacks the required listener. The [`Listener`] says
+    /// whether an unexpected process listens there, or no process.
     fn first_missing(&mut self) -> io::Result<Option<(usize, Listener)>> {
         let ports = self.ports.as_slice();
         if let Some(watch) = &mut self.watch {
@@ -266,7 +269,7 @@ impl Listening {
         Ok(None)
     }
 
-    /// The first port that only a process other than the expected one listens on.
+    /// The first port on which only strangers listen: processes that are not expected.
     fn stranger(&self) -> Option<(Port, Listener)> {
         let ports = self.ports.as_slice();
         let at = self.watch.as_ref()?.first_stranger(ports)?;
@@ -275,7 +278,8 @@ impl Listening {
 
     fn not_yet(&mut self, port: Port, listener: Listener, exit: Option<ExitInfo>) -> Poll {
         let left = self.deadline.left();
-        // A process that has not failed may leave a daemon, which listens a moment later.
+        // A process that has ended without a failure may have left a daemon. The daemon may begin
+        // to listen a moment later.
         let may_leave_daemon = exit
             .as_ref()
             .is_some_and(|exit| exit.succeeded() != Some(false));
@@ -288,7 +292,8 @@ impl Listening {
             let [.., longest] = LISTENING_PAUSES;
             return Poll::Pause(self.pauses.next().unwrap_or(longest).min(left));
         }
-        // A stranger's listener on a later port explains more than a port without a listener.
+        // If an unexpected process listens on a later port, that listener explains more than a port
+        // without a listener.
         let (port, listener) = self.stranger().unwrap_or((port, listener));
         let expected = self.watch.as_ref().map(|watch| watch.expected.clone());
         let verdict = match (listener, &expected) {

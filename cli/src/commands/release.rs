@@ -37,7 +37,8 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
         let released = release_port(endpoint, &leases)?;
         if !released.is_empty() {
             let all: Vec<String> = released.iter().map(Endpoint::to_string).collect();
-            // A reservation for TCP and UDP ends as a whole.
+            // A reservation for TCP and UDP ends as a whole, so a release of one port also releases
+            // the other port.
             if endpoint.protocol.is_some() && all.len() > 1 {
                 if !console.is_json() {
                     let all = all.join(" and ");

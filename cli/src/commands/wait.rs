@@ -69,7 +69,8 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     };
     if let (Outcome::Met, Condition::HeldBy(pid)) = (&outcome, condition) {
         let unseen = unseen_owner_note(&endpoints, pid);
-        // A wait for HTTP sends no request to a port that is shared, and then reports that.
+        // With `--http`, the wait sends no request to a shared port, and reports the sharing
+        // itself. So it needs no note here.
         let shared = || args.http.is_none().then(|| shared_note(&endpoints, pid));
         if let Some(note) = unseen.or_else(|| shared().flatten()) {
             console.note(note);
@@ -111,15 +112,17 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 }
 
 /// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition. The port of `report`
-/// comes first. Also returns how many other ports were not checked, or failed the check but are not
-/// returned.
+/// comes first. Also returns a count of the ports that may fail the condition but are not returned:
+/// ports that were not checked, and ports above [`WAIT_REPORTS`].
 ///
-/// The user has already waited. So the search ends after [`WAIT_REPORT_TIME`], if it has found a
-/// port that does not meet the condition, and [many](are_many) ports are left to check.
+/// The user has already waited. So if [many](are_many) ports are left to check, the search ends
+/// early: once [`WAIT_REPORT_TIME`] has passed and one port that does not meet the condition is
+/// found.
 ///
-/// Exception: with [`Condition::HeldBy`] and a `report`, [`unmet_of_process`] finds the others. If
-/// the process has ended (`has_ended`), returns only the port of `report`. A new check could not
-/// read the start time of the process, and would report a daemon of the process as a stranger.
+/// Exception: with [`Condition::HeldBy`] and a `report`, [`unmet_of_process`] finds the other
+/// ports. If the process has ended (`has_ended`), the function returns only the port of `report`. A
+/// new check could not read the start time of the process. So the check would report a daemon of
+/// the process as an unrelated process.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -159,10 +162,13 @@ fn unmet(
     (findings, left)
 }
 
-/// What [`unmet`] returns for [`Condition::HeldBy`] while the process runs. Ports with a stranger's
-/// listener come first. One check finds the ports besides that of `first`, because a check of only
-/// some ports could report that the process listens on another one instead. If there are many
-/// ports, there is no check, because the check would take too long.
+/// What [`unmet`] returns for [`Condition::HeldBy`] while the process runs. Ports with the listener
+/// of an unrelated process come first.
+///
+/// One check covers all `endpoints`, and so finds the ports to return besides that of `first`. A
+/// check of only some `endpoints` could report a listener on another of the `endpoints` as a server
+/// on a wrong port. If there are many ports, the function makes no check, because the check would
+/// take too long.
 fn unmet_of_process(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -181,8 +187,9 @@ fn unmet_of_process(
     (findings, left)
 }
 
-/// Whether a wait for [`Condition::HeldBy`] does not accept the port. Unlike the check, the wait
-/// accepts a port on which a stranger listens too, and a listener whose owner is hidden.
+/// Whether a wait for [`Condition::HeldBy`] rejects the port. `finding` comes from a check, which
+/// is stricter than the wait. The wait accepts a port that the process shares with an unrelated
+/// process. The wait also accepts a listener whose owner is hidden.
 fn is_unmet(finding: &Finding) -> bool {
     finding.problem.as_ref().is_some_and(|problem| {
         let mut sockets = problem.holders().into_iter().flatten();
@@ -231,8 +238,9 @@ fn wait_for_http(
         HttpOutcome::TimedOut(left) => ("timed_out", exit::NO, left),
         HttpOutcome::ProcessEnded(left) => ("ended", exit::PROCESS_ENDED, left),
     };
-    // If the wait timed out, the search expects `pid` to listen. If `pid` ended before that, it may
-    // have left a daemon. A search that expects `pid` would report that daemon as a stranger.
+    // If the wait timed out, the search expects `pid` to listen. If the wait ended because `pid`
+    // ended, the search expects no particular process. The process may have left a daemon, and a
+    // search that expects `pid` would report that daemon as an unrelated process.
     let expected = args.pid.filter(|_| code == exit::NO);
     let reported = &unanswered[..unanswered.len().min(WAIT_REPORTS)];
     let obstacles = Obstacle::find_each(reported, expected);

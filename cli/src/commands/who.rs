@@ -82,7 +82,8 @@ fn takes_connections(endpoint: Endpoint) -> bool {
 }
 
 /// Connects to the addresses of all the endpoints, in up to [`CONNECTION_THREADS`] threads. Returns
-/// the results for each endpoint. A UDP port has no results, and without `--probe` no port has any.
+/// the results for each endpoint. A UDP port has no results. Without `--probe`, no port has
+/// results.
 fn probes(endpoints: &[Endpoint], args: &WhoArgs) -> Vec<Vec<Probe>> {
     let addresses: Vec<(usize, Endpoint)> = endpoints
         .iter()
@@ -167,7 +168,7 @@ pub(crate) fn who(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
                     console.report(text(&answer, *endpoint, holders, args))?;
                 }
             }
-            // One port that is held decides the exit code, even if another port could not be read.
+            // If one port is held, the exit code says so, even if another port could not be read.
             let strongest = [exit::YES, exit::INCOMPLETE, exit::NO];
             let mut strongest = strongest.into_iter().filter(|code| verdicts.contains(code));
             Ok(strongest.next().unwrap_or(exit::NO))
@@ -226,7 +227,8 @@ fn text(answer: &Answer, endpoint: Endpoint, holders: &Holders, args: &WhoArgs) 
             }
         );
     }
-    // `ListPacketFilter` is the only remedy of a probe, so every probe with a remedy has the same.
+    // Every probe with a remedy has the same remedy, `ListPacketFilter`. So one help line is
+    // enough.
     if let Some(help) = answer.probes.iter().find_map(|probe| probe.help.as_ref()) {
         text += &format!("\nhelp: {help}");
     }

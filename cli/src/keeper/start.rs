@@ -25,8 +25,8 @@ pub(crate) struct KeeperHandle {
     _process: Option<ProcessHandle>,
 }
 
-/// Starts a keeper, and returns when it holds the ports. The keeper releases them when the process
-/// `pid` has ended or the time `hold_for` is over.
+/// Starts a keeper, and returns when the keeper holds the ports. The keeper releases the ports when
+/// the process `pid` has ended or the time `hold_for` is over.
 pub(crate) fn start_keeper(
     selection: &PortSelection,
     pid: Option<u32>,

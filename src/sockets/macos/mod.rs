@@ -99,7 +99,7 @@ fn for_each_socket(mut visit: impl FnMut(u32, Row) -> bool) -> io::Result<usize>
             Err(_) => continue,
         };
         for descriptor in libproc::sockets(&list) {
-            // If the call fails, the process usually has closed the descriptor since the list was
+            // If the call fails, the process has usually closed the descriptor since the list was
             // read.
             let Ok(info) = ffi::socket(pid, descriptor) else {
                 continue;

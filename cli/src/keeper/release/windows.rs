@@ -10,9 +10,12 @@ use crate::keeper::client::{connect, no_answer};
 use crate::keeper::release::released;
 use crate::limits::{RELEASE_LINE_BYTES, RELEASE_TIMEOUT, remaining};
 
-/// Asks each process in `keepers` to release the port. Returns the endpoints that keepers released:
-/// a reservation of a number for TCP and UDP has two. Ignores a process that is no keeper of this
-/// user or exits before it answers, and a keeper that does not hold the port.
+/// Asks each process in `keepers` to release the port. Returns the released endpoints: a
+/// reservation of a number for TCP and UDP has two. The function ignores these processes:
+///
+/// - a process that is no keeper of this user
+/// - a process that exits before it answers
+/// - a keeper that does not hold the port
 pub(crate) fn request_release(
     keepers: &[u32],
     endpoint: Endpoint,

@@ -15,8 +15,8 @@ fn a_new_file_belongs_to_the_user() {
     assert_eq!(rustix::fs::fstat(file).unwrap().st_uid, user());
 }
 
-/// A clone of a file stands for the copy that a forked child inherits. Both share one open file
-/// description, and so one lock.
+/// In this test, a clone of a file stands for the copy that a forked child inherits. The file and
+/// its clone share one open file description, and so one lock.
 #[test]
 fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
     let root = tempfile::tempdir().unwrap();
@@ -33,7 +33,7 @@ fn a_sweep_leaves_no_lock_to_a_child_that_was_forked_meanwhile() {
     let (file, _) = folder.open_file("1.tcp", Access::New).unwrap();
     assert!(lock_unused(&file));
     let _child = file.try_clone().unwrap();
-    // No file is named `2.tcp`, so the call removes nothing. It must unlock `file` all the same.
+    // No file is named `2.tcp`, so the call removes nothing. But the call must still unlock `file`.
     folder.remove_unused("2.tcp", file).unwrap();
     let (file, _) = folder.open_file("1.tcp", Access::Write).unwrap();
     file.try_lock().unwrap();

@@ -8,9 +8,9 @@ use crate::model::remedy::Remedy;
 
 impl Holder {
     /// How to remove this socket: usually one remedy for each process that must end or close the
-    /// socket. A frozen process has two: the first one thaws it. If the owner is
-    /// [hidden](Holder::hidden), the remedies say how to find it. If no process owns the socket,
-    /// the remedy is to wait until the kernel has closed it.
+    /// socket. A frozen process has two remedies: the first remedy thaws the process. If the owner
+    /// is [hidden](Holder::hidden), the remedies say how to find the owner. If no process owns the
+    /// socket, the remedy is to wait until the kernel has closed the socket.
     ///
     /// A program can carry out these remedies with a signal to the process that the remedy names:
     ///
@@ -55,7 +55,7 @@ pub(super) fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
             vec![Remedy::WaitForKernel]
         };
     }
-    // The masters own no socket, but each of them replaces a worker that ends.
+    // A master owns no socket. But it replaces each worker that ends, so it must end too.
     let mut owners: Vec<&Process> = Vec::new();
     for process in holder.processes.iter().filter_map(Process::master) {
         if owners.iter().all(|other| other.pid != process.pid) {
@@ -72,7 +72,7 @@ pub(super) fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
             (Some(Remedy::StopProcess { pid }), Some(_)) => {
                 Remedy::StopMaster { pid, name: name() }
             }
-            // The master is pid 1.
+            // This master has no remedy of its own, because it is pid 1.
             (None, Some(worker)) => Remedy::StopWatcherFirst {
                 pid: worker.pid,
                 watcher: process.pid,
@@ -92,8 +92,8 @@ pub(super) fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
 
 /// Whether `process` is a worker of `parent` that ends with it.
 ///
-/// A child that runs another program than its parent has inherited the socket, and is no worker. A
-/// worker that does not run, or ignores SIGTERM, can outlive its parent.
+/// A child whose program differs from that of its parent is no worker: such a child has only
+/// inherited the socket. A worker that does not run, or ignores SIGTERM, can outlive its parent.
 fn is_worker_of(process: &Process, parent: &Process) -> bool {
     process.parent == Some(parent.pid)
         && process.state == ProcessState::Running
@@ -102,11 +102,11 @@ fn is_worker_of(process: &Process, parent: &Process) -> bool {
         && is_same_program(process, parent)
 }
 
-/// Whether the workers of `parent` end if `parent` is stopped with SIGTERM.
+/// Whether the workers of `parent` end if a user sends SIGTERM to `parent`.
 ///
-/// A parent ends its workers in its handler for SIGTERM, which a stopped parent cannot run. Without
-/// a handler, the parent ends and its workers go on. The first process of a pid namespace needs no
-/// handler, because the kernel ends the other processes of the namespace with it.
+/// A parent ends its workers in its handler for SIGTERM. A suspended parent cannot run its handler.
+/// Without a handler, the parent ends and its workers go on. The first process of a pid namespace
+/// needs no handler: when it ends, the kernel ends every other process of the namespace.
 fn ends_its_workers(parent: &Process) -> bool {
     // A frozen parent counts as running, because the remedies thaw it before they end it.
     let runs = matches!(parent.state, ProcessState::Running | ProcessState::Frozen);
@@ -139,8 +139,8 @@ pub(super) fn for_process(process: &Process, port: u16, protocol: Protocol) -> O
     let container = process.container.as_ref().filter(|_| is_other_unit);
     // If the process is in another systemd unit, the remedy is usually to stop that unit. But if a
     // service manager runs the process, stopping the unit would end the manager's other programs
-    // too. So the remedy names the manager. For a process in another container no supervisor
-    // counts, because the supervisor's stop command does not reach into the container.
+    // too. So the remedy names the manager. For a process in another container, the code ignores
+    // the supervisor, because the supervisor's stop command does not reach into the container.
     let supervisor = process.supervisor.as_ref().filter(|supervisor| {
         let is_manager = matches!(supervisor.kind, SupervisorKind::Manager(_));
         container.is_none() && (unit.is_none() || is_manager)

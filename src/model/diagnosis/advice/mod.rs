@@ -22,14 +22,14 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
         (Verdict::Free, _) => return Vec::new(),
         (Verdict::Invalid(_), _) => return vec![Remedy::NamePort],
         (Verdict::InUse(cause), Some(endpoint)) => {
-            // A claim (the bound socket of a reservation) alone blocks only servers without the
-            // reuse options.
+            // If a claim (the bound socket of a reservation) is the only socket on the port, it
+            // blocks only servers without the reuse options.
             let is_claim_alone = *cause == Cause::Holder
                 && report.has_claim()
                 && report.sockets_besides_claims().next().is_none();
             let cause = match is_claim_alone {
-                // For such a server, another port with a claim would not help. So the remedy is to
-                // reserve the port without a claim.
+                // A server without the reuse options can bind no port that has a claim. So another
+                // port with a claim would not help, and the remedy is to reserve without a claim.
                 true if report.facts.is_reserved_for_asker => {
                     return vec![Remedy::ReserveForPlainServer];
                 }
@@ -37,7 +37,8 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
                 false => *cause,
             };
             let mut remedies = for_cause(report, cause, endpoint);
-            // A reservation can fail until the lock folder is corrected, and the cause says how.
+            // Until the user corrects the lock folder, every new reservation can fail. So no remedy
+            // suggests a reservation. The cause in the report says how to correct the folder.
             if report.facts.unusable_lock_folder.is_some() {
                 remedies.retain(|remedy| !matches!(remedy, Remedy::Queue { .. }));
                 return remedies;
@@ -118,9 +119,10 @@ fn for_cause(report: &Report, cause: Cause, endpoint: Endpoint) -> Vec<Remedy> {
     }
 }
 
-/// The remedy for a reservation, if stopping an heir (a process that has inherited it) is no
-/// remedy. If the reservation is for the caller or for an ancestor, the remedy is to use the port.
-/// Otherwise the remedy is to queue for the port.
+/// The remedy for a reservation. `for_cause` first checks whether the remedy is to stop a process
+/// that has inherited the reservation. If the reservation is for the calling process or for its
+/// ancestor, the remedy is to use the port. For any other reservation, the remedy is to queue for
+/// the port.
 fn for_reservation(report: &Report, endpoint: Endpoint) -> Remedy {
     // No visible lock file records the reservation, but an ancestor of the calling process has it.
     let is_ancestor = |process: &&Process| process.relation == Some(Relation::Ancestor);
