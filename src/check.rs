@@ -29,7 +29,7 @@ use operands::Operands;
 /// - Without a protocol, the call checks TCP. For a `&Reservation`, it checks each reserved
 ///   protocol.
 /// - Without an address, the call checks all addresses, on IPv4 and IPv6.
-/// - Connections in TIME_WAIT that a server of the usual kind left do not count.
+/// - Connections in TIME_WAIT do not count if a server of the usual kind left them.
 /// - A reservation does not count if this process or an ancestor made it. The same holds for a
 ///   reservation [on behalf](crate::ReserveOptions::on_behalf_of) of this process or an ancestor.
 ///
@@ -53,9 +53,9 @@ use operands::Operands;
 ///
 /// A listener that was just closed may still be open in a forked child that has not called exec. So
 /// the call retries before it returns `false`: for 2 s while only forked children hold the port,
-/// and for 100 ms while no owner is visible. Any other visible owner ends the retries at once. So
-/// does a socket of another user whose processes this user may not inspect. On Windows the call
-/// does not retry.
+/// and for 100 ms while no owner is visible. Any other visible owner ends the retries at once. A
+/// socket of another user also ends them at once, if this user may not inspect the processes of
+/// that user. On Windows the call does not retry.
 ///
 /// The check binds the port and releases it at once. During these microseconds the kernel refuses
 /// the bind of a server without SO_REUSEADDR, and can refuse the bind of any other server.
@@ -95,10 +95,11 @@ pub fn is_port_free(port: impl ToEndpoint) -> bool {
 ///
 /// # Platform-specific behavior
 ///
-/// On Linux, if more than 512 processes run, the search ends once it has found one owner of each
-/// socket, and the ancestors and descendants that share the socket. The diagnosis may then lack
-/// other owners, and says so. [`who_holds`](crate::who_holds) searches all processes, which takes
-/// longer, and names every owner that this user can see.
+/// On Linux, the search for owners ends early if more than 512 processes run. It then ends once it
+/// has found one owner of each socket, and the relatives of that owner that share the socket.
+/// Relatives are ancestors and descendants. The diagnosis may then lack other owners, and says so.
+/// [`who_holds`](crate::who_holds) searches all processes, which takes longer, and names every
+/// owner that this user can see.
 pub fn check_port_free(port: impl ToEndpoint) -> Result<(), Diagnosis> {
     check_port_free_for(port, ServerKind::ReuseAddr)
 }
@@ -189,8 +190,8 @@ pub fn assert_port_free_for(port: impl ToEndpoint, kind: ServerKind) {
 ///
 /// # Errors
 ///
-/// The diagnosis of the first port that is not free, or that could not be checked. Its
-/// [`more`](Diagnosis::more) has the diagnoses of the other such ports.
+/// The diagnosis of the first port that is not free, or that could not be checked. If further ports
+/// fail the check, [`more`](Diagnosis::more) has their diagnoses.
 ///
 /// All ports are checked at the same time, each with the retries of [`check_port_free`], for about
 /// 2 s at most. The report takes additional time.
@@ -270,9 +271,14 @@ pub fn assert_ports_free<P: ToEndpoint>(ports: impl IntoIterator<Item = P>) {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] of the port if nothing listens, if the socket table cannot be read, or if the
-/// operand names no port or a missing network interface. The call checks once and never retries. To
-/// wait for a listener, call [`wait_until_listening`](crate::wait_until_listening).
+/// A [`Diagnosis`] of the port in these cases:
+///
+/// - Nothing listens.
+/// - The socket table cannot be read.
+/// - The operand names no port, or a network interface that this machine does not have.
+///
+/// The call checks once and never retries. To wait for a listener, call
+/// [`wait_until_listening`](crate::wait_until_listening).
 ///
 /// # Platform-specific behavior
 ///
@@ -350,7 +356,7 @@ pub fn assert_port_listening(port: impl ToEndpoint) {
 ///
 /// # Errors
 ///
-/// A [`Diagnosis`] in these cases. The call checks once and never retries.
+/// The call checks once and never retries. It returns a [`Diagnosis`] in these cases:
 ///
 /// - Another process listens instead of `pid` or beside it. The diagnosis names that process.
 /// - Nothing listens, or the owner of the listener cannot be seen (another user's process).
@@ -398,9 +404,10 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     })
 }
 
-/// `has` returns `true` for an expected listener: one of the process `pid`, or of a process that
-/// `pid` started. Returns a verdict if no listener of the port is expected, or if an unexpected
-/// listener has an address that overlaps the address of an expected one.
+/// Returns the verdict on the listeners of a port, or `None` if they pass the check. `has` returns
+/// `true` for an expected listener: a listener of the process `pid`, or of a process that `pid`
+/// started. The check fails if no listener is expected. It also fails if the address of an
+/// unexpected listener overlaps the address of an expected listener.
 fn whose_listeners(
     listeners: &[Holder],
     pid: u32,

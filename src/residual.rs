@@ -44,7 +44,8 @@ fn owner_of_each_at(ports: &[Vec<Row>], depth: ScanDepth) -> Vec<ResidualOwner> 
     }
     match sockets::owners_of_each(ports.to_vec(), depth) {
         Ok(owned) => owned.iter().map(|of| shortest_retry(&of.holders)).collect(),
-        // On Linux, descriptors or memory are used up. Nothing then shows that a retry can help.
+        // On Linux this error means that descriptors or memory are used up. Nothing then shows that
+        // a retry can help.
         Err(_) => without_owners(),
     }
 }
@@ -109,8 +110,8 @@ pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
 
 fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     match holder.processes.as_slice() {
-        // A socket that is not `hidden` and has no visible process lacks an inode. The kernel is
-        // closing a bound or listening socket that lacks an inode, so a retry can help.
+        // A socket that is not `hidden` and has no visible process lacks an inode. If such a socket
+        // is bound or listens, the kernel is closing the socket, so a retry can help.
         [] if !holder.hidden && matches!(holder.state, State::Bound | State::Listen) => {
             ResidualOwner::Unknown
         }
@@ -144,8 +145,8 @@ pub(crate) fn owner_among(owners: &[Process]) -> ResidualOwner {
 }
 
 /// Returns `true` if the process is a forked child that may still call exec. Returns `false` for an
-/// orphan (a child of pid 1), and for a child whose age is at least [`FORKED_CHILD_LIMIT`]. Both
-/// are probably daemons, which never call exec.
+/// orphan (a child of pid 1), and for a child whose age is at least [`FORKED_CHILD_LIMIT`]. Such
+/// processes are probably daemons, which never call exec.
 fn is_about_to_exec(process: &Process) -> bool {
     const INIT: u32 = 1;
     let age = process

@@ -52,8 +52,8 @@ pub(crate) enum ResidualOwner {
     /// All owners are forked children that have not called exec.
     ForkedChild,
     /// A process that locks the lock file only to check or to remove the file. Such a lock usually
-    /// lasts for microseconds. But many processes can take it in turn, or one can be suspended
-    /// while it has the lock.
+    /// lasts for microseconds. But many processes can take the lock in turn, or a process can be
+    /// suspended while it has the lock.
     Reader,
 }
 
@@ -109,9 +109,10 @@ impl RetryBudget {
         Self::at_most(left.max(NO_OWNER_LIMIT))
     }
 
-    /// The budget of the last pass of a check over its ports. `passed` is the time since the first
-    /// pass began. The limit of the new budget is the limit of `self` minus `passed`, but never
-    /// less than [`NO_OWNER_LIMIT`].
+    /// A check of several ports that has retried examines all its ports once more. This is the
+    /// budget of one port for that last pass. `passed` is the time since the first pass began. The
+    /// limit of the new budget is the limit of `self` minus `passed`, but never less than
+    /// [`NO_OWNER_LIMIT`].
     pub(crate) fn after(self, passed: Duration) -> Self {
         Self::of_poll(self.at_most.saturating_sub(passed))
     }
@@ -196,15 +197,16 @@ const QUEUE_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration:
 const QUEUE_PAUSE_SHARE: u32 = 8;
 
 /// Limits the load of slow tries, such as those that walk a range. The limit applies to tries of
-/// the level [`RetryLevel::Once`], from the second one on. The pause after a try is at least this
-/// many times as long as the fastest try of this level, or [`QUEUE_PAUSE_AFTER_TRY`] if that is
-/// shorter. The fastest try counts, because the system may have preempted a slower one.
+/// the level [`RetryLevel::Once`], from the second one on. The pause after such a try is at least
+/// this many times as long as the fastest try of this level. But this minimum never exceeds
+/// [`QUEUE_PAUSE_AFTER_TRY`]. The fastest try counts, because the system may have preempted a
+/// slower try.
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
-/// How often a call that waits for a busy number reads the socket table. Connections of an earlier
-/// server do not prevent a reservation, and the table shows whether any other socket is left. A try
-/// that reads the table costs as much as a hundred tries that do not.
+/// A call that waits for a busy number reads the socket table at this interval. Connections of an
+/// earlier server do not prevent a reservation, and the table shows whether any other socket is
+/// left. A try with a read of the table costs as much as a hundred tries without it.
 const QUEUE_TABLE_EVERY: Duration = Duration::from_millis(250);
 
 /// The pauses of one call that waits for a busy number (`ReserveOptions::wait`).
@@ -315,9 +317,9 @@ pub(crate) const FREE_PAUSE: Duration = Duration::from_millis(20);
 /// range, at most this many. Each number costs a read of every socket.
 pub(crate) const NUMBERS_EXPLAINED: usize = 3;
 
-/// A call about more ports than this reads the socket table once. Any other call reads the table
-/// for each port. On Linux a read for one port costs nearly as much as a read of the whole table,
-/// because the kernel walks the same lists.
+/// If a call is about more ports than this, it reads the socket table once. Any other call reads
+/// the table for each port. On Linux a read for one port costs nearly as much as a read of the
+/// whole table, because the kernel walks the same lists.
 pub(crate) const PORTS_READ_ALONE: usize = 4;
 
 /// How long to wait for one connection that tests whether the port accepts connections. Two kinds
@@ -336,9 +338,9 @@ pub(crate) fn block_for(pause: Duration) {
     std::thread::sleep(pause);
 }
 
-/// A self-test checks whether the kernel keeps claims (bound sockets of this crate). If this many
-/// tests in a row find that it does not, this process makes no claims in the network namespace.
-/// Another process that scans ports can disturb one test, but hardly three.
+/// A self-test checks whether the kernel keeps the promises of claims (bound sockets of this
+/// crate). If this many tests in a row find a broken promise, this process makes no claims in the
+/// network namespace. Another process that scans ports can disturb one test, but hardly three.
 pub(crate) const SELF_TESTS: usize = 3;
 
 /// How many non-ephemeral numbers a self-test of the kernel tries if the ephemeral range is small
@@ -369,7 +371,7 @@ pub(crate) const SCARCE_AFTER: u32 = 64;
 /// `bind(…, 0)` after that can take 1.5 ms.
 pub(crate) const PARITY_VALID_FOR: Duration = Duration::from_secs(1);
 
-/// A failed check of at most this many busy ports also searches for another loopback address to
+/// If a check finds at most this many busy ports, it also searches for another loopback address to
 /// offer. The search binds each port again, which takes about 100 us.
 pub(crate) const PORTS_WITH_OTHER_ADDRESS: usize = 8;
 

@@ -1,5 +1,5 @@
-//! Waits that do not block the thread, and tokio sockets, for tests on a tokio runtime (feature
-//! `tokio`).
+//! For tests on a tokio runtime (feature `tokio`): functions that wait without blocking the thread,
+//! and tokio sockets.
 //!
 //! The crate's other waits block the thread. On a current-thread runtime, the default of
 //! `#[tokio::test]`, a server task does not run during the wait. If the server does not listen yet,

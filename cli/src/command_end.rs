@@ -25,8 +25,8 @@ impl End {
         matches!(self, End::Code(1..=125)) && !self.is_failure_of_wrapper()
     }
 
-    /// Returns `true` if the code is the one with which env(1), timeout(1), `portlease run` and
-    /// other programs that start a command report that they have failed themselves.
+    /// Returns `true` for the exit code 125. With this code, env(1), timeout(1), `portlease run`
+    /// and other programs that start a command report a failure of their own.
     pub(crate) fn is_failure_of_wrapper(self) -> bool {
         self == End::of_code(exit::RUN_FAILED)
     }

@@ -35,9 +35,9 @@ pub(crate) struct ListenWait {
 }
 
 impl ListenWait {
-    /// Returns the wait while its thread runs, and `None` once the wait is over. Fails if the
-    /// command did not listen or answer in time. Before this failure, the function ends the
-    /// command (`pid`) and the processes that the command started, as [`end_tree`] does.
+    /// Returns the wait while its thread runs, and `None` once the wait is over. If the command did
+    /// not listen or answer in time, the function ends the command (`pid`) and the processes that
+    /// the command started, as [`end_tree`] does. Then the function fails.
     pub(crate) fn poll(self, console: &Console, pid: u32) -> Result<Option<ListenWait>, Failure> {
         match self.listened.try_recv() {
             Ok(Ok(after)) => {
@@ -50,7 +50,7 @@ impl ListenWait {
                 }
                 Ok(None)
             }
-            // The command may listen, so it continues.
+            // The command may be listening now, so `run` does not end it.
             Ok(Err(error)) if could_not_check(&error) => {
                 console.note(format_args!(
                     "could not check whether the command listens, so it continues: {}",
@@ -69,9 +69,11 @@ impl ListenWait {
     }
 }
 
-/// Returns the status of the command. If the command ended before it listened, prints a note about
-/// that. If the command also returned 0, the function fails instead. If `run` could not check
-/// whether the command listened, prints a note about that.
+/// Returns the status of the command, and prints a note in two cases:
+///
+/// - The command ended before it listened. If the command returned 0, the function fails instead.
+/// - `run` could not check whether the command listened.
+///
 /// `was_signalled` says whether a signal may have ended the command.
 pub(crate) fn after_end(
     console: &Console,
@@ -96,7 +98,8 @@ pub(crate) fn after_end(
     let may_lack_option = !was_signalled && !end.is_failure_of_wrapper();
     let mut text = ended_first(status, &failure, &wait.endpoints, may_lack_option);
     // The command may have failed to bind a port whose socket it inherited, so the help names the
-    // inherited sockets. If a request of `--http` failed, its text already names the unused ones.
+    // inherited sockets. If a request of `--http` failed, the text of that failure already names
+    // the unused sockets.
     if let Some(sockets) = wait.inherited.filter(|_| report_of(&failure).is_some()) {
         text = report::with_help(text, Some(sockets.help()));
     }
@@ -151,8 +154,9 @@ fn ended_first(
 /// listen.
 fn remedies(diagnosis: &Diagnosis, awaited: &[Endpoint]) -> Vec<Remedy> {
     let mut remedies = diagnosis.remedies().to_vec();
-    // The command may have failed because of a server on another port of `run`. The release of
-    // that port reports the server.
+    // A server may still have one of the ports of `run`. The command may then have failed because
+    // of that server, not because it lacks SO_REUSEADDR. `run` reports the server when it releases
+    // the port.
     if awaited.iter().any(|port| has_server(*port)) {
         remedies.retain(|remedy| *remedy != Remedy::ReserveForPlainServer);
     }

@@ -44,13 +44,13 @@ impl PendingSignals {
     fn take() -> io::Result<PendingSignals> {
         let mut taken = 0;
         loop {
-            // A real-time signal stays pending, because nix does not know it. `run` forwards no
-            // such signal.
+            // A real-time signal stays pending, because the crate nix does not know such signals.
+            // `run` forwards no real-time signal.
             let pending: SigSet = ffi::pending_signals()?.iter().collect();
             if pending == SigSet::empty() {
                 return Ok(PendingSignals(taken));
             }
-            // Returns at once, because a signal of the set is pending.
+            // This wait returns at once, because a signal of the set is pending.
             taken |= 1 << (pending.wait()? as i32 - 1);
         }
     }
@@ -119,7 +119,8 @@ impl Drop for Watcher {
 pub(crate) fn run_watcher() -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("run as a watcher", &e);
     ffi::close_inherited_descriptors();
-    // The file system of a working directory cannot be unmounted, so the watcher moves to `/`.
+    // While a process has its working directory on a file system, nobody can unmount the file
+    // system. So the watcher changes its working directory to `/`.
     std::env::set_current_dir("/").map_err(cannot)?;
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(cannot)?;
     let mut socket = UnixStream::from(socket);
@@ -130,7 +131,8 @@ pub(crate) fn run_watcher() -> Result<u8, Failure> {
         match u32::from_ne_bytes(number) {
             TAKE_PENDING => {
                 let PendingSignals(mask) = PendingSignals::take().map_err(cannot)?;
-                // If `run` has ended, this write fails, and so does the next read.
+                // If `run` has ended, this write fails. The next read then fails too, and ends the
+                // loop.
                 let _sent = socket.write_all(&mask.to_ne_bytes());
             }
             pid => guarded = ProcessHandle::open(pid).map_err(cannot)?.map(|p| (pid, p)),

@@ -41,8 +41,8 @@ use crate::retry::{PORTS_WITH_OTHER_ADDRESS, RetryBudget};
 use crate::sockets::{self, ScanDepth};
 
 /// Reports all that is known about a port: its number, its holders, which servers could bind it,
-/// why others could not, and the remedies. The call never fails. The report says what could not be
-/// read. Without a protocol, the report is about TCP, even for a reservation of TCP and UDP.
+/// why other servers could not, and the remedies. The call never fails. The report says what could
+/// not be read. Without a protocol, the report is about TCP, even for a reservation of TCP and UDP.
 ///
 /// To find out which servers could bind, the call binds the port itself. So it occupies the port
 /// for some microseconds.
@@ -182,12 +182,13 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
     facts.into_iter().map(Diagnosis::new).collect()
 }
 
-/// For each port without a listener on any address, looks for a server on the same number for the
-/// other protocol (TCP or UDP), and notes it. The caller may have asked for the wrong protocol.
+/// Handles each port without a listener on any address. If a server has the same number of the
+/// other protocol (TCP or UDP), the function adds that server to the facts. The caller may have
+/// asked for the wrong protocol.
 ///
 /// If `expected` is set, only a server of the expected process counts. `asked` has all ports of the
-/// call. If the call is about both protocols of a number, the caller knows the other port too, so
-/// the function notes nothing for that number.
+/// call. If `asked` has both protocols of a number, the function adds no server for that number,
+/// because the other port has a result of its own.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
         let has_server = facts.holders.iter().flatten().any(whose::answers);
@@ -265,8 +266,8 @@ pub(crate) fn not_listening_each(
     let process_of_thread = expected.pid().and_then(sockets::process_of_thread);
     let runs = |pid: &u32| sockets::is_running(*pid).unwrap_or(true);
     let running = expected.pid().filter(runs);
-    // If the calling process itself is expected, its descendants are not examined, because it may
-    // have children of any kind.
+    // The calling process may have descendants of any kind, not only servers. So if the calling
+    // process itself is expected, this function does not examine the descendants.
     let others = running.filter(|pid| *pid != std::process::id());
     let leaves = others.map(sockets::leaves).unwrap_or_default();
     let halted = running.and_then(|pid| of_server(pid, &leaves, sockets::halt));
@@ -293,8 +294,9 @@ pub(crate) fn not_listening_each(
         Diagnosis::new(Facts {
             expected: Some(running),
             process_of_thread,
-            // A halted process explains only a missing listener. If the expected process shares the
-            // port with a stranger, it listens.
+            // A process can be halted: stopped or frozen. That explains only why a listener is
+            // missing. If the expected process shares the port with an unrelated process, no
+            // listener is missing.
             halted: halted.clone().filter(|_| lacks_listener(&facts.verdict)),
             in_other_network: in_other_network.filter(|_| lacks_listener(&facts.verdict)),
             stranger,
@@ -448,8 +450,8 @@ fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Vec<Facts> {
 /// The cause to report after a check found a holder:
 ///
 /// - [`Cause::Gone`] if the holder has closed its socket since the check.
-/// - [`Cause::Named`] if the socket is probably the claim of a reservation that this process's lock
-///   folder does not record.
+/// - [`Cause::Named`] if the socket is probably the claim (the bound socket) of a reservation
+///   without a record in this process's lock folder.
 /// - Otherwise [`Cause::Holder`].
 fn cause_of(port: Port, holders: &Holders) -> Cause {
     if holders.is_empty() && holders.is_complete() {
@@ -482,16 +484,17 @@ fn cause_of(port: Port, holders: &Holders) -> Cause {
     }
 }
 
-/// Whether all owners of the bound socket run the command `portlease`. The command leaves a TCP
-/// socket without a listener only to reserve its port.
+/// Whether all owners of the bound socket run the command `portlease`. This command keeps a bound
+/// TCP socket that does not listen only to reserve a port.
 fn is_of_command(holder: &Holder) -> bool {
     let is_command = |process: &Process| process.name == "portlease";
     !holder.processes.is_empty() && holder.processes.iter().all(is_command)
 }
 
-/// The processes that hold a reservation of the port without a record. They have the port's
-/// abstract Unix socket name. Automatic TCP ports of the ephemeral range have no such name. So if
-/// no process has the name, returns the commands `portlease` that own a socket on the port.
+/// The processes that hold a reservation of the port, if this process finds no record of the
+/// reservation. Usually these processes have the port's abstract Unix socket name. But automatic
+/// TCP ports of the ephemeral range have no such name. So if no process has the name, the function
+/// returns the processes of the command `portlease` that own a socket on the port.
 fn unrecorded_reserver(port: Port, holders: &Holders) -> Vec<Process> {
     let named = inheritance::of_name(port);
     if !named.is_empty() {
@@ -504,8 +507,8 @@ fn unrecorded_reserver(port: Port, holders: &Holders) -> Vec<Process> {
 }
 
 /// Tries to bind in each of the [`BIND_MODES`], on the loopback and wildcard addresses of IPv4 and
-/// IPv6. If the port has an address, tries only that one, and only if it is one of these four.
-/// `localhost` has two of them.
+/// IPv6. If the port has an address, tries only that address (for `localhost`, both loopback
+/// addresses). An address other than these four is not tried.
 fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
     let everywhere: [IpAddr; 4] = [
         Ipv4Addr::LOCALHOST.into(),
@@ -525,7 +528,7 @@ fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
             let admitted = match try_bind(on_ip, *mode, budget) {
                 Ok(()) => true,
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => false,
-                // Another error does not show whether a server could bind. For example, this
+                // Any other error does not show whether a server could bind. For example, this
                 // machine may lack the address.
                 Err(_) => continue,
             };

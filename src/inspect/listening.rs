@@ -41,7 +41,8 @@ impl Snapshot {
     /// # Errors
     ///
     /// If the table of a protocol cannot be read. The error has the first port of the protocol, and
-    /// the cause. A TCP table that the system does not have is no error.
+    /// the cause. If the system has no TCP table, the call does not fail, and the snapshot has no
+    /// rows.
     pub(crate) fn read(ports: &[Port]) -> Result<Snapshot, (Port, io::Error)> {
         let mut found: HashMap<_, Vec<Row>> = HashMap::new();
         // TCP is last, because a missing TCP table ends this loop: `listeners_of` then tries

@@ -21,13 +21,14 @@ enum Stop {
     RcService,
     /// A command that depends on the configuration of the supervisor.
     Unknown,
-    /// The user must end the supervisor itself. It usually runs only one command. Exception:
-    /// `reflex -c` runs several commands, which all end with it.
+    /// The user must end the supervisor itself. A supervisor of this kind usually runs only one
+    /// command. Exception: `reflex -c` runs several commands, and all of them end with reflex.
     Itself,
 }
 
-/// Programs that start another program again, when that program ends or when a file changes. If an
-/// entry has a second word, the supervisor does so only with this option or subcommand.
+/// Programs that start another program again, when that program ends or when a file changes. In an
+/// entry of two words, the second word is an option or a subcommand. The program is a supervisor
+/// only with that word.
 ///
 /// honcho, foreman and `tsx` without `watch` are not listed: they end when their program ends.
 const SUPERVISORS: [(&str, Stop); 26] = [
@@ -80,19 +81,21 @@ const WRAPPERS: [&str; 15] = [
     "uv",
 ];
 
-/// How many shells and wrappers in a row the search for a supervisor passes.
+/// How many shells and wrappers (programs such as sudo) in a row the search for a supervisor
+/// passes.
 const WRAPPERS_DEEP: usize = 5;
 
-/// Finds the supervisor of a process. The search goes up the ancestors, past shells and wrappers:
+/// Finds the supervisor of a process. The search goes up the ancestors, past shells and
+/// [`WRAPPERS`]:
 ///
 /// - If the ancestor above them is in [`SUPERVISORS`], that ancestor is the supervisor.
 /// - Otherwise the supervisor is the nearest of these shells whose script has a loop. Without such
 ///   a shell the result is `None`.
 ///
 /// `own_lineage` is this process and its ancestors. The search ends at the first of these
-/// processes. It does not report that process, because ending it could end this process too.
-/// Exception: a [`SupervisorKind::Manager`] in `own_lineage` is reported, because a manager such as
-/// supervisord can stop one service alone.
+/// processes. The function does not return that process, because its end could end this process
+/// too. Exception: the function returns a [`SupervisorKind::Manager`] in `own_lineage`, because a
+/// manager such as supervisord can stop one service alone.
 pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Supervisor> {
     if is_pm2_daemon(&process.name) {
         return for_itself(process.pid);

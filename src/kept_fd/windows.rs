@@ -1,5 +1,5 @@
-//! On Windows a [`KeptFd`] is the value itself. A handle there is no small number that a program
-//! closes without knowing it.
+//! On Windows a [`KeptFd`] is the value itself. On Unix, other code may close every small number,
+//! without knowing what the descriptor is for. A Windows handle is no such number.
 
 use std::io;
 use std::num::NonZeroU64;

@@ -74,8 +74,8 @@ impl fmt::Display for Protocol {
 /// requires that both are free. A check for a listener requires a listener on one of them.
 ///
 /// A link-local address can name a network interface, by its name or index: `[fe80::1%eth0]:60315`.
-/// A multicast address of one link or interface, such as `ff02::1`, can name one too. With any
-/// other address, the interface has no effect.
+/// A multicast address of one link or interface, such as `ff02::1`, can name an interface too. With
+/// any other address, the interface has no effect.
 ///
 /// Parsing ignores an interface that this machine does not have. But a call that takes the text
 /// itself, such as `check_port_free("[fe80::1%eth7]:80")`, then fails.

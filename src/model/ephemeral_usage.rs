@@ -60,8 +60,8 @@ impl Use {
         }
     }
 
-    /// Returns `true` if the reason makes the count of this use unknown. Any other reason makes the
-    /// count inexact at most.
+    /// `reason` says what could not be read. Returns `true` if the count of this use is therefore
+    /// unknown. If the result is `false`, the count is inexact at most.
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
             Incompleteness::Sockets(_) | Incompleteness::Descriptors(_) => true,

@@ -15,8 +15,8 @@ pub(crate) enum OnLeak {
 }
 
 /// Searches for a listener of this process, or of a descendant, on the port. The function comes
-/// from the module `inspect`. This module gets it as a value, because it must not import `inspect`,
-/// which is on a higher floor (see `CONTRIBUTING.md`).
+/// from the module `inspect`, which is on a higher floor (see `CONTRIBUTING.md`). This module must
+/// not import `inspect`, so it gets the function as a value.
 pub(crate) type FindLeak = fn(Port) -> Option<Diagnosis>;
 
 /// Checks the ports of a reservation when the reservation is dropped.

@@ -50,8 +50,8 @@ impl ProtocolReservation {
         }
     }
 
-    /// The guarantee that holds now. It can be lower than the guarantee right after the reservation
-    /// for three reasons:
+    /// The guarantee that holds now. For three reasons, it can be lower than when the reservation
+    /// was made:
     ///
     /// - The system's settings have changed, and the kernel may now assign claimed numbers too.
     /// - The settings have changed, the number is ephemeral now, and there is no claim.
@@ -88,8 +88,9 @@ impl ProtocolReservation {
 }
 
 impl Guarantee {
-    /// The guarantee if no claim keeps the number. It depends on the current ephemeral range. Fails
-    /// if the range cannot be read for a lack of descriptors or memory.
+    /// The guarantee for a number that no claim (bound socket) keeps. The guarantee depends on the
+    /// current ephemeral range. Fails if the range cannot be read for a lack of descriptors or
+    /// memory.
     pub(crate) fn without_claim(number: u16) -> io::Result<Guarantee> {
         Ok(if EphemeralRange::read()?.surely_excludes(number) {
             Guarantee::Cooperative

@@ -50,10 +50,10 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     }
 }
 
-/// Sentences that name the holders of allowed numbers of the range. Skips the numbers that the call
-/// itself took, and explains at most the first [`NUMBERS_EXPLAINED`] of the others. A number
-/// without a visible socket or reservation gets no sentence. Empty if neither the request nor
-/// `PORTLEASE_RANGE` sets a range.
+/// For each number, a sentence that names the holders. The numbers are the first
+/// [`NUMBERS_EXPLAINED`] allowed numbers of the range that the call has not taken itself. A number
+/// without a visible socket or reservation gets no sentence. The result is empty if neither the
+/// request nor `PORTLEASE_RANGE` sets a range.
 fn taken(request: &Request, own: &PortSet) -> Vec<(u16, String)> {
     let numbers = request.allowed.iter().cloned().flatten();
     let numbers: Vec<u16> = numbers

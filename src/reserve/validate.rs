@@ -92,8 +92,8 @@ impl ReserveOptions {
                 self.exact_offsets(&named, offsets, range.as_ref(), env_range.as_ref())?
             }
         };
-        // For ports at fixed distances, a preferred number is their base number. That number stays
-        // in the list if none of the ports is above 65535 or excluded. `block::reserve` checks the
+        // For ports at fixed distances, each preferred number is a base number. A base number stays
+        // in the list if none of its ports is above 65535 or excluded. `block::reserve` checks the
         // range and `aligned`.
         let is_allowed = |port: &u16| match ports {
             Ports::Offsets(offsets) => offsets
@@ -214,8 +214,8 @@ impl ReserveOptions {
         }
     }
 
-    /// Checks that at least one multiple of `aligned` can be the base number: every port at these
-    /// distances from it is in the range and not excluded.
+    /// Checks that at least one multiple of `aligned` can be the base number. For such a base
+    /// number, every port at these distances is in the range and not excluded.
     fn check_bases(&self, offsets: &Offsets, range: RangeInclusive<u16>) -> Result<()> {
         let n = offsets.count();
         let mut allowed = range.clone().filter(|port| self.is_allowed(*port, &range));

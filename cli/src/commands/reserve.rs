@@ -27,9 +27,9 @@ pub(crate) fn reserve(console: &Console, args: &ReserveArgs) -> Result<u8, Failu
     let caller = match (args.pid, args.hold_for) {
         (None, None) => {
             // Without an exact port, the process that reads the number from stdout needs the port.
-            // So if stdout is a pipe or a file, on Linux, `calling_process` passes over an ancestor
-            // with the same stdout, which does not read the number. With an exact port, the number
-            // is known, so the readers of stdout do not matter.
+            // An ancestor with the same stdout does not read the number. So on Linux, if stdout is
+            // a pipe or a file, `calling_process` passes over such ancestors. With an exact port,
+            // the number is known, so it does not matter who reads stdout.
             Some(calling_process(args.selection.port.is_none())?)
         }
         _ => None,

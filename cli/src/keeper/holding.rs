@@ -13,8 +13,8 @@ pub(crate) struct Holding {
     pub(crate) held: Vec<Reservation>,
     /// Ports that a port server (the server of `PORTSERVER_ADDRESS`) holds.
     pub(crate) granted: Vec<u16>,
-    /// `true` if the port server holds the `granted` ports until the keeper ends. Otherwise the
-    /// port server holds them until the process that they are reserved for ends.
+    /// `true` if the port server holds the `granted` ports until the keeper ends. `false` if the
+    /// port server holds them for another process, until the end of that process.
     pub(crate) holds_granted: bool,
     pub(crate) until: Option<Instant>,
 }

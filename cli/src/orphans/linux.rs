@@ -1,4 +1,5 @@
-//! Linux: this process becomes a subreaper (PR_SET_CHILD_SUBREAPER of prctl(2)).
+//! Linux: this process becomes a subreaper (PR_SET_CHILD_SUBREAPER of prctl(2)). The kernel then
+//! makes orphaned descendants children of this process.
 
 use rustix::process::{getpid, set_child_subreaper};
 

@@ -132,7 +132,8 @@ pub(crate) struct LeaseRow {
     /// Whether `pid` and `on_behalf_of` belong to another pid namespace.
     foreign: bool,
     /// The processes that still hold the reservation after the process `pid` has ended. They are
-    /// usually forked children. Without a record, the processes that hold the reservation.
+    /// usually forked children. If the reservation has no record, the list has all visible
+    /// processes that hold the reservation.
     inherited_by: Vec<u32>,
     on_behalf_of: Option<u32>,
     /// The name of the process `on_behalf_of`.

@@ -28,8 +28,9 @@ impl ProcessHandle {
         }
     }
 
-    /// Opens a handle of the process that `reserve` names to a keeper (the process that holds the
-    /// ports). `reserve` has an open handle too, so Windows has given the pid to no other process.
+    /// For a keeper (the process that holds the ports): opens a handle of the process whose pid it
+    /// got from `reserve`. `reserve` has an open handle too, so Windows has given the pid to no
+    /// other process.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         ProcessHandle::open(pid)
     }

@@ -103,8 +103,8 @@ impl Supervised<'_> {
     }
 
     /// Passes each received signal on to the command once. Skips a signal that the command already
-    /// got as a member of this process's group. Without a watcher process, the command can get a
-    /// signal twice.
+    /// got as a member of this process's group. The watcher process shows which signals that group
+    /// got. Without a watcher, the command can get a signal twice.
     fn pass_on(&mut self, console: &Console, mut received: Vec<Received>) {
         received.retain(|received| received.signal != SIGCHLD);
         if received.is_empty() {
@@ -127,8 +127,8 @@ impl Supervised<'_> {
         received.dedup_by_key(|received| received.signal);
         let pid = Pid::from_raw(self.pid.cast_signed());
         // getpgid(2) and getpgrp(2) return 0 for a process group outside this PID namespace. If
-        // both return 0, the command is in the group of this process, because setpgid(2) cannot
-        // move the command to another group outside the namespace.
+        // both return 0, both groups are outside. setpgid(2) cannot move the command to another
+        // group outside the namespace, so the command is still in the group of this process.
         let group = getpgid(Some(pid)).unwrap_or(getpgrp());
         let in_own_group = group == getpgrp();
         let group_got = match self.watcher.as_mut().map(Watcher::take_pending) {

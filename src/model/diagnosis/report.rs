@@ -136,7 +136,7 @@ impl Report {
         }
     }
 
-    /// Adds why this process cannot use its own lock folder, if so.
+    /// If this process cannot use its own lock folder, adds the reason to the text.
     fn with_lock_folder(&self, cause: String) -> String {
         match &self.facts.unusable_lock_folder {
             Some(reason) => format!("{cause}; this process {reason}"),
@@ -318,10 +318,10 @@ impl Report {
         lines
     }
 
-    /// Whether the report has the line "the number", which says for example whether the number is
-    /// in the ephemeral range. A report with trial binds always has the line. Any other report has
-    /// the line if the line may explain the verdict. If a socket or TIME_WAIT blocks the port, the
-    /// line helps only if the kernel may have chosen the number for a client.
+    /// Whether the report has the line "the number". For example, this line says whether the number
+    /// is in the ephemeral range. A report with trial binds always has the line. Any other report
+    /// has the line if it may explain the verdict. If a socket or TIME_WAIT blocks the port, only a
+    /// number that the kernel may have chosen for a client explains that.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {

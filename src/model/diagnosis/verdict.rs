@@ -27,8 +27,8 @@ pub(crate) enum Verdict {
     /// At least one socket still listens after the reservation has ended. All owners of these
     /// listeners are visible, and the calling process started none of the owners.
     UnrelatedListener,
-    /// At least one socket still listens after the reservation has ended. Nothing shows whether the
-    /// calling process started the owner, which is hidden or may be a daemon.
+    /// At least one socket still listens after the reservation has ended. The owner is hidden, or
+    /// may be a daemon. So nothing shows whether the calling process started the owner.
     RemainingListener,
     /// Binding the port requires a privilege that this user lacks.
     Privileged,

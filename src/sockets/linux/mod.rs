@@ -32,7 +32,7 @@ pub(super) use scan::processes;
 
 pub(super) fn sockets(port: u16, protocol: Option<Protocol>) -> io::Result<Table> {
     let diag = match netlink::SockDiag::open() {
-        // A read of `/proc/net` would fail for the same reason.
+        // Descriptors or memory are used up, so a read of `/proc/net` would fail too.
         Err(error) if is_exhaustion(&error) => return Err(error),
         // Some sandboxes and emulators lack sock_diag. Without it `read` uses `/proc/net`.
         opened => opened.ok(),

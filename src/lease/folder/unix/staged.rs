@@ -1,7 +1,7 @@
 //! Creates a folder or file under a temporary name (staged), sets its mode, and then renames it. So
-//! under the final name other processes never see a wrong mode, under any umask and even if the
-//! creating process is killed. Exception: if the system or the file system cannot rename without
-//! replacing, a file is created under its final name.
+//! other processes never see a wrong mode under the final name. This holds under any umask, and
+//! even if the creating process is killed. Exception: if the system or the file system cannot
+//! rename without replacing, this module creates a file under its final name.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,9 +26,9 @@ impl Folder {
         let make = |staged: &str| mkdirat(&self.0, staged, mode);
         let (staged, ()) = with_temporary_name(make)?;
         let prepare = |folder: OwnedFd| {
-            // Locks the folder, because a sweep of another process removes unlocked staged folders,
-            // which killed processes leave behind. If a sweep removes this folder before the lock,
-            // the caller retries.
+            // Locks the folder, so that no sweep of another process removes it. A sweep removes the
+            // unlocked temporary folders that killed processes have left. If a sweep removes this
+            // folder before the lock, the caller retries.
             let folder = File::from(folder);
             let _locked = folder.try_lock();
             fchmod(&folder, mode)?;
@@ -59,8 +59,8 @@ impl Folder {
         let make = |staged: &str| openat(&self.0, staged, flags, FILE);
         let (staged, file) = with_temporary_name(make)?;
         let file = File::from(file);
-        // Locks the file, because a sweep of another process removes unlocked staged files, which
-        // killed processes leave behind.
+        // Locks the file, so that no sweep of another process removes it. A sweep removes the
+        // unlocked temporary files that killed processes have left.
         let is_locked = file.try_lock().is_ok();
         let prepare = || {
             let stat = fstat(&file)?;
@@ -134,8 +134,9 @@ impl Folder {
                 AtFlags::empty()
             };
             self.remove_staged(&name, flags);
-            // Unlocks explicitly, because a close would leave the lock to a child that was forked
-            // meanwhile. The file may have its final name by now.
+            // The file may have its final name by now, so the lock must end here. A close alone
+            // does not end the lock if a child was forked meanwhile: the child has a copy of the
+            // open file.
             staged.unlock()?;
         }
         Ok(())
@@ -159,9 +160,9 @@ fn is_unsupported(error: Errno) -> bool {
 
 /// Calls `make` with new names until one of them does not exist.
 fn with_temporary_name<T>(make: impl Fn(&str) -> rustix::io::Result<T>) -> io::Result<(String, T)> {
-    // tempfile only generates the name. `make` resolves the name in the open folder, and ignores
-    // the folder `/`. tempfile gets `/`, because it would look up the working directory for a
-    // relative folder.
+    // The crate tempfile only generates the name. For a relative folder, tempfile would look up the
+    // working directory, so it gets the folder `/`. `make` ignores `/`, and resolves the name in
+    // the open folder.
     let make = |path: &Path| {
         let name = path.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();

@@ -45,8 +45,8 @@ impl Scan<'_> {
             if !self.is_missing_some() {
                 break;
             }
-            // To read the threads of every process would take too long. So this loop reads only the
-            // processes of users that own wanted sockets.
+            // A read of the threads of every process would take too long. So this loop reads only
+            // the processes of the users that own the sockets of this search.
             let is_likely = statat(self.proc, pid.to_string(), AtFlags::empty())
                 .is_ok_and(|stat| uids.contains(&stat.st_uid));
             if is_likely {
@@ -54,8 +54,8 @@ impl Scan<'_> {
             }
         }
         // If `/proc` hides processes, or at least half of the processes are unreadable, the owner
-        // is probably a process that was not read. A list of processes with descriptors in flight
-        // would then mislead.
+        // is probably a process that was not read. A list of other candidates, the processes with
+        // descriptors in flight (sent, but not received yet), would then mislead.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth != ScanDepth::FirstHit {
             for &pid in pids {
