@@ -80,9 +80,9 @@ pub(crate) fn in_unknown_namespace<T>(call: impl FnOnce() -> T) -> T {
     value
 }
 
-/// While a memo exists, its thread uses the namespace that was read when the memo was created. Each
-/// read costs some microseconds, so a public call creates a memo and reads once. The thread cannot
-/// change its namespace before the call returns.
+/// A memo stores the namespace of its thread. While the memo exists, the thread does not read the
+/// namespace again. Each read costs some microseconds, so a public call creates a memo and reads
+/// once. The thread cannot change its namespace before the call returns.
 #[derive(Debug)]
 pub(crate) struct Memo {
     outer: Option<Namespace>,

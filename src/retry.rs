@@ -181,7 +181,8 @@ pub(crate) enum RetryLevel {
     /// One bind, without retries.
     Once,
     /// One bind. If the kernel refuses it, the call reads the socket table. If only old connections
-    /// occupy the number, the call binds once more, so that it claims the number beside them.
+    /// occupy the number, the call binds once more, so that it claims the number beside these
+    /// connections.
     WithTable,
     /// The steps of `WithTable`, repeated within the call's retry budget.
     WithBudget,
@@ -479,12 +480,12 @@ pub(crate) const PROCESSES_OF_REPORT: usize = 512;
 #[cfg(target_os = "linux")]
 pub(crate) const TABLE_ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// How many generations of ancestors to follow at most. The limit also ends a loop of parents that
-/// `/proc` may show.
+/// How many generations of ancestors to follow at most. `/proc` may show parents that form a loop.
+/// The limit also ends such a loop.
 pub(crate) const GENERATIONS: usize = 64;
 
-/// Opens a file that another process may be deleting or scanning (Windows). Retries for about 50
-/// ms, as long as `is_passing` returns `true` for the error.
+/// Opens a file that another process may be deleting or scanning (Windows). While `is_passing`
+/// returns `true` for the error, retries for at most about 50 ms.
 #[cfg(windows)]
 pub(crate) fn retry_open<T>(
     mut open: impl FnMut() -> io::Result<T>,

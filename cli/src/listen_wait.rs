@@ -155,8 +155,8 @@ fn ended_first(
 fn remedies(diagnosis: &Diagnosis, awaited: &[Endpoint]) -> Vec<Remedy> {
     let mut remedies = diagnosis.remedies().to_vec();
     // A server may still have one of the ports of `run`. The command may then have failed because
-    // of that server, not because it lacks SO_REUSEADDR. `run` reports the server when it releases
-    // the port.
+    // of that server, not for lack of SO_REUSEADDR. `run` reports the server when it releases the
+    // port.
     if awaited.iter().any(|port| has_server(*port)) {
         remedies.retain(|remedy| *remedy != Remedy::ReserveForPlainServer);
     }

@@ -62,7 +62,8 @@ fn kill(mut tree: Vec<(u32, ProcessHandle)>, refused: &mut Vec<u32>) -> io::Resu
     Ok(())
 }
 
-/// Returns `false` if this user may not send the signal, such as to another user's process.
+/// Returns `false` if this user may not send the signal, for example because another user owns the
+/// process.
 fn is_permitted(signalled: io::Result<bool>) -> io::Result<bool> {
     match signalled {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),

@@ -1,5 +1,5 @@
-//! A probe binds a port and closes the socket at once. A child that is forked meanwhile has a copy
-//! of the socket. So the child occupies the port until it calls exec or exits.
+//! A probe binds a port and closes the socket at once. A child that is forked between the bind and
+//! the close has a copy of the socket. So the child occupies the port until it calls exec or exits.
 //! [`wait_for_forked_copies`] waits until no child has a copy.
 
 use std::io;

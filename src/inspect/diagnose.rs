@@ -508,7 +508,7 @@ fn unrecorded_reserver(port: Port, holders: &Holders) -> Vec<Process> {
 
 /// Tries to bind in each of the [`BIND_MODES`], on the loopback and wildcard addresses of IPv4 and
 /// IPv6. If the port has an address, tries only that address (for `localhost`, both loopback
-/// addresses). An address other than these four is not tried.
+/// addresses). If that is none of these four addresses, tries nothing.
 fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
     let everywhere: [IpAddr; 4] = [
         Ipv4Addr::LOCALHOST.into(),

@@ -1,5 +1,6 @@
-//! On Windows a [`KeptFd`] is the value itself. On Unix, other code may close every small number,
-//! without knowing what the descriptor is for. A Windows handle is no such number.
+//! On Windows a [`KeptFd`] is the value itself. On Unix, other code may close every descriptor
+//! number that it finds, such as 3, without knowing its use. A Windows handle is no such small
+//! number.
 
 use std::io;
 use std::num::NonZeroU64;

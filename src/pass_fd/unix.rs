@@ -152,9 +152,9 @@ fn cannot_pass(reservation: &Reservation, cause: io::Error) -> Error {
     Error::of_system("pass", &reservation.operand(), cause)
 }
 
-/// The name of the socket in `LISTEN_FDNAMES`: the label, else the port number. `_` replaces every
-/// character except ASCII letters, digits, `.`, `_` and `-`, because a colon separates names and
-/// the shell might interpret other characters.
+/// The name of the socket in `LISTEN_FDNAMES`: the label, or the port number if there is no label.
+/// `_` replaces every character except ASCII letters, digits, `.`, `_` and `-`, because a colon
+/// separates names and the shell might interpret other characters.
 fn systemd_name(reservation: &Reservation) -> String {
     let name = reservation
         .label()

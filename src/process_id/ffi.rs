@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) namespace: AtomicU64,
-    /// Set after `namespace`, so that a thread that reads its pid here also finds the namespace.
+    /// A thread sets `pid` after `namespace`. So if another thread finds the pid here, `namespace`
+    /// is set too.
     pub(super) pid: AtomicU32,
 }
 

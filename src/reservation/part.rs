@@ -63,8 +63,8 @@ impl ProtocolReservation {
             }
             Guarantee::Cooperative if self.claim.is_some() => Guarantee::Cooperative,
             Guarantee::BestEffort => Guarantee::BestEffort,
-            // If the range cannot be read now, the number may be in it, and the kernel may assign
-            // the number.
+            // A range that cannot be read may contain the number. Then the kernel may assign the
+            // number.
             _ => Guarantee::without_claim(self.port.number).unwrap_or(Guarantee::BestEffort),
         }
     }

@@ -15,7 +15,7 @@ use crate::reservation::{FindLeak, OnLeak};
 /// The ports that a call reserves together.
 #[derive(Clone, Copy)]
 enum Ports<'a> {
-    /// This number of ports: the caller's exact ones, then ports that this crate picks.
+    /// This number of ports: first the exact ports of the caller, then ports that this crate picks.
     Many(usize),
     /// Ports at these distances from one base number.
     Offsets(&'a Offsets),

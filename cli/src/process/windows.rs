@@ -28,9 +28,9 @@ impl ProcessHandle {
         }
     }
 
-    /// For a keeper (the process that holds the ports): opens a handle of the process whose pid it
-    /// got from `reserve`. `reserve` has an open handle too, so Windows has given the pid to no
-    /// other process.
+    /// A keeper (the process that holds the ports) gets the pid of a process from `reserve`, and
+    /// opens a handle of that process here. `reserve` has an open handle too, so Windows has given
+    /// the pid to no other process.
     pub(crate) fn of_reserve(pid: u32) -> io::Result<Option<ProcessHandle>> {
         ProcessHandle::open(pid)
     }

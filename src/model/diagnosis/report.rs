@@ -320,8 +320,8 @@ impl Report {
 
     /// Whether the report has the line "the number". For example, this line says whether the number
     /// is in the ephemeral range. A report with trial binds always has the line. Any other report
-    /// has the line if it may explain the verdict. If a socket or TIME_WAIT blocks the port, only a
-    /// number that the kernel may have chosen for a client explains that.
+    /// has the line if it may explain the verdict. If a socket or TIME_WAIT blocks the port, the
+    /// report has the line only if the kernel may have chosen the number for a client.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {

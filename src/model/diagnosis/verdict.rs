@@ -80,8 +80,9 @@ pub(crate) enum Cause {
     /// shows the reservation. For example, a container uses another lock folder, or a forked child
     /// still has the name after its parent released the port.
     Named,
-    /// Only connections in TIME_WAIT keep servers from binding, even a server that sets
-    /// SO_REUSEADDR. Usually a client, or a server without SO_REUSEADDR, left the connections.
+    /// Only connections in TIME_WAIT keep servers from binding. Even a server that sets
+    /// SO_REUSEADDR cannot bind. Usually a client, or a server without SO_REUSEADDR, left the
+    /// connections.
     TimeWait,
     /// The check is for a server without SO_REUSEADDR, and only connections in TIME_WAIT keep that
     /// server from binding. A server that sets SO_REUSEADDR can bind.
