@@ -34,8 +34,9 @@ impl<T: AsFd> KeptFd<T> {
         })
     }
 
-    /// Keeps the only descriptor that this process has of a file, such as a socket. So device and
-    /// inode identify the descriptor. The access mode is not read, which saves two system calls.
+    /// Keeps the only descriptor that this process has of a file, such as a socket. Device and
+    /// inode are enough to recognize such a descriptor. So the function does not read the access
+    /// mode, which saves two system calls.
     pub(crate) fn sole(value: T) -> io::Result<KeptFd<T>> {
         Ok(KeptFd {
             identity: identity(&value)?,

@@ -26,7 +26,7 @@ impl ProcessId {
         }
     }
 
-    /// Caches the inode of the pid namespace, because a process never changes its own. A forked
+    /// Caches the inode of the pid namespace, because a process stays in its namespace. A forked
     /// child may have the same pid in another namespace, so the cache is in memory that the kernel
     /// clears in the child. Without such memory each call reads the inode.
     #[cfg(target_os = "linux")]

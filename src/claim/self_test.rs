@@ -12,14 +12,14 @@ use crate::namespace::PerNamespace;
 use crate::retry::SELF_TESTS;
 
 /// Whether this kernel keeps the promises of a [`Claim`]. The inner error says why the kernel does
-/// not keep them, or that a sandbox forbids the test.
+/// not keep them, or that a sandbox forbids the test. The outer error says why a system call
+/// failed, for example for a lack of descriptors.
 ///
-/// The process keeps the answer of `test` for each network namespace. Each call also reads the
-/// setting `ip_autobind_reuse`. That setting can change at any time, and if it is on, the kernel
-/// can assign a claimed number.
+/// The process caches the answer of `test` for each network namespace. If a sandbox forbids the
+/// test, or if a system call fails, nothing is cached, and the next call repeats the test.
 ///
-/// If `test` itself fails (a sandbox, a lack of descriptors), there is no answer to keep. The next
-/// call repeats the test.
+/// Each call also reads the setting `ip_autobind_reuse`. That setting can change at any time, and
+/// if it is on, the kernel can assign a claimed number.
 pub(crate) fn kernel_keeps_claims(
     test: impl FnOnce() -> Result<Answer, Untested>,
 ) -> io::Result<Answer> {

@@ -231,8 +231,9 @@ fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) ->
         Err(cause) => return answered(Verdict::cannot_tell(&cause)),
     };
     // `BindMode::Plain` waits until no forked child has a copy of this check's socket. A copy would
-    // keep a server without the reuse options from binding. The asker may start such a server in
-    // two cases: `kind` is `Plain`, or the asker's own reservation has no claim (a bound socket).
+    // keep a server without the reuse options from binding. Such a server may follow if `kind` is
+    // `Plain`, or if the asker's own reservation has no claim. A claim (a bound socket) would keep
+    // the server from binding anyway.
     let mode = match (kind, context.own) {
         (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,

@@ -61,7 +61,7 @@ impl Use {
     }
 
     /// `reason` says what could not be read. Returns `true` if the count of this use is therefore
-    /// unknown. If the result is `false`, the count is inexact at most.
+    /// unknown. If the result is `false`, the count may be inexact.
     fn is_hidden_by(self, reason: Incompleteness) -> bool {
         match reason {
             Incompleteness::Sockets(_) | Incompleteness::Descriptors(_) => true,

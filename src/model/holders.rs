@@ -251,7 +251,7 @@ impl Holders {
     ///
     /// `None` on systems other than Linux, where each report would have to read all sockets. On
     /// those systems only one error says how full the range is: the error of a TCP reservation that
-    /// found no port. The reservation must not have requested a range.
+    /// requested no range and found no port.
     ///
     /// ```
     /// # if cfg!(target_os = "linux") {

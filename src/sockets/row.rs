@@ -61,11 +61,12 @@ pub(crate) struct Queue {
 pub(crate) enum ScanDepth {
     /// Every process that owns one of the sockets.
     Complete,
+    /// The depth of the report on a failed check that expects no process.
+    ///
     /// On Linux, if more than [`PROCESSES_OF_REPORT`](crate::retry::PROCESSES_OF_REPORT) processes
-    /// run, the search stops early. Once every socket has a process, the search reads only the
-    /// ancestors and descendants of the processes that it has found. In every other case, this
-    /// depth is the same as `Complete`. The report on a failed check has this depth, unless the
-    /// check expects a process.
+    /// run, the search reads processes until every socket has one. It then reads only the ancestors
+    /// and descendants of the processes that it has found. With fewer processes, and on other
+    /// systems, this depth is the same as `Complete`.
     Report,
     /// One process for each socket is enough. The search starts at probable owners, such as the
     /// newest processes, and ends when every socket has a process.

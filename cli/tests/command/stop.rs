@@ -432,7 +432,10 @@ fn a_proxy_and_a_socket_unit_are_named_with_what_to_do_instead() {
         let pid = client.pid().to_string();
         let timeout = ["--timeout", "100ms", "--pid", &pid, &p.to_string()];
         let waited = ran(&[&["wait", "--listening"], &timeout[..]].concat()).code(1);
-        let accept = format!("help: accept a listener of any process instead of pid {pid}, if ");
+        let accept = format!(
+            "help: if the container is your server, accept a listener of any process, not only of \
+             pid {pid}"
+        );
         assert_eq!(
             waited.out.contains(&accept),
             name != "systemd",

@@ -361,8 +361,8 @@ impl fmt::Display for Remedy {
             ),
             Remedy::ExpectAnyListener { instead_of } => write!(
                 f,
-                "accept a listener of any process instead of pid {instead_of}, if the container is \
-                 your server"
+                "if the container is your server, accept a listener of any process, not only of \
+                 pid {instead_of}"
             ),
             Remedy::ReadServerOutput => f.write_str(
                 "read the output of the server, which closed its socket or opened it late",
