@@ -125,7 +125,21 @@ impl Expected {
                 sockets::started(pid).is_ok_and(is_this_start) && is_descendant(process.pid, pid)
             }
         };
-        self.pid.is_some_and(is_or_is_below) || self.left_behind(process)
+        self.pid.is_some_and(is_or_is_below)
+            || self.left_behind(process)
+            || self.is_adopted(process)
+    }
+
+    /// Whether the calling process is `portlease run --leaks`, and has adopted the process or an
+    /// ancestor of it. `run` expects only its command to listen, and starts nothing else that
+    /// listens.
+    fn is_adopted(&self, process: &Process) -> bool {
+        let own = std::process::id();
+        process.pid != own
+            && process.ticks >= self.earliest_daemon
+            && is_adopter(own)
+            && sockets::adopts_orphans()
+            && is_descendant(process.pid, own)
     }
 
     /// Whether the caller may have named the expected process but meant `process`. This is so in
@@ -279,7 +293,7 @@ fn is_orphan(pid: u32, parent: Option<u32>) -> bool {
     let session = |pid| sockets::group(pid).map(|of| of.session);
     let is_known_subreaper = |pid: u32| match pid == own {
         true => sockets::adopts_orphans(),
-        false => std::env::var(ADOPTER).is_ok_and(|adopter| adopter == pid.to_string()),
+        false => is_adopter(pid),
     };
     parent.is_none_or(|parent| {
         parent == INIT && own != INIT
@@ -290,9 +304,14 @@ fn is_orphan(pid: u32, parent: Option<u32>) -> bool {
     })
 }
 
-/// The environment variable with the pid of `portlease run --leaks`. The command under `run` gets
-/// this variable.
+/// The environment variable with the pid of `portlease run --leaks`. `run` sets the variable for
+/// itself, and its command inherits it.
 const ADOPTER: &str = "PORTLEASE_ADOPTER";
+
+/// Whether [`ADOPTER`] names the process.
+fn is_adopter(pid: u32) -> bool {
+    std::env::var(ADOPTER).is_ok_and(|adopter| adopter == pid.to_string())
+}
 
 /// Whether the leader of the process's group or session has ended. The group or session counts only
 /// if `parent` is not in it.

@@ -133,11 +133,6 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             .iter()
             .map(|named| (&named.name, named.reservation.port().to_string())),
     );
-    if leaks.is_some() {
-        // The library in the command's processes then knows that children of this process may be
-        // daemons, which this process adopted.
-        command.env("PORTLEASE_ADOPTER", std::process::id().to_string());
-    }
     pass_sockets(&mut command, &reservations, args)?;
     let started = match supervisor.start(&mut command) {
         Err(cause) => match spawning::instead(&command, &cause) {

@@ -1,7 +1,7 @@
-//! Unix: the calls for signals and standard streams that have no safe form.
+//! Unix: the calls for signals, standard streams and the environment that have no safe form.
 #![expect(
     unsafe_code,
-    reason = "libc's calls for signals, and code between fork and exec"
+    reason = "libc's calls for signals, code between fork and exec, and set_var"
 )]
 
 use std::io;
@@ -80,6 +80,13 @@ pub(crate) fn ignore_in_child(command: &mut Command, signals: Vec<i32>) {
     };
     // SAFETY: between fork and exec the closure only reads its vector and calls signal(2).
     unsafe { command.pre_exec(ignore) };
+}
+
+/// Sets a variable in the environment of this process. No other thread may run.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_variable(name: &str, value: &str) {
+    // SAFETY: no other thread runs, so none reads the environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
 }
 
 /// macOS has no flag MSG_NOSIGNAL. On macOS, the caller of [`send_pid_from_child`] sets the option

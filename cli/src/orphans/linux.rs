@@ -4,6 +4,7 @@
 use rustix::process::{getpid, set_child_subreaper};
 
 use crate::failure::Failure;
+use crate::ffi::unix::set_variable;
 use crate::process_stat::ProcessStat;
 
 pub(crate) fn adopt() -> Result<(), Failure> {
@@ -20,5 +21,9 @@ pub(crate) fn adopt() -> Result<(), Failure> {
             "adopt the processes that the command leaves behind",
             &e.into(),
         )
-    })
+    })?;
+    // The library then counts the adopted processes as started by the command. The command inherits
+    // the variable, so the library does the same in the command's processes.
+    set_variable("PORTLEASE_ADOPTER", &std::process::id().to_string());
+    Ok(())
 }

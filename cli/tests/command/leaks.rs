@@ -360,3 +360,29 @@ fn a_report_of_leaks_is_no_panic_where_reservations_panic_on_leaks() {
     let ran = ran.code(7);
     assert!(!ran.err.contains("panicked"), "{}", ran.err);
 }
+
+/// The last command ends before its server listens. The parent of that server is the adopted
+/// process.
+#[test]
+fn with_leaks_any_daemon_of_the_command_counts() {
+    need!(installed("python3"), capability::native());
+    let server = "import os, socket, time\n\
+                  s = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\n\
+                  time.sleep(600)";
+    let running = "while test ! -e \"$SEEN\"; do sleep 0.01; done";
+    for start in [
+        &format!("setsid -f python3 -c \"$SERVER\" > /dev/null 2>&1; {running}"),
+        &format!("(python3 -c \"$SERVER\" > /dev/null 2>&1 &); {running}"),
+        "setsid -f sh -c 'python3 -c \"$SERVER\"; true' > /dev/null 2>&1",
+    ] {
+        let folder = Folder::new();
+        let seen = folder.path().join("seen");
+        let options = ["run", "--leaks=stop", "--wait-listening=10s", "--"];
+        let mut command = portlease(&[&options[..], &["sh", "-c", start]].concat());
+        command.env("SERVER", server).env("SEEN", &seen);
+        let (run, line) = Running::with_log(&mut command, &folder.path().join("log"));
+        std::fs::write(&seen, "").unwrap();
+        let ran = run.finish();
+        assert_eq!(ran.status.code(), Some(0), "{start}: {line}");
+    }
+}
