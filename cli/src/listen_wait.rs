@@ -14,7 +14,7 @@ use crate::limits::LISTEN_REPORT;
 use crate::output::console::Console;
 use crate::output::remedy::{self, Asked};
 use crate::output::report;
-use crate::process_stat::unseen_owner_note;
+use crate::process_stat::{ProcessStat, unseen_owner_note};
 use crate::process_tree::end_tree;
 
 const AFTER_WAIT: Asked = Asked {
@@ -32,6 +32,9 @@ pub(crate) struct ListenWait {
     /// Receives the time that the wait took, or why it failed.
     pub(crate) listened: Receiver<Result<Duration, Failure>>,
     pub(crate) inherited: Option<InheritedSockets>,
+    /// When the command started ([`ProcessStat::started`]). `None` with `--leaks`, and where
+    /// `--leaks` does not exist.
+    pub(crate) unadopted_since: Option<u64>,
 }
 
 impl ListenWait {
@@ -61,11 +64,84 @@ impl ListenWait {
             Ok(Err(error)) => {
                 let left = end_tree(pid);
                 let left = left.map_err(|e| Failure::system("wait for the command", &e))?;
-                Err(not_in_time(self.limit, &left, &error, &self.endpoints))
+                Err(self.not_in_time(&left, &error))
             }
             Err(TryRecvError::Disconnected) => Ok(None),
             Err(TryRecvError::Empty) => Ok(Some(self)),
         }
+    }
+
+    /// `left` are the pids of the processes that run on because this user may not signal them.
+    fn not_in_time(&self, left: &[u32], failure: &Failure) -> Failure {
+        let text = match report_of(failure) {
+            Some(diagnosis) => {
+                // The command has usually ended by now.
+                let mut remedies = remedies(diagnosis, &self.endpoints);
+                remedies.retain(|remedy| !remedy::needs_running_process(remedy));
+                report::with_help(diagnosis.headline(), self.help(diagnosis, &remedies))
+            }
+            None => report::failure(failure),
+        };
+        let limit = humantime::format_duration(self.limit);
+        let pids: Vec<String> = left.iter().map(|pid| format!("pid {pid}")).collect();
+        let stopped = match pids.as_slice() {
+            [] => format!("stopped the command after {limit}"),
+            pids => format!(
+                "stopped the command after {limit}, but not {}, which this user may not signal",
+                pids.join(", ")
+            ),
+        };
+        Failure::new(format!("{stopped}: {text}"))
+    }
+
+    /// `may_lack_option` says whether the command may have failed to bind because it does not set
+    /// SO_REUSEADDR.
+    fn ended_first(&self, status: ExitStatus, failure: &Failure, may_lack_option: bool) -> String {
+        let found = report_of(failure).and_then(|report| Some((report, report.endpoint()?)));
+        let Some((diagnosis, endpoint)) = found else {
+            return report::failure(failure);
+        };
+        let mut text =
+            format!("the command ended ({status}) before it listened on port {endpoint}");
+        let mut sockets = diagnosis.holders().into_iter().flatten();
+        let is_redirected = diagnosis.remedies().contains(&Remedy::ListPacketFilter);
+        if is_redirected || sockets.any(|socket| socket.state == State::Listen) {
+            text += &format!(": {}", diagnosis.cause());
+        }
+        let mut remedies = remedies(diagnosis, &self.endpoints);
+        remedies.retain(|remedy| may_lack_option || *remedy != Remedy::ReserveForPlainServer);
+        report::with_help(text, self.help(diagnosis, &remedies))
+    }
+
+    fn help(&self, diagnosis: &Diagnosis, remedies: &[Remedy]) -> Option<String> {
+        let help = remedy::in_one_line(remedies, AFTER_WAIT);
+        let listeners = diagnosis.holders().into_iter().flatten();
+        let mut owners = listeners
+            .filter(|of| of.is_server())
+            .flat_map(|of| &of.processes);
+        let Some(daemon) = owners.find(|process| self.may_have_left(process.pid)) else {
+            return help;
+        };
+        let pid = daemon.pid;
+        let otherwise = help
+            .map(|help| format!("; otherwise {help}"))
+            .unwrap_or_default();
+        Some(format!(
+            "if pid {pid} is a daemon of the command, add --leaks=report, because only with \
+             --leaks can `run` recognize it{otherwise}"
+        ))
+    }
+
+    /// Whether the process may be a daemon of the command that this process did not adopt. Only an
+    /// ancestor of `run` can have adopted such a daemon.
+    fn may_have_left(&self, pid: u32) -> bool {
+        let Some(since) = self.unadopted_since else {
+            return false;
+        };
+        let newer = ProcessStat::lineage_of(pid).take_while(|process| process.started >= since);
+        newer.last().is_some_and(|first| {
+            ProcessStat::lineage().any(|ancestor| ancestor.pid == first.parent)
+        })
     }
 }
 
@@ -96,7 +172,7 @@ pub(crate) fn after_end(
         return Ok(end);
     }
     let may_lack_option = !was_signalled && !end.is_failure_of_wrapper();
-    let mut text = ended_first(status, &failure, &wait.endpoints, may_lack_option);
+    let mut text = wait.ended_first(status, &failure, may_lack_option);
     // The command may have failed to bind a port whose socket it inherited, so the help names the
     // inherited sockets. If a request of `--http` failed, the text of that failure already names
     // the unused sockets.
@@ -127,29 +203,6 @@ fn could_not_check(failure: &Failure) -> bool {
     }
 }
 
-/// `awaited` are the ports on which the command was expected to listen. `may_lack_option` says
-/// whether the command may have failed to bind because it does not set SO_REUSEADDR.
-fn ended_first(
-    status: ExitStatus,
-    failure: &Failure,
-    awaited: &[Endpoint],
-    may_lack_option: bool,
-) -> String {
-    let found = report_of(failure).and_then(|report| Some((report, report.endpoint()?)));
-    let Some((diagnosis, endpoint)) = found else {
-        return report::failure(failure);
-    };
-    let mut text = format!("the command ended ({status}) before it listened on port {endpoint}");
-    let mut sockets = diagnosis.holders().into_iter().flatten();
-    let is_redirected = diagnosis.remedies().contains(&Remedy::ListPacketFilter);
-    if is_redirected || sockets.any(|socket| socket.state == State::Listen) {
-        text += &format!(": {}", diagnosis.cause());
-    }
-    let mut remedies = remedies(diagnosis, awaited);
-    remedies.retain(|remedy| may_lack_option || *remedy != Remedy::ReserveForPlainServer);
-    report::with_help(text, remedy::in_one_line(&remedies, AFTER_WAIT))
-}
-
 /// The remedies after the command has ended. `awaited` are the ports on which it was expected to
 /// listen.
 fn remedies(diagnosis: &Diagnosis, awaited: &[Endpoint]) -> Vec<Remedy> {
@@ -161,25 +214,4 @@ fn remedies(diagnosis: &Diagnosis, awaited: &[Endpoint]) -> Vec<Remedy> {
         remedies.retain(|remedy| *remedy != Remedy::ReserveForPlainServer);
     }
     remedies
-}
-
-/// `left` are the pids of the processes that run on because this user may not signal them.
-fn not_in_time(limit: Duration, left: &[u32], failure: &Failure, awaited: &[Endpoint]) -> Failure {
-    let text = match report_of(failure) {
-        Some(diagnosis) => {
-            // The command has usually ended by now.
-            report::after_end(diagnosis, remedies(diagnosis, awaited), AFTER_WAIT)
-        }
-        None => report::failure(failure),
-    };
-    let limit = humantime::format_duration(limit);
-    let pids: Vec<String> = left.iter().map(|pid| format!("pid {pid}")).collect();
-    let stopped = match pids.as_slice() {
-        [] => format!("stopped the command after {limit}"),
-        pids => format!(
-            "stopped the command after {limit}, but not {}, which this user may not signal",
-            pids.join(", ")
-        ),
-    };
-    Failure::new(format!("{stopped}: {text}"))
 }

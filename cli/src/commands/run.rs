@@ -30,6 +30,7 @@ use crate::placeholders::Placeholders;
 use crate::port_server::Granted;
 use crate::ports::{NamedPort, port_summary};
 use crate::process::ProcessHandle;
+use crate::process_stat::ProcessStat;
 use crate::process_tree::end_tree;
 use crate::reserve_options::{check_choice, check_distinct, reserve_options, reserve_port};
 use crate::silent_ports::SilentPorts;
@@ -172,6 +173,13 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
                 .map(endpoint);
             let sockets = InheritedSockets::of(args);
             let wait = spawn_listen_wait(awaited.collect(), running.pid, limit, requests, sockets);
+            let lacks_leaks = cfg!(target_os = "linux") && args.leaks.is_none();
+            let wait = wait.map(|wait| ListenWait {
+                unadopted_since: ProcessStat::of(running.pid)
+                    .filter(|_| lacks_leaks)
+                    .map(|command| command.started),
+                ..wait
+            });
             if wait.is_err() {
                 // This process fails and releases the ports, so the command must end too. Only the
                 // failure to start the thread is reported, because it says more than a failure to
@@ -482,6 +490,7 @@ fn spawn_listen_wait(
         limit,
         listened: receiver,
         inherited,
+        unadopted_since: None,
     })
 }
 

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::keepers::ends;
-use crate::program::{Ran, Running, finish, kill, line_in, portlease};
+use crate::program::{Ran, Running, finish, kill, line_in, portlease, silent};
 use crate::support::program::installed;
 use crate::support::{Folder, capability, need};
 
@@ -385,4 +385,39 @@ fn with_leaks_any_daemon_of_the_command_counts() {
         let ran = run.finish();
         assert_eq!(ran.status.code(), Some(0), "{start}: {line}");
     }
+}
+
+#[test]
+fn without_leaks_the_option_is_named_beside_a_daemon_that_does_not_count() {
+    need!(installed("python3"), capability::native());
+    let server = "import os, socket, time\n\
+                  open(os.environ['UP'], 'w').write('%d\\n' % os.getpid())\n\
+                  s = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\n\
+                  time.sleep(600)";
+    let starts = "setsid -f python3 -c \"$SERVER\" > /dev/null 2>&1; sleep 600";
+    let folder = Folder::new();
+    let up = folder.path().join("up");
+    let mut command = portlease(&["run", "--wait-listening=3s", "--", "sh", "-c", starts]);
+    let ran = finish(command.env("SERVER", server).env("UP", &up)).code(125);
+    let pid = line_in(&up);
+    kill(pid.parse().unwrap());
+    let help = format!("\nhelp: if pid {pid} is a daemon of the command, add --leaks=report, ");
+    assert!(ran.err.contains(&help), "{ran:#?}");
+    assert!(
+        ran.err.contains(&format!("; otherwise stop pid {pid}")),
+        "{ran:#?}"
+    );
+
+    // The control: the process of this server is older than the command.
+    let port = format!("PORT={}", silent().port());
+    let idle = "echo $PORT > \"$UP\"; exec sleep 600";
+    let up = folder.path().join("port");
+    let options = ["run", "--wait-listening=3s", "--port", &port, "--"];
+    let mut command = portlease(&[&options[..], &["sh", "-c", idle]].concat());
+    let run = Running::start(command.env("UP", &up));
+    let number: u16 = line_in(&up).parse().unwrap();
+    let _server = std::net::TcpListener::bind(("127.0.0.1", number)).unwrap();
+    let ran = run.finish().code(125);
+    assert!(!ran.err.contains("--leaks"), "{ran:#?}");
+    assert!(ran.err.contains(" listens on "), "{ran:#?}");
 }
