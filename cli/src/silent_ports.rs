@@ -6,10 +6,8 @@ use std::time::Instant;
 
 use portlease::{Endpoint, Holder, Remedy, State, wait_until_listening, who_holds};
 
-use crate::finding::has_server;
 use crate::inherited_sockets::InheritedSockets;
 use crate::limits::SILENT_PORTS_WATCH;
-use crate::output::console::Console;
 use crate::output::remedy::{self, Asked};
 use crate::output::report;
 use crate::ports::port_summary;
@@ -41,27 +39,23 @@ impl SilentPorts {
         }
     }
 
-    /// Call this after the command has failed. Prints a note on the ports on which nothing has
-    /// listened, if the claim of `run` (its bound socket) may be the reason. If `run` passed
-    /// sockets with `--listen` (`inherited`), also prints that the command may not have used the
-    /// sockets. Prints nothing:
+    /// Call this after the command has failed, while `run` still has its ports. Returns a note on
+    /// the ports on which nothing has listened, if the claim of `run` (its bound socket) may be the
+    /// reason. If `run` passed sockets with `--listen` (`inherited`), also returns a note that the
+    /// command may not have used the sockets. Returns nothing if the command ran for
+    /// [`SILENT_PORTS_WATCH`]: a server may have listened later.
     ///
-    /// - if the command ran for [`SILENT_PORTS_WATCH`]: a server may have listened later
-    /// - if one of `all`, the ports of `run`, still has a server: the command may have failed
-    ///   because of that server, and `run` reports the server when it releases the port
-    pub(crate) fn explain(
-        self,
-        console: &Console,
-        mut all: impl Iterator<Item = Endpoint>,
-        inherited: Option<&InheritedSockets>,
-    ) {
-        if self.started.elapsed() >= SILENT_PORTS_WATCH || all.any(has_server) {
-            return;
+    /// If a server still has a port of `run`, the command may have failed because of that server.
+    /// Then print the notes only if `run` does not report the server when it releases the port.
+    pub(crate) fn notes(self, inherited: Option<&InheritedSockets>) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.started.elapsed() >= SILENT_PORTS_WATCH {
+            return notes;
         }
         if let Some(sockets) = inherited {
             let text = "the command failed: if it reported \"address already in use\", it may not \
                         have used the inherited socket";
-            console.note(report::with_help(text.to_owned(), Some(sockets.help())));
+            notes.push(report::with_help(text.to_owned(), Some(sockets.help())));
         }
         let mut silent = Vec::new();
         for (endpoint, seen) in self.watched {
@@ -79,8 +73,9 @@ impl SilentPorts {
                 port_summary(&silent)
             );
             let help = remedy::in_one_line(&[Remedy::ReserveForPlainServer], Asked::default());
-            console.note(report::with_help(text, help));
+            notes.push(report::with_help(text, help));
         }
+        notes
     }
 }
 

@@ -16,6 +16,7 @@ use crate::command_end::End;
 use crate::duration::parse_duration;
 use crate::exit;
 use crate::failure::Failure;
+use crate::finding::has_server;
 use crate::http_probe::NamedProbe;
 use crate::http_wait::{HttpOutcome, Obstacle, Unanswered, until_answered};
 use crate::inherited_sockets::InheritedSockets;
@@ -208,28 +209,35 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             End::of_code(exit::RUN_FAILED)
         });
     interruption::watch().map_err(|e| Failure::system("handle signals", &e))?;
-    if let Some(silent) = silent.filter(|_| end.is_own_failure() && !running.was_signalled) {
-        let all = reservations.iter().map(endpoint);
-        silent.explain(console, all, InheritedSockets::of(args).as_ref());
+    let silent = silent.filter(|_| end.is_own_failure() && !running.was_signalled);
+    let mut unexplained = silent.map(|of| of.notes(InheritedSockets::of(args).as_ref()));
+    let print = |notes: Vec<String>| notes.into_iter().for_each(|note| console.note(note));
+    // A server on a port of this run may be the reason of the failure. The code below reports the
+    // server unless it ends soon.
+    if !reservations.iter().map(endpoint).any(has_server) {
+        print(unexplained.take().unwrap_or_default());
     }
     // On Unix, the drop kills the watcher process, which would otherwise outlive this process for a
     // moment. On Windows, the drop releases the job object, so that the processes that the command
     // started run on.
     drop(supervisor);
-    let end = match leaks {
+    let (end, has_report) = match leaks {
         Some(mut leaks) => {
             let end = leaks.finish(console, end, &udp_endpoints(&reservations));
             let has_more = release(console, reservations, &leaks.reported);
+            let has_report = has_more || !leaks.reported.is_empty();
             match end? {
-                end if has_more && leaks.fails() && end.is_success() => End::of_code(exit::NO),
-                end => end,
+                end if has_more && leaks.fails() && end.is_success() => {
+                    (End::of_code(exit::NO), has_report)
+                }
+                end => (end, has_report),
             }
         }
-        None => {
-            release(console, reservations, &HashSet::new());
-            end
-        }
+        None => (end, release(console, reservations, &HashSet::new())),
     };
+    if let Some(notes) = unexplained.filter(|_| !has_report) {
+        print(notes);
+    }
     Ok(interruption::end().unwrap_or(end).exit())
 }
 

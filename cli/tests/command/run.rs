@@ -113,6 +113,29 @@ fn a_server_that_ends_after_the_command_is_not_left() {
     assert_eq!(finish(&mut command).code(0).err, "");
 }
 
+/// The server on `A` needs a moment for its end after the signal, so it still has its port when the
+/// command fails.
+#[test]
+fn a_server_that_is_ending_hides_no_explanation_of_another_port() {
+    need!(capability::native(), capability::bound_sockets());
+    let slow = "import os, signal, socket, sys, time\n\
+                signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), sys.exit()))\n\
+                s = socket.create_server(('127.0.0.1', int(os.environ['A'])))\n\
+                open(os.environ['UP'], 'w').close()\n\
+                time.sleep(600)";
+    let folder = Folder::new();
+    let stops = "$PYTHON -c \"$SERVER\" & while [ ! -e \"$UP\" ]; do sleep 0.01; done; \
+                 kill $!; exit 1";
+    let mut command = script(&["--port", "A", "--port", "B"], stops);
+    command
+        .env("UP", folder.path().join("up"))
+        .env("PYTHON", python())
+        .env("SERVER", slow);
+    let output = finish(&mut command).code(1);
+    let note = "portlease: no server was seen on port ";
+    assert!(output.err.starts_with(note), "{output:#?}");
+}
+
 #[test]
 fn a_wait_for_a_passed_socket_alone_is_refused() {
     let output = ran(&["run", "--listen", "WEB", "--wait-listening", "--", "true"]).code(125);
