@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portlease::{Diagnosis, Endpoint, Holder, ServerKind, who_holds};
+use portlease::{Diagnosis, Endpoint, Holder, ServerKind, State, who_holds};
 
 use crate::condition::Condition;
 use crate::exit;
@@ -124,4 +124,20 @@ pub(crate) fn verdict<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> u8
 /// Whether a server has the port. `false` also if the sockets of the port cannot be read.
 pub(crate) fn has_server(endpoint: Endpoint) -> bool {
     who_holds(endpoint).is_ok_and(|holders| holders.iter().any(Holder::is_server))
+}
+
+/// Whether the process `owner` has a claim on the port: a bound TCP socket that keeps the port and
+/// never listens. While the claim exists, the kernel refuses the bind of a server that sets neither
+/// SO_REUSEADDR nor SO_REUSEPORT. `false` if the system does not show the socket.
+///
+/// The claim of a port server may have a hidden owner, because the server runs as another user or
+/// in another pid namespace. So a hidden owner counts too, unless `owner` is this process.
+pub(crate) fn has_claim(endpoint: Endpoint, owner: Option<u32>) -> bool {
+    let is_own = owner == Some(std::process::id());
+    let is_claim = |socket: &Holder| {
+        let mut owners = socket.processes.iter();
+        let is_of_owner = owners.any(|process| Some(process.pid) == owner);
+        socket.state == State::Bound && (is_of_owner || (socket.hidden && !is_own))
+    };
+    who_holds(endpoint).is_ok_and(|holders| holders.iter().any(is_claim))
 }

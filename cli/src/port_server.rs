@@ -3,9 +3,10 @@
 
 use std::io;
 
-use portlease::{ErrorKind, Lease, Protocol, Reservation, ReserveOptions};
+use portlease::{Endpoint, ErrorKind, Lease, Protocol, Reservation, ReserveOptions, ServerKind};
 
 use crate::failure::Failure;
+use crate::finding::has_claim;
 use crate::limits::{PORT_SERVER_ATTEMPTS, PORT_SERVER_TIMEOUT};
 use crate::output::json::ReservedRow;
 use crate::process::is_in_other_pid_namespace;
@@ -40,6 +41,14 @@ impl Granted {
         }
     }
 
+    /// The process that reserved the port. `None` if it is outside of this pid namespace.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        match self {
+            Granted::Reserved(_) => Some(std::process::id()),
+            Granted::HeldByServer { server, .. } => *server,
+        }
+    }
+
     /// Releases a port that this process reserved. Does nothing for a port that the port server
     /// holds.
     ///
@@ -69,6 +78,14 @@ fn lease_for(port: u16, pid: u32) -> Result<Option<Lease>, Failure> {
     Ok(leases.pop())
 }
 
+fn tcp(port: u16) -> Endpoint {
+    Endpoint {
+        port,
+        ip: None,
+        protocol: Some(Protocol::Tcp),
+    }
+}
+
 /// The port server from which this process requests numbers.
 #[derive(Debug)]
 pub(crate) struct PortServer(ServerAddress);
@@ -96,13 +113,29 @@ impl PortServer {
     /// Most other servers only remember their grants, so any program can bind a granted number. If
     /// the number is in use, this function requests another one, up to [`PORT_SERVER_ATTEMPTS`]
     /// times in all.
-    pub(crate) fn reserve(&self, options: &ReserveOptions, pid: u32) -> Result<Granted, Failure> {
+    ///
+    /// `kind` is the kind of server that must be able to bind the number. Fails if the port server
+    /// holds the number with a claim (a bound socket), which refuses servers of that kind.
+    pub(crate) fn reserve(
+        &self,
+        options: &ReserveOptions,
+        kind: ServerKind,
+        pid: u32,
+    ) -> Result<Granted, Failure> {
         let mut attempts = 0;
         loop {
             attempts += 1;
             let port = self.request_port(pid)?;
             if let Some(lease) = lease_for(port, pid)? {
                 let server = lease.pid().filter(|_| !lease.is_foreign());
+                if kind == ServerKind::Plain && has_claim(tcp(port), server) {
+                    return Err(Failure::new(format!(
+                        "cannot apply --no-reuse-addr: the port server {} (PORTSERVER_ADDRESS) \
+                         holds port {port}, and its claim refuses servers without SO_REUSEADDR; \
+                         start `portlease serve` with --no-reuse-addr, or unset PORTSERVER_ADDRESS",
+                        self.0
+                    )));
+                }
                 return Ok(Granted::HeldByServer { port, server });
             }
             match options.clone().port(port).reserve() {

@@ -1,6 +1,6 @@
 //! Converts the options of the command line to those of the library, and reserves a port with them.
 
-use portlease::{Protocol, ReserveOptions};
+use portlease::{Protocol, ReserveOptions, ServerKind};
 
 use crate::args::{RunArgs, SharedReserveArgs};
 use crate::failure::Failure;
@@ -25,6 +25,15 @@ pub(crate) fn reserve_options(
     match shared.label.as_deref().or(label) {
         Some(label) => options.label(label),
         None => options,
+    }
+}
+
+/// The kind of server that must be able to bind the reserved port. A UDP port has no claim, so a
+/// server of every kind can bind it.
+pub(crate) fn server_kind(shared: &SharedReserveArgs, protocol: Protocol) -> ServerKind {
+    match shared.no_reuse_addr && (protocol == Protocol::Tcp || shared.numbers.both) {
+        true => ServerKind::Plain,
+        false => ServerKind::ReuseAddr,
     }
 }
 
@@ -110,14 +119,15 @@ pub(crate) fn check_distinct(args: &RunArgs) -> Result<(), Failure> {
 }
 
 /// Reserves `number`. Without a number, the port server of `PORTSERVER_ADDRESS` picks one. If that
-/// variable is not set, the library picks one.
+/// variable is not set, the library picks one. The port is for a server of the kind `kind`.
 pub(crate) fn reserve_port(
     options: &ReserveOptions,
+    kind: ServerKind,
     number: Option<u16>,
 ) -> Result<Granted, Failure> {
     let reservation = match (number, PortServer::from_env()?) {
         (Some(number), _) => options.clone().port(number).reserve()?,
-        (None, Some(server)) => return server.reserve(options, std::process::id()),
+        (None, Some(server)) => return server.reserve(options, kind, std::process::id()),
         (None, None) => options.clone().reserve()?,
     };
     Ok(Granted::Reserved(reservation))

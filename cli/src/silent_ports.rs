@@ -4,8 +4,9 @@
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Instant;
 
-use portlease::{Endpoint, Holder, Remedy, State, wait_until_listening, who_holds};
+use portlease::{Endpoint, Remedy, wait_until_listening};
 
+use crate::finding::has_claim;
 use crate::inherited_sockets::InheritedSockets;
 use crate::limits::SILENT_PORTS_WATCH;
 use crate::output::remedy::{self, Asked};
@@ -16,13 +17,22 @@ use crate::ports::port_summary;
 #[derive(Debug)]
 pub(crate) struct SilentPorts {
     started: Instant,
-    watched: Vec<(Endpoint, Receiver<()>)>,
+    watched: Vec<SilentPort>,
+}
+
+#[derive(Debug)]
+struct SilentPort {
+    endpoint: Endpoint,
+    /// The process that reserved the port. `None` if it is outside of this pid namespace.
+    owner: Option<u32>,
+    seen: Receiver<()>,
 }
 
 impl SilentPorts {
-    pub(crate) fn watch(endpoints: impl Iterator<Item = Endpoint>) -> SilentPorts {
-        let watch = |endpoint: Endpoint| {
-            let (sender, receiver) = channel();
+    /// Each port has the process that reserved it: `run` itself, or the port server.
+    pub(crate) fn watch(ports: impl Iterator<Item = (Endpoint, Option<u32>)>) -> SilentPorts {
+        let watch = |(endpoint, owner)| {
+            let (sender, seen) = channel();
             let wait = move || {
                 if wait_until_listening(endpoint, SILENT_PORTS_WATCH).is_ok() {
                     // After the command has ended, the receiver is gone, and the send fails.
@@ -31,18 +41,22 @@ impl SilentPorts {
             };
             let thread = std::thread::Builder::new().name("watch".to_owned());
             // If the thread cannot start, the port is not watched and gets no note.
-            thread.spawn(wait).ok().map(|_| (endpoint, receiver))
+            thread.spawn(wait).ok().map(|_| SilentPort {
+                endpoint,
+                owner,
+                seen,
+            })
         };
         SilentPorts {
             started: Instant::now(),
-            watched: endpoints.filter_map(watch).collect(),
+            watched: ports.filter_map(watch).collect(),
         }
     }
 
     /// Call this after the command has failed, while `run` still has its ports. Returns a note on
-    /// the ports on which nothing has listened, if the claim of `run` (its bound socket) may be the
-    /// reason. If `run` passed sockets with `--listen` (`inherited`), also returns a note that the
-    /// command may not have used the sockets. Returns nothing if the command ran for
+    /// the ports on which nothing has listened, if the claim of their owner (its bound socket) may
+    /// be the reason. If `run` passed sockets with `--listen` (`inherited`), also returns a note
+    /// that the command may not have used the sockets. Returns nothing if the command ran for
     /// [`SILENT_PORTS_WATCH`]: a server may have listened later.
     ///
     /// If a server still has a port of `run`, the command may have failed because of that server.
@@ -58,12 +72,10 @@ impl SilentPorts {
             notes.push(report::with_help(text.to_owned(), Some(sockets.help())));
         }
         let mut silent = Vec::new();
-        for (endpoint, seen) in self.watched {
-            if seen.try_recv() != Err(TryRecvError::Empty) {
-                continue;
-            }
-            if has_claim(endpoint) {
-                silent.push(endpoint);
+        for port in self.watched {
+            let is_silent = port.seen.try_recv() == Err(TryRecvError::Empty);
+            if is_silent && has_claim(port.endpoint, port.owner) {
+                silent.push(port.endpoint);
             }
         }
         if !silent.is_empty() {
@@ -77,16 +89,4 @@ impl SilentPorts {
         }
         notes
     }
-}
-
-/// Whether this process has a claim on the port: a bound TCP socket that keeps the port and never
-/// listens. While the claim exists, the kernel refuses the bind of a server that sets neither
-/// SO_REUSEADDR nor SO_REUSEPORT. `false` if the system does not show the socket or its owner.
-fn has_claim(endpoint: Endpoint) -> bool {
-    let own = std::process::id();
-    let is_claim = |socket: &Holder| {
-        let mut owners = socket.processes.iter();
-        socket.state == State::Bound && owners.any(|process| process.pid == own)
-    };
-    who_holds(endpoint).is_ok_and(|holders| holders.iter().any(is_claim))
 }

@@ -33,7 +33,9 @@ use crate::ports::{NamedPort, port_summary};
 use crate::process::ProcessHandle;
 use crate::process_stat::ProcessStat;
 use crate::process_tree::end_tree;
-use crate::reserve_options::{check_choice, check_distinct, reserve_options, reserve_port};
+use crate::reserve_options::{
+    check_choice, check_distinct, reserve_options, reserve_port, server_kind,
+};
 use crate::silent_ports::SilentPorts;
 use crate::spawning;
 use crate::supervise::{Supervisor, wake};
@@ -198,7 +200,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
         let watched = reservations
             .iter()
             .filter(|of| of.protocol == Protocol::Tcp && !is_passed(of));
-        SilentPorts::watch(watched.map(endpoint))
+        SilentPorts::watch(watched.map(|of| (endpoint(of), of.reservation.owner())))
     });
     // The failure of the wait is reported first, because it may explain the listeners that the code
     // below reports.
@@ -416,10 +418,11 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
         if args.stable && port.port.is_none() {
             options = options.named(&port.name);
         }
+        let kind = server_kind(shared, port.protocol);
         Ok(NamedReservation {
             name: port.name.clone(),
             protocol: port.protocol,
-            reservation: reserve_port(&options, port.port)?,
+            reservation: reserve_port(&options, kind, port.port)?,
         })
     };
     // Exact numbers are reserved first, in ascending order. Otherwise two runs could deadlock: each

@@ -16,7 +16,7 @@ use crate::keeper::start::{check_not_ended, ended};
 use crate::output::report;
 use crate::port_server::{Granted, PortServer};
 use crate::process::{self, ProcessHandle, watch_failure};
-use crate::reserve_options::reserve_options;
+use crate::reserve_options::{reserve_options, server_kind};
 
 pub(crate) fn run_keeper() -> Result<u8, Failure> {
     let cannot = |e: io::Error| Failure::system("run as a keeper", &e);
@@ -127,14 +127,15 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
         }
         (None, false, Some(server)) => {
             let mut held = Vec::new();
+            let kind = server_kind(&selection.shared, protocol);
             for _ in 0..count {
                 let own = std::process::id();
-                let mut port = server.reserve(&options, own)?;
+                let mut port = server.reserve(&options, kind, own)?;
                 if matches!(port, Granted::HeldByServer { .. }) && requester != own {
                     // The server holds `port` only until the keeper ends, and a keeper that holds
                     // no port itself ends at once. So request another port, which the server holds
                     // until `requester` ends.
-                    port = server.reserve(&options, requester)?;
+                    port = server.reserve(&options, kind, requester)?;
                 }
                 match port {
                     Granted::Reserved(reservation) => held.push(reservation),

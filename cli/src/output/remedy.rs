@@ -116,14 +116,14 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         }
         // The user's own reservation prevents a server without SO_REUSEADDR from binding the port.
         Remedy::ReserveForPlainServer if asked.no_reuse_addr || asked.reserves => {
-            "release the port, and reserve it again with --no-reuse-addr; if `portlease run` has \
-             reserved it, add --no-reuse-addr to that command"
-                .to_owned()
+            let text = "release the port, and reserve it again with --no-reuse-addr; if \
+                        `portlease run` has reserved it, add --no-reuse-addr to that command";
+            format!("{text}{}", to_port_server())
         }
         Remedy::ReserveForPlainServer => {
-            "reserve the port with --no-reuse-addr if the server reported \"address already in \
-             use\" for it: some servers do not set SO_REUSEADDR"
-                .to_owned()
+            let text = "reserve the port with --no-reuse-addr if the server reported \"address \
+                        already in use\" for it: some servers do not set SO_REUSEADDR";
+            format!("{text}{}", to_port_server())
         }
         Remedy::StartWithoutTerminal => {
             "start the program without a terminal as its stdin: add `</dev/null`".to_owned()
@@ -257,6 +257,17 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
         Remedy::NamePort => ("name_port", None, None),
         Remedy::StopServersBeforeTestEnds => ("stop_servers_before_test_ends", None, None),
         _ => ("other", None, None),
+    }
+}
+
+/// Only the port server can apply `--no-reuse-addr` to a port that it holds.
+fn to_port_server() -> &'static str {
+    match std::env::var_os("PORTSERVER_ADDRESS").is_some_and(|address| !address.is_empty()) {
+        true => {
+            "; if the port server of PORTSERVER_ADDRESS holds it, start `portlease serve` \
+                 with --no-reuse-addr"
+        }
+        false => "",
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::keepers::{Sleeper, leases, zombie};
 use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, silent};
-use crate::support::program::{python, python_has};
+use crate::support::program::{installed, python, python_has};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// portpicker's own port server, which its package installs in Python's folder of scripts.
@@ -306,6 +306,63 @@ fn run_reports_that_the_server_which_holds_its_port_has_ended() {
         line_in(&file)
     );
     assert_eq!(line, expected);
+}
+
+/// Binds the port `PORT` without SO_REUSEADDR.
+const PLAIN_SERVER: &str = "import os, socket\n\
+    socket.socket().bind(('127.0.0.1', int(os.environ['PORT'])))\n";
+
+#[test]
+fn a_server_without_reuse_addr_is_refused_unless_the_port_server_makes_no_claim() {
+    need!(installed("python3"));
+    let (folder, claims, plain) = (Folder::new(), name("claims"), name("plain"));
+    let _claims = serve(&claims, &folder);
+    let mut command = portlease(&["serve", "--no-reuse-addr", "--address", &plain]);
+    let log = folder.path().join("plain.log");
+    let _plain = Running::with_log(command.env("PORTLEASE_DIR", folder.locks()), &log);
+    let client = |address: &str, args: &[&str]| {
+        let mut command = portlease(args);
+        command
+            .env("PORTLEASE_DIR", folder.locks())
+            .env("PORTSERVER_ADDRESS", address);
+        finish(&mut command)
+    };
+    let start = "portlease: cannot apply --no-reuse-addr: the port server ";
+    let end = "start `portlease serve` with --no-reuse-addr, or unset PORTSERVER_ADDRESS\n";
+    let pid = std::process::id().to_string();
+    let run = [
+        "run",
+        "--no-reuse-addr",
+        "--",
+        "python3",
+        "-c",
+        PLAIN_SERVER,
+    ];
+    let reserve = ["reserve", "--no-reuse-addr", "--pid", &pid];
+    for (args, code) in [(&run[..], 125), (&reserve, 2)] {
+        let refused = client(&claims, args).code(code);
+        let is_expected = refused.err.starts_with(start) && refused.err.ends_with(end);
+        assert!(is_expected && refused.out.is_empty(), "{refused:#?}");
+        client(&plain, args).code(0);
+    }
+    // No claim is on a UDP port.
+    let udp = ["run", "--no-reuse-addr", "--port", "A/udp", "--", "true"];
+    client(&claims, &udp).code(0);
+
+    let help = "; if the port server of PORTSERVER_ADDRESS holds it, start `portlease serve` with \
+                --no-reuse-addr";
+    let failed = client(&claims, &["run", "--", "python3", "-c", PLAIN_SERVER]).code(1);
+    assert!(
+        failed
+            .err
+            .contains("\nportlease: no server was seen on port ")
+            && failed.err.contains(help),
+        "{failed:#?}"
+    );
+    let reserved = client(&claims, &["reserve", "--pid", &pid]).code(0);
+    let port = reserved.out.trim();
+    let busy = client(&claims, &["check", "--no-reuse-addr", port]).code(1);
+    assert!(busy.out.contains(help), "{busy:#?}");
 }
 
 #[test]
