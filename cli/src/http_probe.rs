@@ -48,6 +48,10 @@ impl FromStr for HttpProbe {
                 Ok(status @ 100..=599) => (path, Some(status)),
                 _ => return invalid("has a status that is not from 100 to 599"),
             },
+            // A query may have `=`, and so may a folder of the path, as in /a=b/c.
+            Some((path, status)) if !path.contains('?') && !status.contains(['/', '?']) => {
+                return invalid("has a status that is not a number");
+            }
             _ => (text, None),
         };
         if !path.starts_with('/') {
@@ -334,15 +338,22 @@ enum Answer {
     Other,
 }
 
+/// The length of a status line up to its status, as in `HTTP/1.1 200`.
+const STATUS_END: usize = 12;
+
 /// Finds the status in the bytes of an answer that have arrived so far. Skips interim answers, with
 /// a status from 100 to 199, because a final answer follows them.
 fn status_of(mut bytes: &[u8]) -> Answer {
     loop {
         // Only the status line matters, so the parser gets no room for headers. The parser may fail
-        // at the first header, but has already set `code` by then.
+        // at the first header, but has already set `code` by then. The parser also sets `code`
+        // after three digits, before it rejects a fourth one with `Error::Status`.
         let mut response = Response::new(&mut []);
         let parsed = response.parse(bytes);
+        let line = bytes.trim_ascii_start();
         match (response.code, parsed) {
+            (_, Err(httparse::Error::Status)) => return Answer::Other,
+            (Some(_), _) if line.len() <= STATUS_END => return Answer::Unfinished,
             (Some(100..=199), _) => {
                 let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
                 let Some(end) = end else {
@@ -372,6 +383,8 @@ mod tests {
             ("/health=204", probe("/health", Some(204))),
             ("/a?b=c", probe("/a?b=c", None)),
             ("/a?b=1=200", probe("/a?b=1", Some(200))),
+            ("/a=b/c", probe("/a=b/c", None)),
+            ("/a=b?c", probe("/a=b?c", None)),
         ] {
             assert_eq!(text.parse::<HttpProbe>().unwrap(), expected, "{text}");
         }
@@ -385,6 +398,9 @@ mod tests {
             ("", "has no path that starts with /"),
             ("/x=99", "has a status that is not from 100 to 599"),
             ("/x=99999999", "has a status that is not from 100 to 599"),
+            ("/=abc", "has a status that is not a number"),
+            ("/health=ok", "has a status that is not a number"),
+            ("/health=", "has a status that is not a number"),
             ("/a b", "must be percent-encoded"),
             ("/a\r\nX: y", "must be percent-encoded"),
             ("/ä", "must be percent-encoded"),
@@ -414,6 +430,32 @@ mod tests {
             "HTTP/1.1 abc\r\n",
         ] {
             assert_eq!(status_of(other.as_bytes()), Answer::Other, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_of_other_than_three_digits_is_not_http() {
+        for line in [
+            "HTTP/1.1 2000 x\r\n",
+            "HTTP/1.1 200abc\r\n",
+            "HTTP/1.1 20 x\r\n",
+        ] {
+            // The line may arrive in parts.
+            for end in 0..=line.len() {
+                let answer = status_of(&line.as_bytes()[..end]);
+                assert!(
+                    !matches!(answer, Answer::Status(_)),
+                    "{line:?}, {end}: {answer:?}"
+                );
+            }
+            assert_eq!(status_of(line.as_bytes()), Answer::Other, "{line:?}");
+        }
+        for line in [
+            "HTTP/1.1 200\r\n",
+            "HTTP/1.0 200 \n",
+            "\r\nHTTP/1.1 200 OK\r\n",
+        ] {
+            assert_eq!(status_of(line.as_bytes()), Answer::Status(200), "{line:?}");
         }
     }
 }
