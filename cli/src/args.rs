@@ -17,7 +17,7 @@ use crate::http_probe::{HttpProbe, NamedProbe};
 use crate::limits::{DEFAULT_STOP_TIMEOUT, DEFAULT_WAIT};
 use crate::number_args::{NumberArgs, number_from};
 use crate::output::variables::FormatArgs;
-use crate::ports::{NamedPort, PortList, parse_port};
+use crate::ports::{NamedPort, PortList, parse_port, parse_reserved};
 
 const PORTS: &str = "60315, 8000-8010, 53/udp, 127.0.0.1:8080, [::1]:8080, or a list such as \
                      5432,6379";
@@ -306,6 +306,7 @@ pub(crate) struct ReleaseArgs {
     #[arg(
         required = true,
         value_name = "PORT",
+        value_parser = parse_reserved,
         help = "Ports to release: 60315, 60315/udp, 8000-8010, or a list such as 5432,6379; \
                 both protocols by default. Ports of `reserve --both` are always released for both"
     )]

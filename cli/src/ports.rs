@@ -82,6 +82,22 @@ impl PortList {
     }
 }
 
+/// Parses ports of reservations. A reservation has no address, because it holds its port on every
+/// address.
+pub(crate) fn parse_reserved(text: &str) -> Result<PortList, InvalidPort> {
+    let list: PortList = text.parse()?;
+    let Some(first) = list.0.iter().find(|endpoint| endpoint.ip.is_some()) else {
+        return Ok(list);
+    };
+    let expected = match list.0.len() {
+        1 => Endpoint { ip: None, ..*first }.to_string(),
+        _ => "only numbers, as in 8000-8010,9000".to_owned(),
+    };
+    Err(InvalidPort(format!(
+        "{first} names an address, but reservations have no address: write {expected}"
+    )))
+}
+
 /// The endpoints that a client of this machine would connect to. If the endpoint has no address or
 /// is `localhost`, these are 127.0.0.1 and ::1.
 pub(crate) fn client_endpoints(endpoint: Endpoint) -> Vec<Endpoint> {
@@ -288,6 +304,28 @@ mod tests {
         ] {
             let error = parse_port(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_a_reservation_is_refused_with_the_number_to_write() {
+        for (text, expected) in [
+            ("192.0.2.7:8910", "write 8910"),
+            ("localhost:8910/udp", "write 8910/udp"),
+            (
+                "[::1]:8000-8010",
+                "write only numbers, as in 8000-8010,9000",
+            ),
+        ] {
+            let error = parse_reserved(text).unwrap_err().to_string();
+            assert!(error.ends_with(expected), "{text}: {error}");
+        }
+        for text in ["8910", "8910/tcp", ":8910", "8000-8010,9000/udp"] {
+            assert_eq!(
+                parse_reserved(text).unwrap(),
+                text.parse().unwrap(),
+                "{text}"
+            );
         }
     }
 

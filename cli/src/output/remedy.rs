@@ -97,7 +97,7 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
             on_behalf_of: Some(pid),
             ..
         } if can_release(*keeper) => {
-            let port = operand(endpoint);
+            let port = without_address(operand(endpoint));
             format!(
                 "use the port, which is already reserved for pid {pid}, or release it with \
                  `portlease release {port}`"
@@ -146,8 +146,7 @@ fn release(remedy: &Remedy) -> Option<(u32, String)> {
         Remedy::EndReservation { endpoint, pid, .. } => (endpoint, *pid),
         _ => return None,
     };
-    let ip = None;
-    let port = operand(&Endpoint { ip, ..*endpoint });
+    let port = without_address(operand(endpoint));
     can_release(pid).then(|| (pid, format!("release it with `portlease release {port}`")))
 }
 
@@ -282,6 +281,14 @@ fn plain(asked: Asked) -> &'static str {
     match asked.no_reuse_addr {
         true => " --no-reuse-addr",
         false => "",
+    }
+}
+
+/// The endpoint as `release` takes it: a reservation has no address.
+fn without_address(endpoint: Endpoint) -> Endpoint {
+    Endpoint {
+        ip: None,
+        ..endpoint
     }
 }
 

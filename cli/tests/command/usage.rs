@@ -41,6 +41,14 @@ fn a_usage_error_exits_with_2_and_quotes_the_input() {
         (&["reserve", "80"], "80"),
         (&["release"], "required"),
         (&["release", "70000"], "\"70000\" does not name a port"),
+        (
+            &["release", "192.0.2.7:8910"],
+            "192.0.2.7:8910 names an address, but reservations have no address: write 8910\n",
+        ),
+        (
+            &["release", "80", "localhost:8910/udp"],
+            "reservations have no address: write 8910/udp\n",
+        ),
         (&["list", "80"], "80"),
         (&["list", "-q", "-v"], "cannot be used with"),
         (&["frobnicate"], "frobnicate"),
