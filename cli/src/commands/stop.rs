@@ -193,7 +193,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         console.answer(stopped_text(row, args))?;
     }
     for row in &not_stopped {
-        console.report(not_stopped_text(row))?;
+        console.report(not_stopped_text(row, args.dry_run))?;
     }
     if !found {
         console.note("no server listens on these ports");
@@ -399,14 +399,15 @@ fn listens(is_master: bool) -> &'static str {
     }
 }
 
-fn not_stopped_text(row: &NotStoppedRow) -> String {
+fn not_stopped_text(row: &NotStoppedRow, dry_run: bool) -> String {
     let process = match (&row.name, row.pid) {
         (Some(name), Some(pid)) => format!("{} (pid {pid})", escape(name)),
         _ => "the server".to_owned(),
     };
     let addresses = row.listens.join(", ");
+    let auxiliary = if dry_run { "would" } else { "did" };
     let headline = format!(
-        "did not stop {process}, {} on {addresses}: {}",
+        "{auxiliary} not stop {process}, {} on {addresses}: {}",
         listens(row.is_master),
         row.cause
     );

@@ -110,12 +110,13 @@ fn a_server_that_this_user_may_not_signal_is_not_stopped_by_a_dry_run_either() {
     );
     let port = silent().port();
     let server = Server::start(port, "os.chmod('.', 0o777); os.setuid(65534)");
-    let expected = format!(
-        "did not stop python3 (pid {}), which listens on 127.0.0.1:{port}: operation not \
+    let reason = format!(
+        "not stop python3 (pid {}), which listens on 127.0.0.1:{port}: operation not \
          permitted\nhelp: run this command as the user of that process, nobody\n",
         server.pid
     );
-    for options in [&["--dry-run"][..], &[]] {
+    for (options, start) in [(&["--dry-run"][..], "would"), (&[], "did")] {
+        let expected = format!("{start} {reason}");
         let mut command = Command::new("setpriv");
         command
             .args(["--bounding-set=-kill", BINARY, "stop"])
