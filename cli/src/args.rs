@@ -131,12 +131,15 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
     #[arg(
-        required = true, value_name = "PORT",
+        required = true, value_name = "PORT", allow_negative_numbers = true,
         help = format!("Ports to check: {PORTS}; TCP by default")
     )]
     pub(crate) ports: Vec<PortList>,
     /// Wait up to DURATION for the check to pass
-    #[arg(long, visible_alias = "timeout", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(
+        long, visible_alias = "timeout", value_name = "DURATION", value_parser = parse_duration,
+        allow_hyphen_values = true
+    )]
     pub(crate) wait: Option<Duration>,
     /// Check instead that a server listens on each port
     #[arg(long)]
@@ -152,13 +155,16 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct WhoArgs {
     #[arg(
-        value_name = "PORT",
+        value_name = "PORT", allow_negative_numbers = true,
         help = format!("Ports to inspect: {PORTS}; every protocol by default. Without a PORT, \
                         show every TCP socket that listens")
     )]
     pub(crate) ports: Vec<PortList>,
     /// Show only the listeners of process PID. Fails if no process with this id runs
-    #[arg(long, value_name = "PID", value_parser = pid_parser(), conflicts_with = "ports")]
+    #[arg(
+        long, value_name = "PID", value_parser = pid_parser(), allow_negative_numbers = true,
+        conflicts_with = "ports"
+    )]
     pub(crate) pid: Option<u32>,
     /// Show only listeners of processes whose working directory is DIR or below it. Linux only
     #[arg(long, value_name = "DIR", conflicts_with = "ports")]
@@ -204,7 +210,10 @@ pub(crate) struct RunArgs {
     pub(crate) listen: Vec<NamedPort>,
     /// Pass the sockets of --listen as the descriptors N, N+1 and so on, as uvicorn --fd N expects,
     /// and do not set the LISTEN_* variables
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16), requires = "listen")]
+    #[arg(
+        long, value_name = "N", value_parser = clap::value_parser!(u16),
+        allow_negative_numbers = true, requires = "listen"
+    )]
     pub(crate) fd: Option<u16>,
     /// After the command has ended, find listeners that it or its daemons left behind. Linux only
     #[arg(long, value_enum, value_name = "ACTION")]
@@ -232,11 +241,14 @@ pub(crate) struct ReserveArgs {
     pub(crate) selection: PortSelection,
     /// Hold the ports until process PID ends, instead of until the calling shell ends. `job` stands
     /// for the job of GitHub Actions or Azure Pipelines
-    #[arg(long, value_name = "PID|job")]
+    #[arg(long, value_name = "PID|job", allow_hyphen_values = true)]
     pub(crate) pid: Option<HoldingProcess>,
     /// Hold the ports for DURATION, even if the calling shell ends earlier. With --pid, hold them
     /// until DURATION has passed or process PID ends, whichever comes first
-    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(
+        long = "for", value_name = "DURATION", value_parser = parse_duration,
+        allow_hyphen_values = true
+    )]
     pub(crate) hold_for: Option<Duration>,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
@@ -273,7 +285,7 @@ pub(crate) struct PortSelection {
     /// Number of ports to reserve, printed one per line
     #[arg(
         short = 'n', long, value_name = "N", default_value_t = 1,
-        value_parser = number_from(1)
+        value_parser = number_from(1), allow_hyphen_values = true
     )]
     pub(crate) count: u16,
     /// Reserve UDP ports instead of TCP ports
@@ -286,6 +298,7 @@ pub(crate) struct PortSelection {
     /// Redis Cluster
     #[arg(
         long, value_name = "N,N...", value_delimiter = ',', value_parser = number_from(0),
+        allow_hyphen_values = true,
         conflicts_with_all = ["count", "block"]
     )]
     pub(crate) offsets: Vec<u16>,
@@ -295,7 +308,7 @@ pub(crate) struct PortSelection {
     pub(crate) name: Option<String>,
     /// Reserve exactly port N. With --block, reserve the block that starts at N. With --offsets, N
     /// is the base number
-    #[arg(long, value_name = "N", value_parser = parse_port)]
+    #[arg(long, value_name = "N", value_parser = parse_port, allow_hyphen_values = true)]
     pub(crate) port: Option<u16>,
     #[command(flatten)]
     pub(crate) shared: SharedReserveArgs,
@@ -307,6 +320,7 @@ pub(crate) struct ReleaseArgs {
         required = true,
         value_name = "PORT",
         value_parser = parse_reserved,
+        allow_negative_numbers = true,
         help = "Ports to release: 60315, 60315/udp, 8000-8010, or a list such as 5432,6379; \
                 both protocols by default. Ports of `reserve --both` are always released for both"
     )]
@@ -327,13 +341,13 @@ pub(crate) struct ServeArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct StopArgs {
     #[arg(
-        required = true, value_name = "PORT",
+        required = true, value_name = "PORT", allow_negative_numbers = true,
         help = format!("Ports to free by stopping their servers: {PORTS}; TCP by default")
     )]
     pub(crate) ports: Vec<PortList>,
     /// Send SIGKILL to a server that has not ended DURATION after the first signal
     #[arg(
-        long, value_name = "DURATION", value_parser = parse_duration,
+        long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true,
         default_value = DEFAULT_STOP_TIMEOUT
     )]
     pub(crate) timeout: Duration,
@@ -365,7 +379,10 @@ pub(crate) struct SharedReserveArgs {
     #[arg(long)]
     pub(crate) no_reuse_addr: bool,
     /// Wait up to DURATION for a port that is in use
-    #[arg(long, alias = "timeout", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(
+        long, alias = "timeout", value_name = "DURATION", value_parser = parse_duration,
+        allow_hyphen_values = true
+    )]
     pub(crate) wait: Option<Duration>,
     /// Label for the reservation, shown in reports about the port
     #[arg(long, value_name = "TEXT")]
@@ -378,7 +395,7 @@ pub(crate) struct SharedReserveArgs {
 #[command(group = ArgGroup::new("condition").required(true).args(["listening", "free", "http"]))]
 pub(crate) struct WaitArgs {
     #[arg(
-        required = true, value_name = "PORT",
+        required = true, value_name = "PORT", allow_negative_numbers = true,
         help = format!("Ports to wait for: {PORTS}; TCP by default")
     )]
     pub(crate) ports: Vec<PortList>,
@@ -392,6 +409,7 @@ pub(crate) struct WaitArgs {
     /// server that closes its socket and opens it again while it initializes
     #[arg(
         long = "for", value_name = "DURATION", value_parser = parse_duration,
+        allow_hyphen_values = true,
         conflicts_with = "free"
     )]
     pub(crate) steady: Option<Duration>,
@@ -404,13 +422,13 @@ pub(crate) struct WaitArgs {
     pub(crate) no_reuse_addr: bool,
     /// Time out after DURATION
     #[arg(
-        long, value_name = "DURATION", value_parser = parse_duration,
+        long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true,
         default_value = DEFAULT_WAIT
     )]
     pub(crate) timeout: Duration,
     /// Stop waiting when the process PID ends. With --listening or --http, count only listeners of
     /// PID and of processes that PID started
-    #[arg(long, value_name = "PID", value_parser = pid_parser())]
+    #[arg(long, value_name = "PID", value_parser = pid_parser(), allow_negative_numbers = true)]
     pub(crate) pid: Option<u32>,
 }
 
@@ -423,5 +441,36 @@ mod tests {
     #[test]
     fn the_definition_passes_claps_own_checks() {
         <super::Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    /// For a negative number, clap would otherwise advise to pass it after `--`.
+    #[test]
+    fn every_number_and_duration_may_be_negative_for_the_parser() {
+        let numbers = [
+            "DURATION", "LOW-HIGH", "N", "N,N...", "PID", "PID|job", "PORT", "PORTS",
+        ];
+        let mut command = <super::Args as clap::CommandFactory>::command();
+        command.build();
+        let mut checked = 0;
+        for command in command.get_subcommands() {
+            for arg in command.get_arguments() {
+                let names = arg.get_value_names().unwrap_or_default();
+                let is_number = names.iter().any(|name| numbers.contains(&name.as_str()));
+                if !is_number || arg.is_require_equals_set() {
+                    continue;
+                }
+                checked += 1;
+                assert!(
+                    arg.is_allow_hyphen_values_set() || arg.is_allow_negative_numbers_set(),
+                    "{} of {}",
+                    arg.get_id(),
+                    command.get_name()
+                );
+            }
+        }
+        assert!(
+            checked > 20,
+            "the control: {checked} arguments were checked"
+        );
     }
 }

@@ -16,18 +16,18 @@ const NUMBERS: &str = "Choice of numbers";
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub(crate) struct NumberArgs {
     /// Choose only numbers from LOW to HIGH
-    #[arg(long, value_name = "LOW-HIGH", help_heading = NUMBERS)]
+    #[arg(long, value_name = "LOW-HIGH", allow_hyphen_values = true, help_heading = NUMBERS)]
     pub(crate) range: Option<NumberRange>,
     /// Try these numbers first, such as 6379 or 8000-8010,9000; if none is free, choose another one
-    #[arg(long, value_name = "PORTS", help_heading = NUMBERS)]
+    #[arg(long, value_name = "PORTS", allow_hyphen_values = true, help_heading = NUMBERS)]
     pub(crate) prefer: Vec<Numbers>,
     /// Choose none of these numbers
-    #[arg(long, value_name = "PORTS", help_heading = NUMBERS)]
+    #[arg(long, value_name = "PORTS", allow_hyphen_values = true, help_heading = NUMBERS)]
     pub(crate) exclude: Vec<Numbers>,
     /// Choose a multiple of N, such as an even number for RTP. With --block or --offsets of
     /// `reserve`, only the base number must be a multiple of N
     #[arg(
-        long, value_name = "N", value_parser = number_from(1),
+        long, value_name = "N", value_parser = number_from(1), allow_hyphen_values = true,
         help_heading = NUMBERS
     )]
     pub(crate) aligned: Option<u16>,

@@ -61,6 +61,37 @@ fn a_usage_error_exits_with_2_and_quotes_the_input() {
 }
 
 #[test]
+fn a_negative_number_is_reported_with_its_option_and_what_is_expected() {
+    let duration = "'--wait <DURATION>': expected a number of seconds";
+    for (args, message) in [
+        (&["check", "--wait", "-1", "8080"][..], duration),
+        (&["check", "--wait", "-5s", "8080"], duration),
+        (&["reserve", "--wait", "-1"], duration),
+        (&["reserve", "-n", "-1"], "'--count <N>': -1 is not in 1.."),
+        (
+            &["reserve", "--offsets", "-1,5"],
+            "'--offsets <N,N...>': -1 ",
+        ),
+        (&["reserve", "--range", "-5-9"], "'--range <LOW-HIGH>': "),
+        (&["reserve", "--exclude", "-1"], "'--exclude <PORTS>': "),
+        (
+            &["reserve", "--port", "-1"],
+            "'--port <N>': \"-1\" does not name a port",
+        ),
+        (
+            &["reserve", "--pid", "-1"],
+            "'--pid <PID|job>': expected a process id",
+        ),
+        (&["who", "--pid", "-1"], "'--pid <PID>': -1 is not in 1.."),
+        (&["check", "-1"], "'<PORT>...': range \"-1\" lacks a number"),
+    ] {
+        let ran = ran(args).code(2);
+        let is_expected = ran.err.contains(message) && !ran.err.contains("tip:");
+        assert!(is_expected, "{args:?}: {ran:#?}");
+    }
+}
+
+#[test]
 fn a_usage_error_of_run_exits_with_125() {
     for (args, message) in [
         (&["run", "--"][..], "required"),
