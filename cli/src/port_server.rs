@@ -11,7 +11,7 @@ use crate::limits::{PORT_SERVER_ATTEMPTS, PORT_SERVER_TIMEOUT};
 use crate::output::json::ReservedRow;
 use crate::process::is_in_other_pid_namespace;
 use crate::server_address::{PortStream, ServerAddress};
-use crate::text::os_message;
+use crate::text::{escape, os_message};
 
 /// A port that is reserved for a process.
 #[derive(Debug)]
@@ -157,7 +157,7 @@ impl PortServer {
         let ask = || -> io::Result<_> {
             let stream = PortStream::connect(&self.0, PORT_SERVER_TIMEOUT)?;
             stream.send(&format!("{pid}\n"))?;
-            Ok((stream.receive_number()?, stream.peer()))
+            Ok((stream.receive()?, stream.peer()))
         };
         let (answer, server) = ask().map_err(|e| match e.kind() {
             // A socket reports an expired timeout with one of these two kinds.
@@ -167,11 +167,14 @@ impl PortServer {
             )),
             _ => cannot(&os_message(&e)),
         })?;
-        let number = answer
-            .and_then(|number| u16::try_from(number).ok())
-            .filter(|number| *number > 0);
+        let answer = answer.trim();
+        let number = answer.parse().ok().filter(|number| *number > 0);
         number.ok_or_else(|| {
             cannot(&match server {
+                _ if !answer.is_empty() => format!(
+                    "the server answered \"{}\", which is not a port number",
+                    escape(answer)
+                ),
                 Some(server) if is_in_other_pid_namespace(server) => format!(
                     "the server refused, because it is in another PID namespace and cannot see \
                      pid {pid} of this one; start a server in this container, or unset \

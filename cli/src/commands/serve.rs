@@ -61,9 +61,16 @@ pub(crate) fn serve(console: &Console, args: &ServeArgs) -> Result<u8, Failure> 
 fn grant(console: &Console, stream: PortStream, options: ReserveOptions) -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::system("answer a client", &e);
     let requested = stream.receive_number().map_err(cannot)?;
-    // A client sends 1 if it reads the id of its parent after the parent has ended. The number 1
-    // does not show which process to wait for, so the server refuses it.
-    let Some(pid) = requested.filter(|pid| *pid > 1) else {
+    // For an orphan, getppid(2) returns 1, which does not show which process to wait for.
+    if requested == Some(1) {
+        console.note(
+            "refused a port for pid 1: every process of this system or container descends from \
+             pid 1, so the port would be reserved for all of them; a client whose parent has ended \
+             may send 1 too",
+        );
+        return Ok(());
+    }
+    let Some(pid) = requested.filter(|pid| *pid > 0) else {
         console.note("refused a request that contains no valid process id");
         return Ok(());
     };

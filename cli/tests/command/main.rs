@@ -43,6 +43,9 @@ mod pages;
 /// Inherited sockets.
 #[cfg(target_os = "linux")]
 mod passing;
+/// Unix sockets.
+#[cfg(target_os = "linux")]
+mod port_server;
 /// Shell scripts.
 #[cfg(target_os = "linux")]
 mod reserve;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::keepers::{Sleeper, leases, zombie};
 use crate::program::{Running, becomes_free, finish, line_in, plain, portlease, silent};
-use crate::support::program::{installed, python, python_has};
+use crate::support::program::{python, python_has};
 use crate::support::{DEADLINE, Folder, capability, eventually, need};
 
 /// portpicker's own port server, which its package installs in Python's folder of scripts.
@@ -34,11 +34,11 @@ fn portserver() -> Result<PathBuf, String> {
 }
 
 /// An abstract address that no other test uses.
-fn name(test: &str) -> String {
+pub(crate) fn name(test: &str) -> String {
     format!("@portlease-test-{}-{test}", std::process::id())
 }
 
-fn serve(address: &str, folder: &Folder) -> Running {
+pub(crate) fn serve(address: &str, folder: &Folder) -> Running {
     let mut command = portlease(&["serve", "--json", "--address", address]);
     let log = folder.path().join("serve.log");
     let (server, line) = Running::with_log(command.env("PORTLEASE_DIR", folder.locks()), &log);
@@ -174,6 +174,22 @@ fn a_bad_request_gets_no_answer_and_a_killed_server_holds_nothing() {
 }
 
 #[test]
+fn a_refusal_of_pid_1_says_why() {
+    let (folder, address) = (Folder::new(), name("init"));
+    let _server = serve(&address, &folder);
+    assert_eq!(request_answer(&address, "1\n"), "");
+    let log = folder.path().join("serve.log");
+    let expected = "portlease: refused a port for pid 1: every process of this system ";
+    eventually("the refusal", DEADLINE, || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        match text.lines().any(|line| line.starts_with(expected)) {
+            true => Ok(()),
+            false => Err(text),
+        }
+    });
+}
+
+#[test]
 fn the_server_removes_its_socket_on_a_signal() {
     let folder = Folder::new();
     let path = folder.path().join("socket");
@@ -306,63 +322,6 @@ fn run_reports_that_the_server_which_holds_its_port_has_ended() {
         line_in(&file)
     );
     assert_eq!(line, expected);
-}
-
-/// Binds the port `PORT` without SO_REUSEADDR.
-const PLAIN_SERVER: &str = "import os, socket\n\
-    socket.socket().bind(('127.0.0.1', int(os.environ['PORT'])))\n";
-
-#[test]
-fn a_server_without_reuse_addr_is_refused_unless_the_port_server_makes_no_claim() {
-    need!(installed("python3"));
-    let (folder, claims, plain) = (Folder::new(), name("claims"), name("plain"));
-    let _claims = serve(&claims, &folder);
-    let mut command = portlease(&["serve", "--no-reuse-addr", "--address", &plain]);
-    let log = folder.path().join("plain.log");
-    let _plain = Running::with_log(command.env("PORTLEASE_DIR", folder.locks()), &log);
-    let client = |address: &str, args: &[&str]| {
-        let mut command = portlease(args);
-        command
-            .env("PORTLEASE_DIR", folder.locks())
-            .env("PORTSERVER_ADDRESS", address);
-        finish(&mut command)
-    };
-    let start = "portlease: cannot apply --no-reuse-addr: the port server ";
-    let end = "start `portlease serve` with --no-reuse-addr, or unset PORTSERVER_ADDRESS\n";
-    let pid = std::process::id().to_string();
-    let run = [
-        "run",
-        "--no-reuse-addr",
-        "--",
-        "python3",
-        "-c",
-        PLAIN_SERVER,
-    ];
-    let reserve = ["reserve", "--no-reuse-addr", "--pid", &pid];
-    for (args, code) in [(&run[..], 125), (&reserve, 2)] {
-        let refused = client(&claims, args).code(code);
-        let is_expected = refused.err.starts_with(start) && refused.err.ends_with(end);
-        assert!(is_expected && refused.out.is_empty(), "{refused:#?}");
-        client(&plain, args).code(0);
-    }
-    // No claim is on a UDP port.
-    let udp = ["run", "--no-reuse-addr", "--port", "A/udp", "--", "true"];
-    client(&claims, &udp).code(0);
-
-    let help = "; if the port server of PORTSERVER_ADDRESS holds it, start `portlease serve` with \
-                --no-reuse-addr";
-    let failed = client(&claims, &["run", "--", "python3", "-c", PLAIN_SERVER]).code(1);
-    assert!(
-        failed
-            .err
-            .contains("\nportlease: no server was seen on port ")
-            && failed.err.contains(help),
-        "{failed:#?}"
-    );
-    let reserved = client(&claims, &["reserve", "--pid", &pid]).code(0);
-    let port = reserved.out.trim();
-    let busy = client(&claims, &["check", "--no-reuse-addr", port]).code(1);
-    assert!(busy.out.contains(help), "{busy:#?}");
 }
 
 #[test]
