@@ -241,8 +241,9 @@ impl ReservedRow {
         let failed: Vec<&Self> = failed.collect();
         let error = failed.first()?.lease_error.as_ref()?;
         let ports: Vec<String> = failed.iter().map(|row| row.port.to_string()).collect();
+        let pronoun = if ports.len() == 1 { "it" } else { "them" };
         Some(format!(
-            "no record for {}: {error}; `portlease who` does not show who reserved it",
+            "no record for {}: {error}; `portlease who` does not show who reserved {pronoun}",
             ports.join(", ")
         ))
     }

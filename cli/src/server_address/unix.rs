@@ -180,7 +180,14 @@ fn bind(address: &ServerAddress) -> io::Result<UnixListener> {
     match (address.bind(), address) {
         (Err(e), ServerAddress::Path(path)) if e.kind() == io::ErrorKind::AddrInUse => {
             let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
-            let leads_to_socket = path.metadata().is_ok_and(|of| of.file_type().is_socket());
+            let leads_to_socket = match path.metadata() {
+                Ok(of) => of.file_type().is_socket(),
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                    let text = "the path is a symbolic link to a file that does not exist";
+                    return Err(io::Error::other(text));
+                }
+                Err(cause) => return Err(cause),
+            };
             if !leads_to_socket {
                 return Err(io::Error::other("the path exists and is not a socket"));
             }

@@ -232,11 +232,16 @@ fn a_file_that_is_not_a_socket_is_named_and_stays() {
     let (file, link) = (folder.path().join("file"), folder.path().join("link"));
     std::fs::write(&file, "text").unwrap();
     std::os::unix::fs::symlink(folder.path().join("missing"), &link).unwrap();
-    for path in [&file, &link, &folder.path().to_owned()] {
+    let no_socket = "the path exists and is not a socket";
+    let dangling = "the path is a symbolic link to a file that does not exist";
+    for (path, cause) in [
+        (&file, no_socket),
+        (&link, dangling),
+        (&folder.path().to_owned(), no_socket),
+    ] {
         let address = path.to_str().unwrap();
         let output = finish(&mut portlease(&["serve", "--address", address])).code(2);
-        let expected =
-            format!("portlease: cannot serve on {address}: the path exists and is not a socket\n");
+        let expected = format!("portlease: cannot serve on {address}: {cause}\n");
         assert_eq!(output.err, expected);
     }
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
