@@ -97,7 +97,7 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
             on_behalf_of: Some(pid),
             ..
         } if can_release(*keeper) => {
-            let port = without_address(operand(endpoint));
+            let port = release_operand(endpoint);
             format!(
                 "use the port, which is already reserved for pid {pid}, or release it with \
                  `portlease release {port}`"
@@ -146,7 +146,7 @@ fn release(remedy: &Remedy) -> Option<(u32, String)> {
         Remedy::EndReservation { endpoint, pid, .. } => (endpoint, *pid),
         _ => return None,
     };
-    let port = without_address(operand(endpoint));
+    let port = release_operand(endpoint);
     can_release(pid).then(|| (pid, format!("release it with `portlease release {port}`")))
 }
 
@@ -284,15 +284,16 @@ fn plain(asked: Asked) -> &'static str {
     }
 }
 
-/// The endpoint as `release` takes it: a reservation has no address.
-fn without_address(endpoint: Endpoint) -> Endpoint {
+/// The endpoint as `release` takes it: a reservation has no address. The protocol stays, because
+/// without one, `release` would also release a UDP reservation of the number.
+fn release_operand(endpoint: &Endpoint) -> Endpoint {
     Endpoint {
         ip: None,
-        ..endpoint
+        ..*endpoint
     }
 }
 
-/// The endpoint without `/tcp`. `wait` then means TCP, and `release` means both protocols.
+/// The endpoint without `/tcp`, which `wait` means by default.
 fn operand(endpoint: &Endpoint) -> Endpoint {
     Endpoint {
         protocol: endpoint

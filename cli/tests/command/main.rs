@@ -46,6 +46,9 @@ mod passing;
 /// Unix sockets.
 #[cfg(target_os = "linux")]
 mod port_server;
+/// /proc.
+#[cfg(target_os = "linux")]
+mod release;
 /// Shell scripts.
 #[cfg(target_os = "linux")]
 mod reserve;

@@ -319,12 +319,12 @@ fn a_report_on_a_port_of_a_keeper_offers_to_release_it() {
     let start = format!(
         "port {port}/tcp is in use: reserved by portlease, pid {keeper}\n\
          help: wait for the port with `portlease reserve --port {port} --wait 60s`, or release it \
-         with `portlease release {port}`, or "
+         with `portlease release {port}/tcp`, or "
     );
     assert!(check.out.starts_with(&start), "{check:#?}");
     assert_eq!(leases(&folder)[0]["command"], json!(null));
     // A command that has waited does not advise to wait.
-    let release = format!("release it with `portlease release {port}`");
+    let release = format!("release it with `portlease release {port}/tcp`");
     for waited in [
         &["check", "--wait", "1ms", &text][..],
         &["wait", "--free", "--timeout", "1ms", &text],
@@ -408,7 +408,7 @@ fn the_help_on_an_own_reservation_is_to_use_it_or_to_release_it() {
     let text = port.to_string();
     let help = format!(
         "\nhelp: use the port, which is already reserved for pid {own}, or release it with \
-         `portlease release {port}`, or omit the number to reserve another port\n"
+         `portlease release {port}/tcp`, or omit the number to reserve another port\n"
     );
     let again = finish(&mut command(
         &folder,
