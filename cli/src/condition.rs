@@ -36,6 +36,7 @@ impl Condition {
             waited,
             no_reuse_addr: self == Condition::Free(ServerKind::Plain),
             reserves: false,
+            lacks_leaks: false,
         }
     }
 

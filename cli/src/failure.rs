@@ -52,6 +52,15 @@ impl Failure {
         Failure { asked, ..self }
     }
 
+    /// Marks this as a failure of `run` to release a port. For `lacks_leaks` see [`Asked`].
+    pub(crate) fn of_release(self, lacks_leaks: bool) -> Self {
+        let asked = Asked {
+            lacks_leaks,
+            ..self.asked
+        };
+        Failure { asked, ..self }
+    }
+
     pub(crate) fn asked(&self) -> Asked {
         self.asked
     }

@@ -21,6 +21,7 @@ const AFTER_WAIT: Asked = Asked {
     waited: true,
     no_reuse_addr: false,
     reserves: false,
+    lacks_leaks: false,
 };
 
 /// A wait in another thread, until the command listens on all ports and answers the requests of

@@ -115,6 +115,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let requests = args.http.iter().map(|of| request(of, &reservations));
     let requests = requests.collect::<Result<Vec<_>, _>>()?;
     let leaks = args.leaks.map(LeakCheck::prepare).transpose()?;
+    let lacks_leaks = cfg!(target_os = "linux") && leaks.is_none();
     let mut supervisor =
         Supervisor::new(console).map_err(|e| Failure::system("handle signals", &e))?;
     let placeholders = Placeholders(
@@ -176,7 +177,6 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
                 .map(endpoint);
             let sockets = InheritedSockets::of(args);
             let wait = spawn_listen_wait(awaited.collect(), running.pid, limit, requests, sockets);
-            let lacks_leaks = cfg!(target_os = "linux") && args.leaks.is_none();
             let wait = wait.map(|wait| ListenWait {
                 unadopted_since: ProcessStat::of(running.pid)
                     .filter(|_| lacks_leaks)
@@ -226,7 +226,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let (end, has_report) = match leaks {
         Some(mut leaks) => {
             let end = leaks.finish(console, end, &udp_endpoints(&reservations));
-            let has_more = release(console, reservations, &leaks.reported);
+            let has_more = release(console, reservations, &leaks.reported, false);
             let has_report = has_more || !leaks.reported.is_empty();
             match end? {
                 end if has_more && leaks.fails() && end.is_success() => {
@@ -235,7 +235,10 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
                 end => (end, has_report),
             }
         }
-        None => (end, release(console, reservations, &HashSet::new())),
+        None => (
+            end,
+            release(console, reservations, &HashSet::new(), lacks_leaks),
+        ),
     };
     if let Some(notes) = unexplained.filter(|_| !has_report) {
         print(notes);
@@ -260,6 +263,7 @@ fn release(
     console: &Console,
     reservations: Vec<NamedReservation>,
     reported: &HashSet<u64>,
+    lacks_leaks: bool,
 ) -> bool {
     let mut has_report = false;
     for NamedReservation { reservation, .. } in reservations {
@@ -275,7 +279,8 @@ fn release(
         let is_known =
             servers.peek().is_some() && servers.all(|server| reported.contains(&server.inode));
         if !is_known {
-            console.note(report::failure(&error.into()));
+            let failure = Failure::from(error).of_release(lacks_leaks);
+            console.note(report::failure(&failure));
             has_report = true;
         }
     }

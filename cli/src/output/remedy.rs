@@ -15,6 +15,8 @@ pub(crate) struct Asked {
     /// `true` if the command is `run` or `reserve`. The help line then suggests other options of
     /// this command, not a separate `portlease reserve`.
     pub(crate) reserves: bool,
+    /// `true` if the command is `run` without `--leaks`, on a system where `--leaks` exists.
+    pub(crate) lacks_leaks: bool,
 }
 
 /// Returns `true` if the remedy resumes or thaws a process, or inspects the network namespace of a
@@ -132,6 +134,14 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         // enough.
         Remedy::ListenOnFreeAddress { .. } if asked.reserves => return None,
         Remedy::UnblockRuntime { .. } => return None,
+        // `run` has released the port after the end of its command.
+        Remedy::StopServersBeforeTestEnds => {
+            let or_leaks = match asked.lacks_leaks {
+                true => ", or add --leaks=stop",
+                false => "",
+            };
+            format!("stop each server before the command ends{or_leaks}")
+        }
         // The library's texts of the other remedies name no Rust function, so they fit the command.
         other => other.to_string(),
     };

@@ -308,6 +308,23 @@ fn what_the_command_leaves_listening_is_named() {
     assert!(named, "{output:#?}");
 }
 
+/// The server stays in the process group of `run`, so the command has started it.
+#[test]
+fn the_help_on_a_server_that_the_command_left_is_about_the_command() {
+    need!(installed("python3"), capability::native());
+    let folder = Folder::new();
+    let file = folder.path().join("pid");
+    let serve = "import os, socket, time; s = socket.create_server(('127.0.0.1', {PORT}))\n\
+                 if os.fork(): raise SystemExit(0)\n\
+                 for fd in (0, 1, 2): os.close(fd)\n\
+                 open(os.environ['FILE'], 'w').write('%d\\n' % os.getpid()); time.sleep(600)";
+    let mut command = portlease(&["run", "--", "python3", "-c", serve]);
+    let output = finish(command.env("FILE", &file)).code(0);
+    crate::program::kill(line_in(&file).parse().unwrap());
+    let help = "\nhelp: stop each server before the command ends, or add --leaks=stop\n";
+    assert!(output.err.ends_with(help), "{output:#?}");
+}
+
 #[test]
 fn the_exit_status_is_the_commands() {
     need!(capability::native());
