@@ -222,6 +222,7 @@ impl FromStr for NamedPort {
                  as in REDIS=6379"
             )));
         }
+        check_use(name)?;
         Ok(NamedPort {
             name: name.to_owned(),
             port,
@@ -233,6 +234,7 @@ impl FromStr for NamedPort {
 /// Parses the name of an environment variable.
 pub(crate) fn parse_variable(text: &str) -> Result<String, InvalidPort> {
     if is_variable_name(text) {
+        check_use(text)?;
         return Ok(text.to_owned());
     }
     Err(InvalidPort(format!(
@@ -240,6 +242,34 @@ pub(crate) fn parse_variable(text: &str) -> Result<String, InvalidPort> {
          digit at the start, as in DB_PORT"
     )))
 }
+
+/// Refuses a variable that the system reads to find or start a program. With a number in it, no
+/// program starts, or each program starts with an error of the dynamic linker.
+fn check_use(name: &str) -> Result<(), InvalidPort> {
+    let is_taken = |taken: &&str| match cfg!(windows) {
+        true => name.eq_ignore_ascii_case(taken),
+        false => name == *taken,
+    };
+    match STARTS_PROGRAMS.iter().any(is_taken) {
+        true => Err(InvalidPort(format!(
+            "the system needs the variable {name} to start programs: expected another name, as in \
+             DB_PORT"
+        ))),
+        false => Ok(()),
+    }
+}
+
+const STARTS_PROGRAMS: &[&str] = match cfg!(windows) {
+    true => &["COMSPEC", "PATH", "PATHEXT", "SYSTEMROOT"],
+    false => &[
+        "DYLD_INSERT_LIBRARIES",
+        "DYLD_LIBRARY_PATH",
+        "LD_AUDIT",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "PATH",
+    ],
+};
 
 fn is_variable_name(text: &str) -> bool {
     let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';

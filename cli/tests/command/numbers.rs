@@ -213,6 +213,10 @@ fn a_choice_that_cannot_be_met_is_refused_with_the_reason() {
             &["--variable", "1X", "--format", "env"],
             "is not a variable name",
         ),
+        (
+            &["--variable", "PATH", "--format", "env"],
+            "the system needs the variable PATH to start programs",
+        ),
         (&["--format", "toml"], "invalid value 'toml'"),
         (&["--aligned", "0"], "0 is not in 1.."),
         (&["--offsets", "0,0"], "offset 0 is requested twice"),

@@ -114,6 +114,14 @@ fn a_usage_error_of_run_exits_with_125() {
             "\"8080\" is not a variable name",
         ),
         (
+            &["run", "--port", "PATH", "--", "true"],
+            "'--port <NAME[=N][/udp]>': the system needs the variable PATH to start programs",
+        ),
+        (
+            &["run", "--listen", "PATH=4711", "--", "true"],
+            "the system needs the variable PATH to start programs",
+        ),
+        (
             &["run", "--port", "A/sctp", "--", "true"],
             "expected tcp or udp",
         ),
