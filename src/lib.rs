@@ -253,6 +253,7 @@ mod reserve;
 mod residual;
 mod retry;
 mod server;
+mod shell_word;
 mod sockets;
 #[cfg(feature = "tokio")]
 pub mod tokio;

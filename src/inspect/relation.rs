@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::supervisor::supervisor;
+use crate::lease;
 use crate::model::holder::Holder;
 use crate::model::process::{Process, Relation};
 use crate::ownership::lineage;
@@ -10,7 +11,7 @@ use crate::sockets;
 
 /// Sets the master of each process that has one. A master is a parent that starts a new worker when
 /// a worker ends. In each process and each master, the function also sets the supervisor, the
-/// relation to the calling process, `shares_unit` and `in_session_of_unit`.
+/// relation to the calling process, `shares_unit`, `in_session_of_unit` and `is_other_users`.
 pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     let processes: Vec<&mut Process> = holders.flat_map(|holder| &mut holder.processes).collect();
     if processes.is_empty() {
@@ -22,6 +23,7 @@ pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     let set = |process: &mut Process| {
         process.shares_unit = (&process.unit, &process.container) == (&own.0, &own.1);
         process.in_session_of_unit = process.shares_unit || in_session_of_unit(process);
+        process.is_other_users = process.user_manager.is_some_and(|uid| uid != lease::user());
         process.relation = relation(process.pid, &own_lineage);
         process.supervisor = supervisor(process, &own_lineage);
     };

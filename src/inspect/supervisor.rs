@@ -6,6 +6,7 @@ use std::path::Path;
 use super::ancestor::{Ancestor, is_pm2_daemon};
 use crate::model::process::{Process, Supervisor, SupervisorKind};
 use crate::printable::printable;
+use crate::shell_word::shell_word;
 use crate::sockets;
 
 /// What keeps a supervisor from starting a program again.
@@ -155,7 +156,7 @@ fn for_itself(pid: u32) -> Option<Supervisor> {
 fn stop_command(supervisor: &Ancestor, stop: Stop, child: u32) -> Option<String> {
     match stop {
         Stop::Folder(command) => {
-            let folder = shell_word(&sockets::working_directory(supervisor.pid)?)?;
+            let folder = path_word(&sockets::working_directory(supervisor.pid)?)?;
             Some(format!("`{command} {folder}`"))
         }
         Stop::Named(control, list) => {
@@ -201,7 +202,7 @@ fn supervisorctl(supervisord: &Ancestor) -> Option<String> {
             }
         }
     };
-    Some(format!("supervisorctl -c {}", shell_word(&file)?))
+    Some(format!("supervisorctl -c {}", path_word(&file)?))
 }
 
 /// The configuration file on the command line of supervisord.
@@ -224,24 +225,20 @@ fn configuration(words: &[String]) -> Option<&str> {
 fn pm2(daemon: &Ancestor) -> Option<String> {
     let title = daemon.words.first().and_then(|title| title.split_once('('));
     match title.and_then(|(_, rest)| rest.rsplit_once(')')) {
-        Some((home, _)) => Some(format!("PM2_HOME={} pm2", shell_word(home.as_ref())?)),
+        Some((home, _)) => Some(format!("PM2_HOME={} pm2", path_word(home.as_ref())?)),
         None => Some("pm2".to_owned()),
     }
 }
 
 /// The path as a word for a shell. Returns `None` if the path does not exist for this process, or
 /// if a report could not print it unchanged.
-fn shell_word(path: &Path) -> Option<String> {
+fn path_word(path: &Path) -> Option<String> {
     let text = path.to_str().filter(|text| printable(text) == *text)?;
     // If `try_exists` fails, for example without permission, the path may exist.
     if !path.try_exists().unwrap_or(true) {
         return None;
     }
-    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
-    Some(match text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    })
+    Some(shell_word(text))
 }
 
 #[cfg(test)]
@@ -270,9 +267,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in ["plain", "a space", "it's", "$HOME `x` \"y\" \\", "*", "~"] {
             let path = folder.path().join(name);
-            assert_eq!(shell_word(&path), None);
+            assert_eq!(path_word(&path), None);
             std::fs::write(&path, name).unwrap();
-            let script = format!("cat {}", shell_word(&path).unwrap());
+            let script = format!("cat {}", path_word(&path).unwrap());
             let shell = std::process::Command::new("sh")
                 .args(["-c", &script])
                 .output();
@@ -280,6 +277,6 @@ mod tests {
         }
         let two_lines = folder.path().join("a\nb");
         std::fs::write(&two_lines, "").unwrap();
-        assert_eq!(shell_word(&two_lines), None);
+        assert_eq!(path_word(&two_lines), None);
     }
 }

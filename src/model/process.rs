@@ -83,8 +83,13 @@ pub struct Process {
     /// suggests that the process runs in a terminal, an editor or a job that the unit runs. Always
     /// `true` if the process has no unit, or if it shares the unit of the calling process.
     pub(crate) in_session_of_unit: bool,
-    /// Whether a user's service manager (`systemd --user`) runs the unit.
-    pub(crate) user_unit: bool,
+    /// The systemd service that starts the container, as Quadlet of Podman makes one.
+    pub(crate) container_unit: Option<String>,
+    /// The user whose service manager (`systemd --user`) runs the process. `None` if the system's
+    /// service manager runs it.
+    pub(crate) user_manager: Option<u32>,
+    /// Whether `user_manager` is another user than the user of the calling process.
+    pub(crate) is_other_users: bool,
     /// Who manages the container.
     pub(crate) manager: ContainerManager,
     /// Whether the process has a handler for SIGTERM. On SIGTERM, a server with a handler usually
@@ -258,7 +263,9 @@ impl Process {
             relation: None,
             shares_unit: false,
             in_session_of_unit: true,
-            user_unit: false,
+            container_unit: None,
+            user_manager: None,
+            is_other_users: false,
             manager: ContainerManager::default(),
             handles_sigterm: cfg!(not(target_os = "linux")),
             supervisor: None,

@@ -172,23 +172,32 @@ pub(crate) struct RemedyRow {
     /// about, or the id of the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    /// The user whose service manager the remedy needs, if it is not the user of the command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
 }
 
 /// The remedies that [`in_one_line`] prints, as objects of the JSON output.
 pub(crate) fn rows(remedies: &[Remedy], asked: Asked) -> Vec<RemedyRow> {
     let rows = |remedy: &Remedy| {
         let (kind, pid, name) = parts(remedy);
+        let uid = match remedy {
+            Remedy::StopUnit { uid, .. } | Remedy::ListSocketUnits { uid, .. } => *uid,
+            _ => None,
+        };
         let of_command = command(remedy, asked).map(|text| RemedyRow {
             kind,
             text,
             pid,
             name,
+            uid,
         });
         let of_release = release(remedy).map(|(pid, text)| RemedyRow {
             kind: "release",
             text,
             pid: Some(pid),
             name: None,
+            uid: None,
         });
         of_command.into_iter().chain(of_release)
     };

@@ -124,12 +124,16 @@ pub enum Remedy {
         /// Whether a user's service manager runs the service (`systemctl --user`). Always `false`
         /// on Windows.
         user: bool,
+        /// The id of that user. `None` if it is the user of the calling process.
+        uid: Option<u32>,
     },
     /// Find and stop the systemd socket unit that holds the port.
     #[non_exhaustive]
     ListSocketUnits {
         /// Whether a user's service manager has the socket unit (`systemctl --user`).
         user: bool,
+        /// The id of that user. `None` if it is the user of the calling process.
+        uid: Option<u32>,
     },
     /// Stop the container in which the holder of the port runs.
     #[non_exhaustive]

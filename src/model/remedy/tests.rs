@@ -39,8 +39,12 @@ fn next(remedy: &Remedy) -> Option<Remedy> {
         Remedy::WaitForCoreDump { .. } => Remedy::StopUnit {
             unit: name(),
             user: true,
+            uid: None,
         },
-        Remedy::StopUnit { .. } => Remedy::ListSocketUnits { user: false },
+        Remedy::StopUnit { .. } => Remedy::ListSocketUnits {
+            user: false,
+            uid: None,
+        },
         Remedy::ListSocketUnits { .. } => Remedy::StopContainer {
             id: name(),
             manager: ContainerManager::Machined,
@@ -268,6 +272,35 @@ fn the_remedy_for_a_supervised_process_says_what_may_remain() {
     ] {
         assert_eq!(remedy.to_string(), text);
     }
+}
+
+#[test]
+fn a_unit_is_one_word_of_a_shell_and_its_manager_is_named() {
+    let stop = |user, uid| Remedy::StopUnit {
+        unit: r"serve@my\x2dapp.service".to_owned(),
+        user,
+        uid,
+    };
+    let system = stop(false, None).to_string();
+    if cfg!(windows) {
+        let text = r#"stop the service with net stop "serve@my\x2dapp.service""#;
+        assert_eq!(system, text);
+        return;
+    }
+    let text = r"stop the service with systemctl stop 'serve@my\x2dapp.service'";
+    assert_eq!(system, text);
+    assert_eq!(
+        stop(true, Some(1000)).to_string(),
+        r"as user 1000, stop the service with systemctl --user stop 'serve@my\x2dapp.service'"
+    );
+    let sockets = Remedy::ListSocketUnits {
+        user: true,
+        uid: Some(1000),
+    };
+    assert_eq!(
+        sockets.to_string(),
+        "as user 1000, find the socket unit with systemctl --user list-sockets, and stop it"
+    );
 }
 
 #[test]

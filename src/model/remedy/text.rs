@@ -8,6 +8,7 @@ use crate::model::endpoint::{Endpoint, Protocol};
 use crate::model::process::ContainerManager;
 use crate::model::text::{AddrText, IpText};
 use crate::printable::printable;
+use crate::shell_word::shell_word;
 
 /// The first process of a system or a container. The texts about a watcher or a shell do not advise
 /// to stop this process, for two reasons. The kernel drops the signals that the process does not
@@ -56,23 +57,24 @@ impl fmt::Display for Remedy {
                 )
             }
             Remedy::StopUnit { unit, .. } if cfg!(windows) => {
-                write!(f, "stop the service with net stop {}", printable(unit))
+                write!(f, "stop the service with net stop \"{}\"", printable(unit))
             }
-            Remedy::StopUnit { unit, user } => {
+            Remedy::StopUnit { unit, user, uid } => {
+                let (unit, as_user) = (shell_word(&printable(unit)), as_user(*uid));
+                let of_user = of_user(*user);
                 write!(
                     f,
-                    "stop the service with systemctl{} stop {}",
-                    of_user(*user),
-                    printable(unit)
+                    "{as_user}stop the service with systemctl{of_user} stop {unit}"
                 )
             }
-            Remedy::ListSocketUnits { user } => write!(
+            Remedy::ListSocketUnits { user, uid } => write!(
                 f,
-                "find the socket unit with systemctl{} list-sockets, and stop it",
+                "{}find the socket unit with systemctl{} list-sockets, and stop it",
+                as_user(*uid),
                 of_user(*user)
             ),
             Remedy::StopContainer { id, manager } => {
-                let id = printable(id);
+                let id = shell_word(&printable(id));
                 let short = id.get(..12).unwrap_or(&id);
                 match manager {
                     ContainerManager::Engine => write!(
@@ -402,6 +404,13 @@ fn end(pid: u32, sigkill: bool) -> String {
         true => format!("end pid {pid} with kill -KILL {pid}"),
         false => format!("stop pid {pid}"),
     }
+}
+
+/// The user whose service manager is meant. `systemctl --user` reaches the manager of its own user
+/// only.
+fn as_user(uid: Option<u32>) -> String {
+    uid.map(|uid| format!("as user {uid}, "))
+        .unwrap_or_default()
 }
 
 fn of_user(is_user: bool) -> &'static str {

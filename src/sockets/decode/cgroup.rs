@@ -7,8 +7,11 @@ use crate::model::process::ContainerManager;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) unit: Option<String>,
-    /// `true` if a user's service manager runs the process, and not the system's service manager.
-    pub(crate) user_unit: bool,
+    /// The systemd service that starts the container.
+    pub(crate) container_unit: Option<String>,
+    /// The user whose service manager runs the process. `None` if the system's service manager runs
+    /// it.
+    pub(crate) user_manager: Option<u32>,
     /// The id or name of the container.
     pub(crate) container: Option<String>,
     pub(crate) manager: ContainerManager,
@@ -23,11 +26,17 @@ pub(crate) fn membership(text: &[u8]) -> Membership {
     for line in text.lines() {
         let path = line.splitn(3, ':').nth(2).unwrap_or_default();
         let mut outer = "";
+        let mut unit = None;
         for name in path.split('/') {
             if name.starts_with("kubepods") {
                 membership.manager = ContainerManager::Kubernetes;
             }
             if let Some(id) = container_id(name) {
+                // Quadlet of Podman makes a service for each container. The container runs in the
+                // group of its service: `web.service/libpod-payload-ID`.
+                if name.starts_with("libpod-") && membership.container.is_none() {
+                    membership.container_unit = unit.take();
+                }
                 membership.container.get_or_insert(id);
             } else if let Some(machine) = machine(outer, name) {
                 membership.manager = ContainerManager::Machined;
@@ -35,15 +44,17 @@ pub(crate) fn membership(text: &[u8]) -> Membership {
             } else if let Some(container) = name.strip_prefix("lxc.payload.") {
                 membership.manager = ContainerManager::Lxc;
                 membership.container.get_or_insert(container.to_owned());
-            } else if name.starts_with("user@") {
+            } else if let Some(manager) = name.strip_prefix("user@") {
                 // `user@UID.service` is the service manager of a user. The manager runs many
                 // programs, so its name does not identify one.
-                membership.user_unit = true;
+                let uid = manager.strip_suffix(".service").unwrap_or(manager);
+                membership.user_manager = uid.parse().ok();
             } else if name.ends_with(".service") {
-                membership.unit = Some(name.to_owned());
+                unit = Some(name.to_owned());
             }
             outer = name;
         }
+        membership.unit = unit.or(membership.unit);
     }
     // A service within a container is unknown to the systemd of the host, so reports omit the
     // service.
@@ -73,7 +84,9 @@ fn machine(unit: &str, name: &str) -> Option<String> {
 fn container_id(name: &str) -> Option<String> {
     const LENGTH: usize = 64;
     let name = name.strip_suffix(".scope").unwrap_or(name);
-    let id = name.rsplit('-').next()?;
+    // `cri-containerd-ID.scope`, or `SLICE:cri-containerd:ID` where the kubelet uses systemd and
+    // containerd does not.
+    let id = name.rsplit(['-', ':']).next()?;
     let is_id = id.len() == LENGTH && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     is_id.then(|| id.to_owned())
 }
@@ -98,7 +111,7 @@ mod tests {
         );
         let user = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/vite.service\n";
         assert_eq!(of(user), unit("vite.service"));
-        assert!(membership(user.as_bytes()).user_unit);
+        assert_eq!(membership(user.as_bytes()).user_manager, Some(1000));
         let session = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-a.scope\n";
         assert_eq!(of(session), (None, None));
         let of_container = (None, Some(ID.to_owned()));
@@ -114,10 +127,31 @@ mod tests {
     }
 
     #[test]
+    fn the_service_that_starts_a_container_is_found() {
+        let unit = |path: String| membership(path.as_bytes()).container_unit;
+        let quadlet = format!("0::/system.slice/web.service/libpod-payload-{ID}\n");
+        assert_eq!(unit(quadlet).as_deref(), Some("web.service"));
+        for other in [
+            format!("0::/machine.slice/libpod-{ID}.scope/container\n"),
+            format!("0::/system.slice/docker.service/docker/{ID}\n"),
+            format!("0::/machine.slice/libpod-{ID}.scope/system.slice/nginx.service\n"),
+        ] {
+            assert_eq!(unit(other.clone()), None, "{other}");
+        }
+    }
+
+    #[test]
     fn a_container_is_found_with_its_manager() {
         for (path, container, manager) in [
             (
                 format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope\n"),
+                ID,
+                ContainerManager::Kubernetes,
+            ),
+            (
+                format!(
+                    "0::/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:{ID}\n"
+                ),
                 ID,
                 ContainerManager::Kubernetes,
             ),

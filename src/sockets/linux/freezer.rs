@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::decode::cgroup::{Membership, membership};
 use crate::model::process::ContainerManager;
+use crate::shell_word::shell_word;
 
 /// A hierarchy of control groups with a freezer: its usual mount point, and the names of its files.
 struct Freezer {
@@ -82,7 +83,6 @@ impl Freezer {
         };
         let group = Path::new(path).ancestors().find(is_frozen)?;
         let name = group.file_name()?.to_str()?;
-        let user = if process.user_unit { " --user" } else { "" };
         let is_unit = [".service", ".scope", ".slice"]
             .iter()
             .any(|suffix| name.ends_with(suffix));
@@ -91,11 +91,13 @@ impl Freezer {
                 let short = id.get(..12).unwrap_or(id);
                 format!("docker unpause {short} or podman unpause {short}")
             }
-            None if is_unit => format!("systemctl{user} thaw {name}"),
+            None if is_unit && process.user_manager.is_none() => {
+                format!("systemctl thaw {}", shell_word(name))
+            }
             _ => {
                 let (text, file) = self.thaw;
                 let file = self.file(group.to_str()?, file);
-                format!("echo {text} > {}", file.display())
+                format!("echo {text} > {}", shell_word(&file.to_string_lossy()))
             }
         })
     }

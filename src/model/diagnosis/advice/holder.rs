@@ -146,13 +146,21 @@ pub(super) fn for_process(process: &Process, port: u16, protocol: Protocol) -> O
         container.is_none() && (unit.is_none() || is_manager)
     });
     let known = known_programs::remedy(process, port, protocol);
+    let other_manager = process.user_manager.filter(|_| process.is_other_users);
+    let stop_unit = |unit: &String| Remedy::StopUnit {
+        unit: unit.clone(),
+        user: process.user_manager.is_some(),
+        uid: other_manager,
+    };
     Some(match process.relation {
         Some(Relation::ThisProcess) => Remedy::CloseOwnSocket,
         // systemd owns the sockets of its socket units. This arm comes before the arm for
         // ancestors, because systemd may be an ancestor of the calling process.
         _ if process.name == "systemd" && !(process.is_init_elsewhere && container.is_some()) => {
+            let user = pid != INIT && !process.is_init_elsewhere;
             Remedy::ListSocketUnits {
-                user: pid != INIT && !process.is_init_elsewhere,
+                user,
+                uid: other_manager.filter(|_| user),
             }
         }
         Some(Relation::Ancestor) => Remedy::CloseSocketOfAncestor { pid },
@@ -164,14 +172,14 @@ pub(super) fn for_process(process: &Process, port: u16, protocol: Protocol) -> O
                 Remedy::KillProcess { pid, traced: true }
             }
             (_, _, ProcessState::DumpingCore, ..) => Remedy::WaitForCoreDump { pid },
-            (.., Some(id), _) => Remedy::StopContainer {
-                id: id.clone(),
-                manager: process.manager,
+            (.., Some(id), _) => match &process.container_unit {
+                Some(unit) => stop_unit(unit),
+                None => Remedy::StopContainer {
+                    id: id.clone(),
+                    manager: process.manager,
+                },
             },
-            (.., Some(unit)) => Remedy::StopUnit {
-                unit: unit.clone(),
-                user: process.user_unit,
-            },
+            (.., Some(unit)) => stop_unit(unit),
             // Pid 1 is the first process of the system or container. If pid 1 ends, the system or
             // container ends too.
             _ if pid == INIT || known_programs::is_windows_kernel(process) => return None,
@@ -287,6 +295,28 @@ mod tests {
             ..by_manager
         };
         assert_eq!(kind_of(&in_container), "container");
+        let of_service = Process {
+            container_unit: Some("web.service".to_owned()),
+            ..in_container
+        };
+        assert_eq!(kind_of(&of_service), "unit");
+    }
+
+    #[test]
+    fn the_unit_of_another_user_is_stopped_as_that_user() {
+        let of_user = |is_other_users| Process {
+            unit: Some("vite.service".to_owned()),
+            user_manager: Some(1000),
+            is_other_users,
+            ..process(4242, "node")
+        };
+        for (is_other_users, expected) in [(true, Some(1000)), (false, None)] {
+            let remedy = for_process(&of_user(is_other_users), 60315, Protocol::Tcp);
+            let Some(Remedy::StopUnit { user, uid, .. }) = remedy else {
+                panic!("{remedy:?}");
+            };
+            assert_eq!((user, uid), (true, expected));
+        }
     }
 
     /// If a suspended process is killed, its supervisor may start it again.
