@@ -29,6 +29,9 @@ struct Answer {
     outcome: &'static str,
     /// At most [`WAIT_REPORTS`] ports that did not meet the condition.
     problems: Vec<PortRow>,
+    /// Empty with `--http`, because `wait` has sent no request. Absent without `--http`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<[UnansweredRow; 0]>,
 }
 
 pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
@@ -96,6 +99,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
             ports: endpoints.iter().map(ToString::to_string).collect(),
             outcome: word,
             problems: findings.iter().map(row).collect(),
+            http: args.http.as_ref().map(|_| []),
         })?;
     } else {
         for finding in &findings {
@@ -120,9 +124,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 /// found.
 ///
 /// Exception: with [`Condition::HeldBy`] and a `report`, [`unmet_of_process`] finds the other
-/// ports. If the process has ended (`has_ended`), the function returns only the port of `report`. A
-/// new check could not read the start time of the process. So the check would report a daemon of
-/// the process as an unrelated process.
+/// ports, or [`unmet_after_end`] if the process has ended (`has_ended`).
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -139,7 +141,7 @@ fn unmet(
             needs_reuse_addr: None,
         };
         match condition {
-            Condition::HeldBy(_) if has_ended => return (vec![first], 0),
+            Condition::HeldBy(_) if has_ended => return unmet_after_end(endpoints, first),
             Condition::HeldBy(_) => return unmet_of_process(endpoints, condition, first),
             _ => findings.push(first),
         }
@@ -159,6 +161,20 @@ fn unmet(
     }
     let left = rest.len() + findings.len().saturating_sub(WAIT_REPORTS);
     findings.truncate(WAIT_REPORTS);
+    (findings, left)
+}
+
+/// What [`unmet`] returns for [`Condition::HeldBy`] after the process has ended: the ports without
+/// a listener. A port with a listener is only counted, because the listener may be a daemon of the
+/// process. A new check could not read the start time of the process, and so would report the
+/// daemon as an unrelated process.
+fn unmet_after_end(endpoints: &[Endpoint], first: Finding) -> (Vec<Finding>, usize) {
+    let mut others = endpoints.to_vec();
+    others.retain(|endpoint| *endpoint != first.endpoint);
+    let (mut findings, _) = unmet(&others, Condition::Listening, None, true);
+    findings.insert(0, first);
+    findings.truncate(WAIT_REPORTS);
+    let left = endpoints.len() - findings.len();
     (findings, left)
 }
 
@@ -205,6 +221,8 @@ struct HttpAnswer {
     version: u8,
     ports: Vec<String>,
     outcome: &'static str,
+    /// Empty, because each port met the condition before the first request.
+    problems: [PortRow; 0],
     http: Vec<UnansweredRow>,
 }
 
@@ -257,6 +275,7 @@ fn wait_for_http(
             version: JSON_VERSION,
             ports: endpoints.iter().map(ToString::to_string).collect(),
             outcome: word,
+            problems: [],
             http: unanswered.iter().zip(found).map(row).collect(),
         })?;
         return Ok(code);

@@ -277,7 +277,7 @@ fn the_last_problem_of_each_port_is_reported() {
     let problem = format!("127.0.0.1:{wrong} has answered 503, but 201 is expected");
     let expected = json!({
         "version": 1, "ports": [format!("{wrong}/tcp")], "outcome": "timed_out",
-        "http": [{"endpoint": format!("{wrong}/tcp"), "problem": problem}],
+        "problems": [], "http": [{"endpoint": format!("{wrong}/tcp"), "problem": problem}],
     });
     assert_eq!(ran(&args).code(1).json(), expected);
 }

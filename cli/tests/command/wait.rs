@@ -129,6 +129,43 @@ fn wait_ends_with_the_process_of_its_pid_option() {
     assert_eq!(output.json()["outcome"], json!("ended"));
 }
 
+/// A stranger has the listener of the last port.
+#[test]
+fn after_the_end_of_the_process_every_port_without_its_listener_is_reported() {
+    need!(capability::native());
+    let block = portlease::ReserveOptions::new().reserve_block(3).unwrap();
+    let server = block[2].listen().unwrap();
+    show_owner(&server);
+    let ports = format!("{}-{}", block[0].port(), block[2].port());
+    let folder = Folder::new();
+    for options in [
+        &["--listening"][..],
+        &["--http", "/"],
+        &["--json", "--http", "/"],
+    ] {
+        let mut process = idle().spawn().unwrap();
+        let pid = process.id().to_string();
+        let wait = ["wait", "--timeout", "10m", "--pid", &pid, &ports];
+        let log = folder.path().join(&pid);
+        let mut command = portlease(&[&wait[..], options].concat());
+        let (waiting, _) = Running::with_log(&mut command, &log);
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let output = waiting.finish().code(2);
+        if options.contains(&"--json") {
+            let answer = output.json();
+            let problems = answer["problems"].as_array().unwrap();
+            let endpoints: Vec<_> = problems.iter().map(|of| of["endpoint"].clone()).collect();
+            let expected = [2, 0, 1].map(|at: usize| json!(format!("{}/tcp", block[at].port())));
+            assert_eq!(endpoints, expected, "{output:#?}");
+            assert_eq!(answer["http"], json!([]), "{output:#?}");
+        } else {
+            let is_reported = |port| output.out.contains(&format!("port {port}/tcp is not "));
+            assert!(block.iter().all(is_reported), "{output:#?}");
+        }
+    }
+}
+
 #[test]
 fn a_process_whose_end_frees_the_port_meets_the_condition() {
     let p = reserve_port();
