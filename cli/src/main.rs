@@ -44,6 +44,7 @@ mod server_address;
 mod signals;
 mod silent_ports;
 mod spawning;
+mod starters;
 mod stdout;
 mod stop_plan;
 mod supervise;

@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::process::works_below;
 #[cfg(target_os = "linux")]
 use crate::process_stat::ProcessStat;
+use crate::starters::Starters;
 use crate::text::{self, escape};
 
 /// The process id of the first process of a system or a container.
@@ -88,13 +89,13 @@ impl StopPlan {
     /// is set, `stop` ends only processes whose working directory is `under` or a folder below it.
     ///
     /// The caller must open the handles before it reads `servers`. A handle that is opened later
-    /// could refer to another process with the same pid. `parents` are the parents of the processes
-    /// that earlier rounds signaled.
+    /// could refer to another process with the same pid. `starters` has the ancestors of the
+    /// processes that earlier rounds signaled.
     pub(crate) fn new(
         servers: &[Holder],
         handles: &mut Handles,
         under: Option<&Path>,
-        parents: &[u32],
+        starters: &Starters,
     ) -> Result<StopPlan, Failure> {
         let mut plan = StopPlan::default();
         for holder in servers {
@@ -124,7 +125,7 @@ impl StopPlan {
                 plan.refuse(holder, process, "it is frozen", remedies);
                 continue;
             }
-            plan.follow_all(holder, remedies, handles, under, parents)?;
+            plan.follow_all(holder, remedies, handles, under, starters)?;
         }
         Ok(plan)
     }
@@ -137,7 +138,7 @@ impl StopPlan {
         mut remedies: Vec<Remedy>,
         handles: &mut Handles,
         under: Option<&Path>,
-        parents: &[u32],
+        starters: &Starters,
     ) -> Result<(), Failure> {
         // This command may have inherited the socket too. Its own copy needs no remedy, because it
         // is closed when this command ends.
@@ -158,7 +159,7 @@ impl StopPlan {
                     let process = target_of(&remedy, &holder.processes);
                     self.refuse(holder, process, cause, Vec::new());
                 }
-                (None, None) => self.follow(holder, remedy, handles, parents)?,
+                (None, None) => self.follow(holder, remedy, handles, starters)?,
             }
         }
         self.refusals.extend(refusals.into_iter().flatten());
@@ -170,7 +171,7 @@ impl StopPlan {
         holder: &Holder,
         remedy: Remedy,
         handles: &mut Handles,
-        parents: &[u32],
+        starters: &Starters,
     ) -> Result<(), Failure> {
         let Some(process) = target_of(&remedy, &holder.processes) else {
             return Ok(());
@@ -202,7 +203,7 @@ impl StopPlan {
                 handle,
                 listens: vec![listens],
             }),
-            None => match restart(holder, process, parents) {
+            None => match restart(holder, process, starters) {
                 Some(refusal) => self.refusals.push(refusal),
                 None => {
                     let cause = "it began to listen after this command had started; run the \
@@ -231,8 +232,8 @@ impl StopPlan {
     }
 }
 
-/// Whether `stop` watches this parent of a stopped server, because the parent may start the server
-/// again. `own` is this process, its parent, its grandparent and so on.
+/// Whether `stop` watches this ancestor of a stopped server, because the ancestor may start the
+/// server again. `own` is this process, its parent, its grandparent and so on.
 ///
 /// - Pid 1 counts, because in a container it can be a script that starts the server again.
 ///   Exception: it does not count if it is the parent of this process, or runs one of
@@ -252,10 +253,10 @@ pub(crate) fn may_restart(pid: u32, own: &[u32]) -> bool {
 /// and terminals also do that, but do not start a server again: the remedy for a shell names a loop
 /// in its script. Linux only, because other systems do not show whether the status was read.
 #[cfg(target_os = "linux")]
-pub(crate) fn later_restarts(stopped: &[Process], parents: &[u32]) -> Vec<String> {
+pub(crate) fn later_restarts(stopped: &[Process], starters: &Starters) -> Vec<String> {
     let terminals = ["tmux: server", "screen"];
     let note = |process: &Process| {
-        let pid = process.parent.filter(|pid| parents.contains(pid))?;
+        let pid = process.parent.filter(|pid| starters.has_parent(*pid))?;
         let stat = ProcessStat::of(pid).filter(|parent| !parent.is_zombie)?;
         let is_plain = terminals.contains(&stat.name.as_str()) || is_shell(pid);
         let has_read_status = ProcessStat::of(process.pid).is_none();
@@ -275,7 +276,7 @@ pub(crate) fn later_restarts(stopped: &[Process], parents: &[u32]) -> Vec<String
 
 /// Always empty: see the function for Linux.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn later_restarts(_stopped: &[Process], _parents: &[u32]) -> Vec<String> {
+pub(crate) fn later_restarts(_stopped: &[Process], _starters: &Starters) -> Vec<String> {
     Vec::new()
 }
 
@@ -288,26 +289,26 @@ fn stop_restarter(pid: u32) -> String {
     }
 }
 
-/// The refusals of the servers that a process in `parents` has started.
-pub(crate) fn restarts(servers: &[Holder], parents: &[u32]) -> Vec<Refusal> {
+/// The refusals of the servers that one of the `starters` has started.
+pub(crate) fn restarts(servers: &[Holder], starters: &Starters) -> Vec<Refusal> {
     let refusal = |holder: &Holder| {
         let mut processes = holder.processes.iter();
-        processes.find_map(|process| restart(holder, process, parents))
+        processes.find_map(|process| restart(holder, process, starters))
     };
     servers.iter().filter_map(refusal).collect()
 }
 
-/// The refusal of a process whose parent is one of `parents`. `None` if it has another parent.
-fn restart(holder: &Holder, process: &Process, parents: &[u32]) -> Option<Refusal> {
-    let parent = process.parent.filter(|parent| parents.contains(parent))?;
-    let name = escape(&crate::process::name(parent));
+/// The refusal of a process that one of the `starters` has started. `None` for other processes.
+fn restart(holder: &Holder, process: &Process, starters: &Starters) -> Option<Refusal> {
+    let starter = starters.starter_of(process)?;
+    let name = escape(&crate::process::name(starter));
     Some(Refusal {
         process: Some(process.clone()),
         listens: address(holder),
-        cause: format!("{name} (pid {parent}) has started it again"),
+        cause: format!("{name} (pid {starter}) has started it again"),
         remedies: Vec::new(),
-        help: Some(match stop_restarter(parent) {
-            stop if parent == INIT => stop,
+        help: Some(match stop_restarter(starter) {
+            stop if starter == INIT => stop,
             stop => format!("{stop}, and then run this command again"),
         }),
     })

@@ -64,7 +64,7 @@ const SUPERVISORS: [(&str, Stop); 26] = [
 
 /// Programs that run one command and end with it. A supervisor can run a server through them, and
 /// through shells.
-const WRAPPERS: [&str; 15] = [
+const WRAPPERS: [&str; 39] = [
     "sudo",
     "su",
     "runuser",
@@ -80,6 +80,30 @@ const WRAPPERS: [&str; 15] = [
     "cross-env",
     "cargo",
     "uv",
+    "make",
+    "gmake",
+    "just",
+    "task",
+    "ninja",
+    "flock",
+    "time",
+    "strace",
+    "ltrace",
+    "setsid",
+    "unshare",
+    "script",
+    "unbuffer",
+    "xvfb-run",
+    "poetry",
+    "pipenv",
+    "pdm",
+    "hatch",
+    "bundle",
+    "go",
+    "mvn",
+    "gradle",
+    "bun",
+    "deno",
 ];
 
 /// How many shells and wrappers (programs such as sudo) in a row the search for a supervisor

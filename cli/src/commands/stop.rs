@@ -19,8 +19,9 @@ use crate::output::json::JSON_VERSION;
 use crate::output::remedy::{self, Asked, RemedyRow};
 use crate::output::report::{self, needs_reuse_addr, with_help};
 use crate::ports::PortList;
-use crate::process::{ProcessHandle, check_permission, real_folder};
+use crate::process::{check_permission, real_folder};
 use crate::process_stat::ProcessStat;
+use crate::starters::Starters;
 use crate::stop_plan::{
     Refusal, StopPlan, later_restarts, may_restart, possible_clients, restarts, servers,
 };
@@ -93,8 +94,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     let mut stopped: Vec<StoppedRow> = Vec::new();
     let mut not_stopped: Vec<NotStoppedRow> = Vec::new();
     let own: Vec<u32> = ProcessStat::lineage().map(|stat| stat.pid).collect();
-    // The parents that may start a server again after `stop` has signaled it.
-    let mut parents: Vec<u32> = Vec::new();
+    let mut starters = Starters::default();
     let mut ended: Vec<Process> = Vec::new();
     // One round is not enough: the workers of a server may still listen after the server has ended.
     // The loop ends, because each further round uses up process handles, and all handles were
@@ -104,7 +104,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
             &servers(&endpoints)?,
             &mut handles,
             under.as_deref(),
-            &parents,
+            &starters,
         )?;
         let targets = std::mem::take(&mut plan.targets);
         plan.notes.iter().for_each(|note| console.note(note));
@@ -124,8 +124,10 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
             not_stopped.extend(refusals.iter().map(refused_row));
             break;
         }
+        for target in &targets {
+            starters.add(target.process.pid, |pid| may_restart(pid, &own));
+        }
         for (target, ending) in end_all(targets, args.timeout) {
-            parents.extend(target.process.parent.filter(|pid| may_restart(*pid, &own)));
             match &ending {
                 Ending::Terminated | Ending::Killed | Ending::Ended => {
                     stopped.push(stopped_row(&target, ending.name()));
@@ -141,7 +143,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     }
     let all_stopped = !stopped.is_empty() && not_stopped.is_empty() && !args.dry_run;
     if all_stopped {
-        let restarted = watch_for_restarts(&endpoints, &parents)?;
+        let restarted = watch_for_restarts(&endpoints, &starters)?;
         not_stopped.extend(restarted.iter().map(refused_row));
     }
     not_stopped.extend(possible_clients(&endpoints)?.iter().map(refused_row));
@@ -157,13 +159,13 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     }
     let mut findings = Finding::all(&endpoints, FREE, false);
     Finding::note_servers(&mut findings);
-    // A parent may have started its server again, and the server may listen only now.
+    // An ancestor may have started its server again, and the server may listen only now.
     if all_stopped && not_stopped.is_empty() && verdict(&findings) == exit::NO {
-        let restarted = restarts(&servers(&endpoints)?, &parents);
+        let restarted = restarts(&servers(&endpoints)?, &starters);
         not_stopped.extend(restarted.iter().map(refused_row));
     }
     if all_stopped && not_stopped.is_empty() {
-        let notes = later_restarts(&ended, &parents);
+        let notes = later_restarts(&ended, &starters);
         notes.iter().for_each(|note| console.note(note));
     }
     let code = if args.dry_run {
@@ -212,23 +214,21 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Watches the ports while a parent of a stopped server runs, for at most [`RESTART_WATCH`].
-/// Returns the servers that one of these parents has started again, as soon as there are any.
-fn watch_for_restarts(endpoints: &[Endpoint], parents: &[u32]) -> Result<Vec<Refusal>, Failure> {
+/// Watches the ports while one of the `starters` runs, for at most [`RESTART_WATCH`]. Returns the
+/// servers that the `starters` have started again, as soon as there are any.
+fn watch_for_restarts(
+    endpoints: &[Endpoint],
+    starters: &Starters,
+) -> Result<Vec<Refusal>, Failure> {
     let started = Instant::now();
-    while parents.iter().any(|pid| runs(*pid)) {
-        let again = restarts(&servers(endpoints)?, parents);
+    while starters.run() {
+        let again = restarts(&servers(endpoints)?, starters);
         if !again.is_empty() || started.elapsed() >= RESTART_WATCH {
             return Ok(again);
         }
         sleep(RESTART_POLL);
     }
     Ok(Vec::new())
-}
-
-fn runs(pid: u32) -> bool {
-    let handle = ProcessHandle::open(pid).ok().flatten();
-    handle.is_some_and(|handle| handle.has_ended().is_ok_and(|ended| !ended))
 }
 
 /// The ports on which a server still listens. Exception: a socket without any owner, visible or

@@ -56,6 +56,7 @@ const FLOORS: [&[&str]; 19] = [
         "output::report",
         "port_server",
         "process_tree",
+        "starters",
         "survey",
     ],
     &["process", "server_address"],

@@ -511,6 +511,65 @@ fn a_parent_that_has_started_the_server_again_is_named() {
     assert_eq!(parent.finish().shell_code(), 143);
 }
 
+/// make ends with its server, and the shell of the loop starts both again.
+#[test]
+fn a_loop_that_has_started_the_server_again_through_make_is_named() {
+    need!(
+        installed("python3"),
+        installed("make"),
+        capability::native()
+    );
+    a_loop_around_a_wrapper_is_named("make -f \"$MAKEFILE\"");
+}
+
+/// The name of this wrapper is unknown, and it ends with its server.
+#[test]
+fn a_loop_that_has_started_the_server_again_through_an_unknown_program_is_named() {
+    need!(installed("python3"), capability::native());
+    a_loop_around_a_wrapper_is_named(
+        "python3 -c 'import os, subprocess, sys; \
+         subprocess.run([sys.executable, \"-c\", os.environ[\"SERVER\"]])'",
+    );
+}
+
+fn a_loop_around_a_wrapper_is_named(wrapper: &str) {
+    let p = reserve_port();
+    let folder = Folder::new();
+    let makefile = folder.path().join("Makefile");
+    std::fs::write(
+        &makefile,
+        "serve:\n\tpython3 -c \"$$SERVER\"\n\t@echo ended\n",
+    )
+    .unwrap();
+    let up = folder.path().join("up");
+    let mut shell = Command::new("sh");
+    shell
+        .args([
+            "-c",
+            &format!("for n in 1 2 3 4; do {wrapper}; done >/dev/null 2>&1"),
+        ])
+        .env("SERVER", SERVER)
+        .env("MAKEFILE", &makefile)
+        .env("SERVE", p.to_string())
+        .env("UP", &up);
+    plain(&mut shell);
+    let shell = Running::start(&mut shell);
+    let pid = shell.pid();
+    line_in(&up);
+    if wrapper.starts_with("make") {
+        let output = ran(&["check", &p.to_string()]).code(1);
+        let help = format!("if sh (pid {pid}), whose script has a loop, starts it again");
+        assert!(output.out.contains(&help), "{output:#?}");
+    }
+    let output = ran(&["stop", &p.to_string()]).code(1);
+    let cause = format!(": sh (pid {pid}) has started it again\nhelp: stop pid {pid}, ");
+    assert!(output.out.contains(&cause), "{output:#?}");
+    // The advice is followed.
+    shell.signal(Signal::TERM);
+    ran(&["stop", &p.to_string()]).code(0);
+    assert_eq!(shell.finish().shell_code(), 143);
+}
+
 /// The parent sleeps after the end of its server, as a supervisor does before a restart. The
 /// control: a parent that does not wait for its server, such as a test runner.
 #[test]

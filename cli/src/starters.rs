@@ -1,0 +1,58 @@
+//! [`Starters`]: the ancestors of stopped servers that may start a server again.
+
+use portlease::Process;
+
+use crate::process::ProcessHandle;
+use crate::process_stat::ProcessStat;
+
+/// For each server that `stop` signaled, its ancestors that may start it again, from its parent up.
+/// A parent such as `make` ends with its server, and then the next ancestor may start both again.
+#[derive(Debug, Default)]
+pub(crate) struct Starters(Vec<Vec<u32>>);
+
+impl Starters {
+    /// Adds the ancestors of a server. The caller must not have signaled the server yet, because
+    /// its ancestors are unknown after its end. The first ancestor that is not `included` ends the
+    /// list.
+    pub(crate) fn add(&mut self, server: u32, included: impl Fn(u32) -> bool) {
+        let ancestors = ProcessStat::lineage_of(server).skip(1).map(|stat| stat.pid);
+        self.0
+            .push(ancestors.take_while(|pid| included(*pid)).collect());
+    }
+
+    /// Whether `pid` is the parent of a server.
+    pub(crate) fn has_parent(&self, pid: u32) -> bool {
+        self.0
+            .iter()
+            .any(|ancestors| ancestors.first() == Some(&pid))
+    }
+
+    /// Whether any of these ancestors still runs.
+    pub(crate) fn run(&self) -> bool {
+        self.0.iter().flatten().any(|pid| runs(*pid))
+    }
+
+    /// The ancestor of a stopped server that has started this new server.
+    pub(crate) fn starter_of(&self, server: &Process) -> Option<u32> {
+        let parent = server.parent?;
+        let starter = |ancestors: &Vec<u32>| {
+            let nearest = ancestors.iter().position(|pid| runs(*pid));
+            let has_ended_or_is_nearest =
+                &ancestors[..nearest.map_or(ancestors.len(), |at| at + 1)];
+            if candidates.contains(&parent) {
+                return Some(parent);
+            }
+            // The nearest ancestor that runs starts the server through another process, as it did
+            // before.
+            let nearest = ancestors[nearest.filter(|at| *at > 0)?];
+            let mut lineage = ProcessStat::lineage_of(parent);
+            lineage.any(|stat| stat.pid == nearest).then_some(nearest)
+        };
+        self.0.iter().find_map(starter)
+    }
+}
+
+fn runs(pid: u32) -> bool {
+    let handle = ProcessHandle::open(pid).ok().flatten();
+    handle.is_some_and(|handle| handle.has_ended().is_ok_and(|ended| !ended))
+}
