@@ -247,6 +247,32 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_loop_is_found_in_a_script_that_has_changed_its_working_directory() {
+        use std::io::{BufRead, BufReader};
+        use std::process::{Command, Stdio};
+
+        let folder = tempfile::tempdir().unwrap();
+        let script = "cd /\necho ready\nread line\nwhile false; do :; done\n";
+        std::fs::write(folder.path().join("loop.sh"), script).unwrap();
+        for shell in ["sh", "bash"] {
+            let mut command = Command::new(shell);
+            command.arg("./loop.sh").current_dir(folder.path());
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let Ok(mut child) = command.spawn() else {
+                continue;
+            };
+            let mut line = String::new();
+            let output = child.stdout.take().unwrap();
+            BufReader::new(output).read_line(&mut line).unwrap();
+            let has_loop = Ancestor::read(child.id()).unwrap().has_loop();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(has_loop, "{shell} after {line}");
+        }
+    }
+
     #[test]
     fn a_loop_of_a_script_is_found_where_a_command_begins() {
         for script in [

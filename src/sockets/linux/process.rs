@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::buffer::spare_capacity;
@@ -350,7 +350,16 @@ pub(in super::super) fn working_directory(pid: u32) -> Option<PathBuf> {
 /// `root` and `cwd` in `/proc/PID` lead there, even if the process is in another mount namespace.
 pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
     let folder = if path.starts_with('/') { "root" } else { "cwd" };
-    let path = format!("/proc/{pid}/{folder}/{path}");
+    // dash keeps its script open as the first free descriptor from 10, and bash as 255. The
+    // relative path of a script names another file if the script has changed its working directory.
+    let is_script = |link: &String| {
+        fs::read_link(link).is_ok_and(|file| file.file_name() == Path::new(path).file_name())
+    };
+    let mut descriptors = (10..32)
+        .chain([255])
+        .map(|fd| format!("/proc/{pid}/fd/{fd}"));
+    let by_path = format!("/proc/{pid}/{folder}/{path}");
+    let path = descriptors.find(is_script).unwrap_or(by_path);
     // Opening a pipe or a device could block.
     if !fs::metadata(&path).ok()?.is_file() {
         return None;
