@@ -37,9 +37,8 @@ impl Starters {
         let parent = server.parent?;
         let starter = |ancestors: &Vec<u32>| {
             let nearest = ancestors.iter().position(|pid| runs(*pid));
-            let has_ended_or_is_nearest =
-                &ancestors[..nearest.map_or(ancestors.len(), |at| at + 1)];
-            if candidates.contains(&parent) {
+            let ended_or_nearest = &ancestors[..nearest.map_or(ancestors.len(), |at| at + 1)];
+            if ended_or_nearest.contains(&parent) {
                 return Some(parent);
             }
             // The nearest ancestor that runs starts the server through another process, as it did
