@@ -71,8 +71,8 @@ pub(crate) fn servers(endpoints: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
     Ok(all)
 }
 
-/// The refusals of the UDP sockets of the ports that may belong to clients. `check --listening`
-/// counts such a socket as a server's, but `stop` never ends a client.
+/// A refusal for each UDP socket of the ports that may belong to a client. `check --listening`
+/// counts such a socket as a server's socket, but `stop` never ends a client.
 pub(crate) fn possible_clients(endpoints: &[Endpoint]) -> Result<Vec<Refusal>, Failure> {
     let mut plan = StopPlan::default();
     let cause = "its UDP port is ephemeral, so it may be a client";
@@ -238,7 +238,8 @@ impl StopPlan {
 /// - Pid 1 counts, because in a container it can be a script that starts the server again.
 ///   Exception: it does not count if it is the parent of this process, or runs one of
 ///   [`PLAIN_INITS`].
-/// - Another process counts unless it is in `own`, as the shell that runs this command is.
+/// - A process in `own`, such as the shell that runs this command, does not count. Every other
+///   process counts.
 pub(crate) fn may_restart(pid: u32, own: &[u32]) -> bool {
     match pid {
         INIT => {
@@ -274,7 +275,7 @@ pub(crate) fn later_restarts(stopped: &[Process], starters: &Starters) -> Vec<St
     stopped.iter().filter_map(note).collect()
 }
 
-/// Always empty: see the function for Linux.
+/// Always empty, because only Linux shows whether a parent has read the exit status of its child.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn later_restarts(_stopped: &[Process], _starters: &Starters) -> Vec<String> {
     Vec::new()

@@ -8,7 +8,7 @@ use crate::ports::{self, EphemeralRange};
 use crate::reservation::Reservation;
 use crate::retry::{NUMBERS_LOOKED_UP, NUMBERS_OF_NAME, NUMBERS_TRIED, RetryLevel};
 
-/// Skips the ports in `own`, which the same call has already reserved.
+/// Reserves a port that is not in `own`: the ports that the public call has already reserved.
 pub(super) fn reserve(
     request: &Request,
     own: &PortSet,

@@ -37,7 +37,7 @@ pub(crate) use system::{BIND_MODES, listen, udp_socket};
 ///
 /// If the kernel [keeps claims](kernel_keeps_claims), it gives the port to no `bind(…, 0)` and no
 /// outgoing connection while the claim exists. The kernel refuses every bind without the reuse
-/// options (SO_REUSEADDR, SO_REUSEPORT), and so a second claim by [`Claim::exact`]. A server that
+/// options (SO_REUSEADDR, SO_REUSEPORT). A second [`Claim::exact`] therefore fails. A server that
 /// sets SO_REUSEADDR can still bind the port and listen on it.
 #[derive(Debug)]
 pub(crate) struct Claim {

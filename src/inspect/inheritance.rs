@@ -15,8 +15,8 @@ use crate::process_id::ProcessId;
 use crate::residual;
 use crate::sockets::{self, Inode, Row, ScanDepth};
 
-/// Notes whether the working directory of each lease differs from that of this process. Adds what
-/// this process can see of the owner:
+/// Notes for each lease whether its working directory differs from the working directory of this
+/// process. Adds what this process can see of the owner of the lease:
 ///
 /// - If the recorded process has ended: the processes that still hold the reservation.
 /// - If the record is from another pid namespace: the pid under which this process sees the

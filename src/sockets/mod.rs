@@ -256,8 +256,8 @@ pub(crate) fn shows_every_process() -> bool {
     return true;
 }
 
-/// Reads the facts about a process that reports show for the owner of a socket, except the name of
-/// the user. Returns `None` if the process cannot be read, and always on systems other than Linux.
+/// Reads the facts that a report shows about the owner of a socket, except the name of the user.
+/// Returns `None` if the process cannot be read, and always on systems other than Linux.
 pub(crate) fn describe(pid: u32) -> Option<Process> {
     #[cfg(target_os = "linux")]
     return linux::describe(pid);

@@ -165,8 +165,8 @@ impl Diagnosis {
     }
 
     /// Removes the remedies to wait for a listener and to queue for the port, because the call has
-    /// just waited and timed out. If the holder of the reservation is known, the remedy to end the
-    /// reservation replaces the one to queue.
+    /// just waited and timed out. If the pid of the reservation's holder is known, the remedy to
+    /// end the reservation replaces the remedy to queue.
     pub(crate) fn without_waits(mut self) -> Self {
         let after_wait = |remedy| match remedy {
             Remedy::Queue { endpoint, pid } => {
@@ -190,8 +190,8 @@ impl Diagnosis {
     }
 
     /// The report of a call that expected a program to listen, and then ended the program. The text
-    /// describes the program in the past tense, and omits the remedies that need it. `has_ended`
-    /// says whether the process with this pid has ended.
+    /// describes the program in the past tense, and omits the remedies that need a running program.
+    /// `has_ended` returns whether the process with this pid has ended.
     pub(crate) fn after_end(mut self, has_ended: impl Fn(u32) -> bool) -> Self {
         let facts = &mut self.0.facts;
         let on_port = facts.holders.iter_mut().flat_map(Holders::iter_mut);
@@ -399,7 +399,7 @@ impl Diagnosis {
     ///
     /// A check of several ports, such as [`check_ports_free`](crate::check_ports_free), returns one
     /// diagnosis. That diagnosis reports the first port that failed, and `more` returns the reports
-    /// of the others.
+    /// of the other failed ports.
     ///
     /// ```
     /// let [p, q] = portlease::reserve_ports();
