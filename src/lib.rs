@@ -97,8 +97,8 @@
 //! - **[`Cooperative`](Guarantee::Cooperative)**, for UDP, for pairs of protocols, for TCP servers
 //!   without SO_REUSEADDR, and on other systems. The kernel does not assign the number by itself,
 //!   and no process that uses this crate takes it. The processes that share the lock folder keep
-//!   this promise. On Linux all processes of the network namespace that use this crate keep it,
-//!   even with different lock folders.
+//!   this promise. On Linux all processes that use this crate in the network namespace keep the
+//!   promise, even with different lock folders.
 //! - **[`BestEffort`](Guarantee::BestEffort)**, instead of `Cooperative`, in three cases: an
 //!   ephemeral number was requested, no number outside the kernel's ephemeral range is left, or
 //!   that range is unknown. No process that uses this crate takes the number, but the kernel may

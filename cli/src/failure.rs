@@ -41,8 +41,8 @@ impl Failure {
         Failure { code, ..self }
     }
 
-    /// Marks this as a failure of `run` or `reserve` to reserve ports. `waited` says whether the
-    /// user passed `--wait`.
+    /// Marks this as a failure of `run` or `reserve` to reserve ports. `waited` is `true` if
+    /// the user passed `--wait`.
     pub(crate) fn of_reserving(self, waited: bool) -> Self {
         let asked = Asked {
             waited,

@@ -178,7 +178,7 @@ pub(crate) const SERVE_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const SERVE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The size of the stack of each thread of `serve`. It is small, because each reservation keeps a
-/// thread until the process that the request names ends.
+/// thread. This thread waits for the end of the process that the request names.
 pub(crate) const SERVE_STACK_BYTES: usize = 256 * 1024;
 
 /// The timeout of one system call in a thread that waits for a process to end. After the timeout

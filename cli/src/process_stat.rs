@@ -52,7 +52,7 @@ impl ProcessStat {
     }
 }
 
-/// The note of a command that expects a listener of one process, if `/proc` does not show the
+/// A command that expects a certain process to listen prints this note if `/proc` does not show the
 /// owners of listeners. The command then accepts a listener of any process.
 pub(crate) const OWNER_UNSEEN: &str = "cannot check which process has the listener: /proc is \
                                        missing or belongs to another pid namespace; mount proc on \

@@ -178,9 +178,9 @@ fn claim(
         if is_last || !effort.retries() {
             return Err(AttemptError::Occupied(port));
         }
-        // A probe of another process may have made the bind fail. So one more try follows even if
-        // the budget allows no further pause. By then such a probe has usually ended, because the
-        // search for an owner in `pause_for` takes longer.
+        // The bind may have failed because another process probed the port at that time. So one
+        // more try follows even if the budget allows no further pause. By then a probe has usually
+        // ended, because the search for an owner in `pause_for` takes longer than a probe.
         is_last = !pause_for(occupant, effort);
     }
 }

@@ -40,7 +40,8 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
             lease.set_foreign(Foreign { pid_here: None });
         }
         let is_foreign = lease.is_foreign();
-        // The pid in a record of another pid namespace names another process here, or none.
+        // In this pid namespace, the pid of a record from another pid namespace belongs to
+        // another process, or to no process.
         if lease
             .record()
             .is_none_or(|record| !is_foreign && runs(record))

@@ -6,7 +6,7 @@ use std::vec;
 use crate::model::port_set::PortSet;
 
 /// Every number of each range once, one range after the other. The order within a range is random,
-/// so that processes which start together try the numbers in different orders.
+/// so that processes that start at the same time try the numbers in different orders.
 pub(crate) fn shuffled(ranges: Vec<RangeInclusive<u16>>) -> PortOrder {
     let strided =
         |range: RangeInclusive<u16>| StridedRange::new(*range.start(), 1, range.len() as u32);

@@ -201,8 +201,8 @@ pub(crate) fn keep_handles_from_children(count: usize) {
     const STEP: usize = 4;
     for value in (STEP..=count * STEP).step_by(STEP) {
         let handle = std::ptr::without_provenance_mut(value);
-        // SAFETY: the call fails if the value is no handle of this process. It changes only what
-        // children inherit.
+        // SAFETY: the call fails if the value is no handle of this process. The call changes only
+        // what children inherit.
         let _kept = unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, 0) };
     }
 }

@@ -71,8 +71,8 @@ pub(crate) struct Facts {
     /// the second that of the expected process.
     pub(crate) probably_meant: Option<(u32, u32)>,
     /// Listeners on the same number that are out of reach for clients of the endpoint's address.
-    /// They are bound to another address or to another interface. If there is a `stranger`, only
-    /// those of the expected process.
+    /// They are bound to another address or to another interface. If `stranger` is set,
+    /// this list has only listeners of the expected process.
     pub(crate) elsewhere: Vec<Holder>,
     /// Listeners of the expected process, or of a process that it started, on port numbers that the
     /// call does not name.
