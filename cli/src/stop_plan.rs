@@ -251,9 +251,9 @@ pub(crate) fn may_restart(pid: u32, own: &[u32]) -> bool {
 
 /// Notes on the parents of stopped servers that may start their server again later. Such a parent
 /// still runs, and has already read the exit status of its server, so it waited for the end. Shells
-/// and terminals also read the status, but do not start a server again by themselves, so they get no
-/// note. If a shell runs a script with a loop, the remedy names the loop. Linux only, because other
-/// systems do not show whether the parent has read the status.
+/// and terminals also read the status, but do not start a server again by themselves, so they get
+/// no note. If a shell runs a script with a loop, the remedy names the loop. Linux only, because
+/// other systems do not show whether the parent has read the status.
 #[cfg(target_os = "linux")]
 pub(crate) fn later_restarts(stopped: &[Process], starters: &Starters) -> Vec<String> {
     let terminals = ["tmux: server", "screen"];

@@ -43,7 +43,7 @@ impl PortContext {
     }
 
     /// Returns `true` if the socket is a claim (the bound socket of a reservation): the asker's own
-    /// claim, or the one in the record of the lease.
+    /// claim, or the claim in the record of the lease.
     pub(super) fn is_claim(&self, row: &Row) -> bool {
         let own = self.own.and_then(|own| own.claim);
         let recorded = self.lease.as_ref().and_then(Lease::record);

@@ -216,8 +216,9 @@ impl Holder {
         text
     }
 
-    /// Names the processes that own this socket. Adds the user and the age of the first process,
-    /// unless an earlier line of the report has them: the pid is then in `introduced`.
+    /// Names the processes that own this socket. Adds the user and the age of the first process
+    /// if its pid is not in `introduced`. An earlier line of the report has shown the user and the
+    /// age of each process in `introduced`.
     pub(super) fn owners_text(&self, now: SystemTime, introduced: &mut Vec<u32>) -> String {
         let Some((first, sharers)) = self.processes.split_first() else {
             return if self.hidden {

@@ -218,8 +218,8 @@ pub enum Relation {
 
 impl Process {
     /// The parent of the process, if the process is a worker and the parent (its master) starts a
-    /// new worker when one ends. An example is `gunicorn --reuse-port`. A parent counts as a master
-    /// if all of these hold:
+    /// new worker when a worker ends. An example is `gunicorn --reuse-port`. A parent counts as a
+    /// master if all of these hold:
     ///
     /// - It has the same command line as the process.
     /// - It has a handler for SIGTERM.

@@ -95,8 +95,8 @@ fn duplicate_beside(socket: BorrowedFd<'_>, numbers: &[i32]) -> io::Result<Owned
 }
 
 /// If the descriptor number `fd` is free, occupies it with a copy of `socket`, so that no other
-/// file gets the number. Otherwise returns the file that is open at `fd`. If other code keeps opening
-/// and closing `fd`, the result has neither the copy nor a file.
+/// file gets the number. Otherwise returns the file that is open at `fd`. If other code keeps
+/// opening and closing `fd`, the result has neither the copy nor a file.
 fn occupy(socket: BorrowedFd<'_>, fd: i32) -> io::Result<(Option<OwnedFd>, Option<OpenFile>)> {
     for _ in 0..NUMBER_TRIES {
         match fcntl_dupfd_cloexec(socket, fd) {

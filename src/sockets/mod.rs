@@ -198,7 +198,7 @@ pub(crate) struct Program {
     pub(crate) name: String,
     /// `None` if the process has no parent in this pid namespace.
     pub(crate) parent: Option<u32>,
-    /// Empty if they cannot be read.
+    /// Empty if the arguments cannot be read.
     pub(crate) arguments: Vec<OsString>,
 }
 

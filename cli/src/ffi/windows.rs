@@ -156,8 +156,8 @@ impl Job {
         Ok(job)
     }
 
-    /// Lets the processes in the job outlive this process. If the call fails, they end when this
-    /// process ends.
+    /// Lets the processes in the job outlive this process. If the call fails, these processes
+    /// end when this process ends.
     pub(crate) fn release(self) -> io::Result<()> {
         let released = self.limit(JOB_OBJECT_LIMIT_BREAKAWAY_OK);
         if released.is_err() {

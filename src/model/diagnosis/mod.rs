@@ -64,11 +64,12 @@ pub(crate) struct Facts {
     /// The id of the process that is probably the server (the expected process or a descendant), if
     /// that process is in another network namespace. Set only if the listener is missing.
     pub(crate) in_other_network: Option<u32>,
-    /// A listener on the endpoint that is not known to belong to the expected process or to a
-    /// process that it started. The owner of the listener may be hidden.
+    /// A listener on the endpoint that may be unrelated to the expected process. Neither the
+    /// expected process nor a process that it started is known to own the listener. The owner of
+    /// the listener may be hidden.
     pub(crate) stranger: Option<Holder>,
-    /// Two process ids. The first is that of an owner of `stranger` that the caller probably meant,
-    /// the second that of the expected process.
+    /// Two process ids. The first process owns `stranger`, and the caller probably meant this
+    /// process. The second process is the expected process.
     pub(crate) probably_meant: Option<(u32, u32)>,
     /// Listeners on the same number that are out of reach for clients of the endpoint's address.
     /// They are bound to another address or to another interface. If `stranger` is set,
