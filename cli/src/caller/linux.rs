@@ -71,7 +71,7 @@ pub(crate) fn is_shell(pid: u32) -> bool {
 }
 
 /// The properties of a process that show whether it is the caller. Until a forked child or its
-/// parent calls exec, the two have the same name, command line and program. The arguments of both are
+/// parent calls exec, they share the name, command line and program. The arguments of both are
 /// then at the same memory address too.
 #[derive(Debug)]
 struct ProcessImage {
