@@ -176,7 +176,7 @@ impl PortServer {
                     escape(answer)
                 ),
                 Some(server) if is_in_other_pid_namespace(server) => format!(
-                    "the server refused, because it is in another PID namespace and cannot see \
+                    "the server refused, because it is in another pid namespace and cannot see \
                      pid {pid} of this one; start a server in this container, or unset \
                      PORTSERVER_ADDRESS"
                 ),

@@ -70,7 +70,7 @@ pub(crate) fn unseen_network(pid: u32) -> Option<String> {
     }
 }
 
-/// Whether the process at the other end of a socket is in another PID namespace, in which the ids
+/// Whether the process at the other end of a socket is in another pid namespace, in which the ids
 /// of processes differ. `peer` is the pid of that process, or 0 if it has no pid in the namespace
 /// of this process. `false` if this user cannot find out.
 pub(crate) fn is_in_other_pid_namespace(peer: u32) -> bool {

@@ -51,7 +51,7 @@ pub(crate) fn unblock(signals: impl IntoIterator<Item = i32>) -> io::Result<()> 
 /// example, a shell script stops after Ctrl-C.
 ///
 /// Returns an exit code if the signal does not end this process. For example, the kernel protects
-/// the first process of a PID namespace.
+/// the first process of a pid namespace.
 pub(crate) fn die_by(signal: i32) -> u8 {
     // A core dump of this process would say nothing about the command that the signal ended.
     let no_core = Rlimit {

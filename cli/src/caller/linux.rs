@@ -33,7 +33,7 @@ pub(crate) fn calling_process(follow_output: bool) -> Result<Caller, Failure> {
     let parent = std::os::unix::process::parent_id();
     let Some(mut image) = ProcessImage::of(parent) else {
         let cause = match parent {
-            0 => "it is in another PID namespace",
+            0 => "it is in another pid namespace",
             _ => "it cannot be seen in /proc",
         };
         return Err(Failure::new(format!(

@@ -74,11 +74,11 @@ fn grant(console: &Console, stream: PortStream, options: ReserveOptions) -> Resu
         console.note("refused a request that contains no valid process id");
         return Ok(());
     };
-    // The client sends an id of its own PID namespace. In the PID namespace of this server, the
+    // The client sends an id of its own pid namespace. In the pid namespace of this server, the
     // same id stands for another process.
     if stream.peer().is_some_and(is_in_other_pid_namespace) {
         console.note(format_args!(
-            "refused a port for pid {pid}: the client is in another PID namespace, such as that of \
+            "refused a port for pid {pid}: the client is in another pid namespace, such as that of \
              a container, so its process cannot be seen"
         ));
         return Ok(());

@@ -56,7 +56,7 @@ impl PortStream {
         Ok(PortStream { pipe, timeout })
     }
 
-    /// Always `None`: Windows has no PID namespaces.
+    /// Always `None`: Windows has no pid namespaces.
     pub(crate) fn peer(&self) -> Option<u32> {
         None
     }

@@ -126,7 +126,7 @@ impl Supervised<'_> {
         received.sort_by_key(|received| (received.signal, !received.is_from_terminal));
         received.dedup_by_key(|received| received.signal);
         let pid = Pid::from_raw(self.pid.cast_signed());
-        // getpgid(2) and getpgrp(2) return 0 for a process group outside this PID namespace. If
+        // getpgid(2) and getpgrp(2) return 0 for a process group outside this pid namespace. If
         // both return 0, both groups are outside. setpgid(2) cannot move the command to another
         // group outside the namespace, so the command is still in the group of this process.
         let group = getpgid(Some(pid)).unwrap_or(getpgrp());
@@ -163,7 +163,7 @@ impl Supervised<'_> {
     }
 
     /// Reaps every child that has ended. Returns the status of the command if the command has
-    /// ended. If this process is pid 1 of a PID namespace, or with `--leaks`, orphans are children
+    /// ended. If this process is pid 1 of a pid namespace, or with `--leaks`, orphans are children
     /// of this process too.
     fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
         let mut ended = None;

@@ -423,13 +423,13 @@ fn a_process_that_has_ended_gets_no_port() {
     );
 }
 
-/// In another PID namespace, the id of a client stands for another process of the server's machine.
+/// In another pid namespace, the id of a client stands for another process of the server's machine.
 #[test]
 fn a_refusal_names_the_pid_namespace_or_pid_1() {
     need!(capability::pid_namespace());
     let (folder, address) = (Folder::new(), name("container"));
     let _server = serve(&address, &folder);
-    // The shell is pid 1 there. The second server is in the same PID namespace as its clients.
+    // The shell is pid 1 there. The second server is in the same pid namespace as its clients.
     let script = "\"$BIN\" run -- true; \"$BIN\" reserve; mkfifo up\n\
         export PORTSERVER_ADDRESS=$INNER\n\
         \"$BIN\" serve --json --address $INNER 2> serve.log > up & read line < up\n\
@@ -449,7 +449,7 @@ fn a_refusal_names_the_pid_namespace_or_pid_1() {
     )
     .code(2);
     assert_eq!(output.out, "granted\n");
-    let outside = "it is in another PID namespace and cannot see pid ";
+    let outside = "it is in another pid namespace and cannot see pid ";
     let causes = [
         (&address, outside),
         (&address, outside),

@@ -216,7 +216,7 @@ fn another_users_process_is_hidden_and_its_user_is_reported() {
 
 #[test]
 fn from_another_pid_namespace_the_process_is_hidden() {
-    if !is_root("another PID namespace") {
+    if !is_root("another pid namespace") {
         return;
     }
     let (_listener, port) = listener(V4);

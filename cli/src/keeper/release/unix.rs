@@ -21,7 +21,7 @@ pub(crate) fn request_release(
     endpoint: Endpoint,
 ) -> Result<Vec<Endpoint>, Failure> {
     let mut all = Vec::new();
-    // A keeper in another PID namespace may have the same pid, so one pid may have several
+    // A keeper in another pid namespace may have the same pid, so one pid may have several
     // addresses.
     for address in addresses()? {
         if keepers.contains(&address.keeper) || address.has_unrecorded {
