@@ -144,10 +144,10 @@ impl Reservation {
     ///
     /// - [`InUse`](crate::ErrorKind::InUse) with a [diagnosis](crate::Error::diagnosis) that names
     ///   the server, if something still listens on the port. The report shows whether this process
-    ///   or an unrelated process started the server. For a daemon this may be unknown. If no owner is
-    ///   visible, the call first retries for 100 ms. Exception: it does not retry for a
-    ///   listener of another user. The call retries for 2 s while only forked children that have
-    ///   not called exec have the listener.
+    ///   or an unrelated process started the server. For a daemon this may be unknown. If no owner
+    ///   is visible, the call first retries for 100 ms. Exception: it does not retry for a listener
+    ///   of another user. The call retries for 2 s while only forked children that have not called
+    ///   exec have the listener.
     /// - [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if a sandbox forbids reading the
     ///   socket table.
     /// - [`Io`](crate::ErrorKind::Io) if the table cannot be read for another reason.
