@@ -4,8 +4,8 @@
 #[cfg(target_os = "linux")]
 macro_rules! lock_folder {
     () => {
-        "/dev/shm/portlease if every user can write to /dev/shm, a tmpfs of at least 1 GiB, else \
-         /tmp/portlease"
+        "/dev/shm/portlease if /dev/shm is a tmpfs of at least 1 GiB that every user can write to, \
+         else /tmp/portlease"
     };
 }
 #[cfg(all(unix, not(target_os = "linux")))]

@@ -373,8 +373,8 @@ fn outside(process: &Process, under: &Path) -> Option<String> {
             let deleted = folder_text.strip_suffix(" (deleted)");
             Some(match deleted.filter(|_| !folder.exists()) {
                 Some(deleted) => format!(
-                    "its working directory {deleted}, which was deleted, is not below the folder \
-                     that is now {under}"
+                    "its working directory {deleted} was deleted, so it is not below the present \
+                     folder {under}"
                 ),
                 None => format!("its working directory {folder_text} is not below {under}"),
             })

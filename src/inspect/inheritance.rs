@@ -114,12 +114,14 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
     }
 }
 
-/// If the recorded process has ended, the processes that still hold the reservation. `None` in
-/// three cases:
+/// The processes that still hold the reservation after the recorded process has ended. Call this if
+/// the recorded process does not run in this pid namespace. It may still run in another one. `None`
+/// in three cases:
 ///
 /// - The lease has no record.
 /// - No owner of the socket is visible.
-/// - An owner is the recorded process: it still runs, in another pid namespace.
+/// - The recorded process is itself an owner. So it has not ended, and runs in another pid
+///   namespace.
 fn heirs(lease: &Lease, holder: &Holder) -> Option<Vec<Process>> {
     let record = lease.record()?;
     let mut processes = holder.processes.iter();

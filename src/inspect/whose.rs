@@ -174,9 +174,11 @@ impl Expected {
         is_ancestor || !listens && (is_part_of_pipeline || may_be_daemon)
     }
 
-    /// The running processes that may be a daemon of the expected process, which has ended with
-    /// success. They are sorted by pid, from the pid of the expected process upwards: the kernel
-    /// gives pids in ascending order, and a daemon starts soon after its starter.
+    /// The running processes that may be a daemon of the expected process. Call this only if the
+    /// expected process has ended with success.
+    ///
+    /// The list is sorted by pid, from the pid of the expected process upwards: the kernel gives
+    /// pids in ascending order, and a daemon starts soon after its starter.
     pub(crate) fn running_daemons(&self) -> Vec<Process> {
         let (Some(starter), Some(_)) = (self.pid, self.started) else {
             return Vec::new();

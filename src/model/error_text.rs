@@ -107,8 +107,8 @@ impl Error {
     pub(crate) fn several_bases(ports: &[u16]) -> Self {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let message = format!(
-            "ports {} were requested: expected one exact port, the base number of the block or of \
-             the offsets",
+            "ports {} were requested, but a block or a list of offsets takes only one exact port: \
+             its base number",
             ports.join(", ")
         );
         Self::new(ErrorKind::InvalidPort, message)

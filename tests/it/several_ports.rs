@@ -88,8 +88,8 @@ fn several_ports_that_cannot_be_met_are_an_error_that_says_so() {
     let block = new().ports([20000, 20001]).reserve_block(2);
     assert_eq!(
         block.unwrap_err().to_string(),
-        "ports 20000, 20001 were requested: expected one exact port, the base number of the block \
-         or of the offsets"
+        "ports 20000, 20001 were requested, but a block or a list of offsets takes only one exact \
+         port: its base number"
     );
     let zero = numbers(new().ports([0, 20000]), 2).unwrap_err();
     assert!(

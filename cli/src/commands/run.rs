@@ -195,8 +195,8 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     };
     watch_port_server(console, &reservations);
     let silent = listening.is_none().then(|| {
-        // `--no-reuse-addr` does not help for a port of `--listen`, because the port already has a
-        // listener.
+        // If nothing listens on a watched port and the command fails, a note advises
+        // `--no-reuse-addr`. A port of `--listen` already has a listener, so it is not watched.
         let watched = reservations
             .iter()
             .filter(|of| of.protocol == Protocol::Tcp && !is_passed(of));

@@ -29,7 +29,8 @@ struct Answer {
     outcome: &'static str,
     /// At most [`WAIT_REPORTS`] ports that did not meet the condition.
     problems: Vec<PortRow>,
-    /// Empty with `--http`, because `wait` has sent no request. Absent without `--http`.
+    /// Absent without `--http`. With `--http` it is always empty: `wait` prints this object only if
+    /// it ends before the first request, and otherwise [`HttpAnswer`].
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<[UnansweredRow; 0]>,
 }

@@ -1,7 +1,7 @@
 //! Unix: the calls for signals, standard streams and the environment that have no safe form.
 #![expect(
     unsafe_code,
-    reason = "libc's calls for signals, code between fork and exec, and set_var"
+    reason = "set_var, code that runs between fork and exec, and calls of libc for signals"
 )]
 
 use std::io;

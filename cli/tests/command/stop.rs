@@ -376,7 +376,7 @@ fn under_stops_only_what_runs_below_the_folder() {
     let path = path.to_str().unwrap();
     let output = ran(&["stop", "--under", path, &left]).code(1);
     let reason = format!(
-        ": its working directory {path}, which was deleted, is not below the folder that is now \
+        ": its working directory {path} was deleted, so it is not below the present folder \
          {path}\n"
     );
     assert!(output.out.contains(&reason), "{output:#?}");

@@ -413,7 +413,8 @@ pub(in super::super) fn has_event_loop() -> bool {
 }
 
 /// Returns `true` if the process runs. A zombie counts as ended. If `/proc` does not show the
-/// process, a pidfd (pidfd_open(2)) shows whether it runs.
+/// process, a pidfd (pidfd_open(2)) shows whether it runs. Without a pidfd, kill(2) shows whether
+/// the process exists, and a zombie counts as running.
 ///
 /// # Errors
 ///

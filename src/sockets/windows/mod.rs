@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(found(&[service(own, "web")]).as_deref(), Some("web"));
         assert_eq!(found(&[service(own, "a"), service(own, "b")]), None);
         assert_eq!(found(&[service(1_000_001, "web")]), None);
-        // The child runs the program of this process, so it has the same folder.
+        // The child runs the program of this process, so its program is in the same folder.
         let child = Process {
             pid: 1_000_001,
             parent: Some(own),

@@ -185,12 +185,12 @@ impl Folder {
         self.open_within(name)
     }
 
-    /// Whether `name` within this folder still leads to the open folder `inner`. `true` if the name
-    /// cannot be read. `false` if the descriptor of either folder is no longer
-    /// [`intact`](KeptFd::intact).
+    /// Whether `name` within this folder still leads to the open folder `inner`. `false` if the
+    /// name does not exist, or if the descriptor of either folder is no longer
+    /// [`intact`](KeptFd::intact). `true` if the name cannot be read for another reason.
     ///
-    /// The link count does not show a deletion: on overlays and on gVisor, a deleted folder can
-    /// keep its count.
+    /// This function looks up the name, because the link count of `inner` does not always show that
+    /// `inner` was deleted: on overlays and on gVisor, a deleted folder can keep its count.
     pub(super) fn has_folder(&self, name: &str, inner: &Folder) -> bool {
         let (Some(outer), Some(_)) = (self.0.intact(), inner.0.intact()) else {
             return false;
