@@ -21,6 +21,7 @@ impl Starters {
     }
 
     /// Whether `pid` is the parent of a server.
+    #[cfg(target_os = "linux")]
     pub(crate) fn has_parent(&self, pid: u32) -> bool {
         self.0
             .iter()
