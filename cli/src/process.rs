@@ -25,7 +25,7 @@ use linux as system;
 #[cfg(windows)]
 use windows as system;
 
-pub(crate) use system::{ProcessHandle, name};
+pub(crate) use system::{ProcessHandle, name, needs_sigkill, terminal_of_shell};
 
 impl ProcessHandle {
     /// Whether the process has ended. A zombie counts as ended.

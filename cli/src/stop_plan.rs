@@ -9,7 +9,7 @@ use portlease::{Endpoint, Holder, Process, Protocol, Relation, Remedy, State, wh
 use crate::caller::is_shell;
 use crate::ending::{Handles, StopSignal, Target, with_masters};
 use crate::failure::Failure;
-use crate::process::works_below;
+use crate::process::{needs_sigkill, terminal_of_shell, works_below};
 #[cfg(target_os = "linux")]
 use crate::process_stat::ProcessStat;
 use crate::starters::Starters;
@@ -287,6 +287,14 @@ pub(crate) fn later_restarts(_stopped: &[Process], _starters: &Starters) -> Vec<
 fn stop_restarter(pid: u32) -> String {
     match pid {
         INIT => "stop the container from outside of it".to_owned(),
+        // An interactive shell ignores SIGTERM.
+        pid if needs_sigkill(pid) => match terminal_of_shell(pid) {
+            Some(terminal) => format!(
+                "end its loop with Ctrl-C in the terminal {terminal}, or end pid {pid} with kill \
+                 -KILL {pid}"
+            ),
+            None => format!("end pid {pid} with kill -KILL {pid}"),
+        },
         pid => format!("stop pid {pid}"),
     }
 }

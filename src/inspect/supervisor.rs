@@ -137,6 +137,7 @@ pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Super
             name: name.to_owned(),
             kind,
             is_parent: child == process.pid,
+            sigkill: sockets::needs_sigkill(ancestor.pid),
         };
         let listed = SUPERVISORS.iter().find(|(name, _)| ancestor.runs(name));
         match listed {
@@ -172,6 +173,7 @@ fn for_itself(pid: u32) -> Option<Supervisor> {
         name: "pm2".to_owned(),
         kind: SupervisorKind::Manager(Some(command)),
         is_parent: false,
+        sigkill: sockets::needs_sigkill(pid),
     })
 }
 

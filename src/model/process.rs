@@ -139,6 +139,8 @@ pub(crate) struct Supervisor {
     /// process through another program, such as a shell. If that program ends, the process may keep
     /// running.
     pub(crate) is_parent: bool,
+    /// Whether SIGTERM does not end the supervisor: it ignores SIGTERM, is suspended or is traced.
+    pub(crate) sigkill: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,6 +185,12 @@ pub enum ProcessState {
     DumpingCore,
     /// The process has ended, and its parent has not waited for it yet (wait(2)).
     Zombie,
+}
+
+impl ProcessState {
+    pub(crate) fn is_stopped(self) -> bool {
+        matches!(self, ProcessState::Suspended | ProcessState::Traced)
+    }
 }
 
 /// Why a process that has not ended does not run.

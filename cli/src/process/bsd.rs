@@ -112,6 +112,16 @@ pub(crate) fn name(pid: u32) -> String {
     ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
 }
 
+/// Always `false`: it is unknown on these systems which signals a process ignores.
+pub(crate) fn needs_sigkill(_pid: u32) -> bool {
+    false
+}
+
+/// Always `None`: only Linux shows the terminal of a shell.
+pub(crate) fn terminal_of_shell(_pid: u32) -> Option<String> {
+    None
+}
+
 /// Always `Some(false)`: these systems have no namespaces.
 pub(crate) fn is_in_other_namespace(_pid: u32, _kind: &str) -> Option<bool> {
     Some(false)

@@ -200,6 +200,33 @@ pub(crate) fn name(pid: u32) -> String {
     }
 }
 
+/// Whether the process ignores SIGTERM, or a stop signal or a tracer has stopped it. `false` if
+/// `/proc` does not show the process.
+pub(crate) fn needs_sigkill(pid: u32) -> bool {
+    let sigterm = 1 << (Signal::TERM.as_raw() - 1);
+    let status = shows_processes().then(|| std::fs::read_to_string(format!("/proc/{pid}/status")));
+    let status = status.and_then(Result::ok).unwrap_or_default();
+    status.lines().any(|line| match line.split_once(":\t") {
+        Some(("State", state)) => state.starts_with(['T', 't']),
+        Some(("SigIgn", set)) => u64::from_str_radix(set, 16).is_ok_and(|set| set & sigterm != 0),
+        _ => false,
+    })
+}
+
+/// The terminal that an interactive shell reads. `None` for a shell that is not the first process
+/// of its terminal, such as a shell that runs a script.
+pub(crate) fn terminal_of_shell(pid: u32) -> Option<String> {
+    let is_first = ProcessStat::of(pid).is_some_and(|shell| shell.leads_its_session());
+    let stdin = std::fs::read_link(format!("/proc/{pid}/fd/0")).ok()?;
+    let is_terminal = ["/dev/pts", "/dev/tty"].iter().any(|path| {
+        stdin
+            .as_os_str()
+            .as_encoded_bytes()
+            .starts_with(path.as_bytes())
+    });
+    (is_first && is_terminal).then(|| stdin.display().to_string())
+}
+
 /// Whether the process has another namespace of this kind (such as `mnt`) than this process.
 /// `None` if this user may not read the namespace of the process. `Some(false)` if the process has
 /// ended, or if `/proc` does not show it.

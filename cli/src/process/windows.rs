@@ -77,6 +77,16 @@ pub(crate) fn name(pid: u32) -> String {
     ProcessStat::of(pid).map_or("a process".to_owned(), |process| process.name)
 }
 
+/// Always `false`: Windows has no SIGTERM.
+pub(crate) fn needs_sigkill(_pid: u32) -> bool {
+    false
+}
+
+/// Always `None`: `stop` looks for the terminal of a shell only on Linux.
+pub(crate) fn terminal_of_shell(_pid: u32) -> Option<String> {
+    None
+}
+
 /// Always `Some(false)`: Windows has no namespaces.
 pub(crate) fn is_in_other_namespace(_pid: u32, _kind: &str) -> Option<bool> {
     Some(false)

@@ -52,6 +52,10 @@ impl ProcessStat {
         [self.group, self.session].contains(&leader)
     }
 
+    pub(crate) fn leads_its_session(&self) -> bool {
+        self.session == self.pid
+    }
+
     /// Counts the fields from the last `)`, because the name may contain blanks and parentheses.
     fn parse(text: &str) -> Option<ProcessStat> {
         let (head, fields) = text.rsplit_once(')')?;

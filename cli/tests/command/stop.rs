@@ -1,12 +1,12 @@
 //! `portlease stop`.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use portlease::reserve_port;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::program::{
@@ -14,7 +14,7 @@ use crate::program::{
 };
 use crate::support::ports::non_ephemeral_ports;
 use crate::support::program::installed;
-use crate::support::{Folder, capability, is_root, need};
+use crate::support::{DEADLINE, Folder, capability, eventually, is_root, need};
 
 /// Listens on 127.0.0.1, executes the code in THEN, and writes its pid to the file UP.
 const SERVER: &str = "\
@@ -568,6 +568,56 @@ fn a_loop_around_a_wrapper_is_named(wrapper: &str) {
     shell.signal(Signal::TERM);
     ran(&["stop", &p.to_string()]).code(0);
     assert_eq!(shell.finish().shell_code(), 143);
+}
+
+/// An interactive shell ignores SIGTERM.
+#[test]
+fn the_loop_of_an_interactive_shell_is_ended_in_its_terminal_or_by_sigkill() {
+    need!(installed("python3"), capability::native());
+    // Ctrl-C is typed when the driver gets SIGUSR1.
+    const DRIVER: &str = "\
+import os, pty, signal, sys\n\
+pid, fd = pty.fork()\n\
+if pid == 0: os.execvp('sh', ['sh', '-i'])\n\
+signal.signal(signal.SIGUSR1, lambda *_: os.write(fd, b'\\x03'))\n\
+os.write(fd, b'for n in 1 2 3 4 5 6; do python3 -c \"$SERVER\"; done\\n')\n\
+try:\n    while os.read(fd, 4096): pass\n\
+except OSError: pass\n\
+os.waitpid(pid, 0)";
+    let p = reserve_port();
+    let folder = Folder::new();
+    let up = folder.path().join("up");
+    let mut command = Command::new("python3");
+    command
+        .args(["-c", DRIVER])
+        .env("SERVER", SERVER)
+        .env("SERVE", p.to_string())
+        .env("UP", &up);
+    plain(&mut command);
+    let driver = Running::start(&mut command);
+    line_in(&up);
+    let stopped = ran(&["stop", &p.to_string()]).code(1);
+    let (_, advice) = stopped
+        .out
+        .split_once("end its loop with Ctrl-C in the terminal ")
+        .unwrap();
+    let (terminal, advice) = advice.split_once(", or end pid ").unwrap();
+    assert!(terminal.starts_with("/dev/pts/"), "{stopped:#?}");
+    let (shell, advice) = advice.split_once(' ').unwrap();
+    let expected = format!("with kill -KILL {shell}, and then run this command again\n");
+    assert!(advice.starts_with(&expected), "{stopped:#?}");
+    // Both pieces of advice are followed. Ctrl-C ends the server and the loop.
+    driver.signal(Signal::USR1);
+    eventually("the server ends", DEADLINE, || {
+        match TcpStream::connect(p.addr()) {
+            Ok(_) => Err("it listens".to_owned()),
+            Err(_) => Ok(()),
+        }
+    });
+    ran(&["stop", &p.to_string()]).code(0);
+    let pid = Pid::from_raw(shell.parse().unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    assert_eq!(driver.finish().shell_code(), 0);
 }
 
 /// The parent sleeps after the end of its server, as a supervisor does before a restart. The

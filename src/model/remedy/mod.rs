@@ -206,6 +206,8 @@ pub enum Remedy {
         watcher: u32,
         /// The name of the watcher.
         name: String,
+        /// Whether the watcher needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
+        watcher_sigkill: bool,
         /// Whether the process needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
         sigkill: bool,
     },
@@ -219,6 +221,8 @@ pub enum Remedy {
         shell: u32,
         /// The name of the shell.
         name: String,
+        /// Whether the shell needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
+        shell_sigkill: bool,
         /// Whether the process needs SIGKILL: it ignores SIGTERM, is suspended or is traced.
         sigkill: bool,
     },

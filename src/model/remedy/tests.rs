@@ -70,6 +70,7 @@ fn next(remedy: &Remedy) -> Option<Remedy> {
             pid,
             watcher: 1,
             name: name(),
+            watcher_sigkill: false,
             sigkill: false,
         },
         Remedy::StopWatcherFirst { .. } => Remedy::NameOtherProtocol { endpoint },
@@ -77,6 +78,7 @@ fn next(remedy: &Remedy) -> Option<Remedy> {
             pid,
             shell: 1,
             name: name(),
+            shell_sigkill: false,
             sigkill: true,
         },
         Remedy::StopProcessOfScript { .. } => Remedy::ReserveAnotherPort { endpoint },
@@ -224,11 +226,19 @@ fn the_remedy_for_a_supervised_process_says_what_may_remain() {
         may_remain,
         sigkill,
     };
-    let script = |shell, sigkill| Remedy::StopProcessOfScript {
+    let script = |shell, shell_sigkill, sigkill| Remedy::StopProcessOfScript {
         pid: 7,
         shell,
         name: "sh".to_owned(),
+        shell_sigkill,
         sigkill,
+    };
+    let watcher = |watcher, watcher_sigkill| Remedy::StopWatcherFirst {
+        pid: 7,
+        watcher,
+        name: "nodemon".to_owned(),
+        watcher_sigkill,
+        sigkill: false,
     };
     let command = "stop pid 7 through its supervisor runsv (pid 6), which may otherwise start \
                    it again: `sv down /web`";
@@ -247,24 +257,37 @@ fn the_remedy_for_a_supervised_process_says_what_may_remain() {
             "stop the program for which runsv (pid 7) listens: `sv down /web`".to_owned(),
         ),
         (
-            script(6, true),
+            script(6, false, true),
             "end pid 7 with kill -KILL 7; if sh (pid 6), whose script has a loop, starts it \
-             again, stop pid 6 and then the new process"
+             again, stop pid 6, and then the new process"
                 .to_owned(),
         ),
         (
-            script(1, false),
+            script(6, true, true),
+            "end pid 7 with kill -KILL 7; if sh (pid 6), whose script has a loop, starts it \
+             again, end pid 6 with kill -KILL 6, and then the new process"
+                .to_owned(),
+        ),
+        (
+            script(1, false, false),
             "stop pid 7; if sh (pid 1), whose script has a loop, starts it again, stop the \
              container from outside of it"
                 .to_owned(),
         ),
         (
-            Remedy::StopWatcherFirst {
-                pid: 7,
-                watcher: 1,
-                name: "nodemon".to_owned(),
-                sigkill: false,
-            },
+            watcher(6, false),
+            "stop nodemon (pid 6) first, because it may start pid 7 again; then stop pid 7 if it \
+             still runs"
+                .to_owned(),
+        ),
+        (
+            watcher(6, true),
+            "end nodemon (pid 6) first, with kill -KILL 6, because it may start pid 7 again; then \
+             stop pid 7 if it still runs"
+                .to_owned(),
+        ),
+        (
+            watcher(1, true),
             "stop the container from outside of it, because its pid 1, nodemon, may start pid \
              7 again"
                 .to_owned(),

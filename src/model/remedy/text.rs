@@ -165,19 +165,29 @@ impl fmt::Display for Remedy {
                 pid,
                 watcher,
                 name,
+                watcher_sigkill,
                 sigkill,
-            } => write!(
-                f,
-                "stop {} (pid {watcher}) first, because it may start pid {pid} again; then {} if \
-                 it still runs",
-                printable(name),
-                end(*pid, *sigkill)
-            ),
+            } => {
+                let name = printable(name);
+                match watcher_sigkill {
+                    true => write!(
+                        f,
+                        "end {name} (pid {watcher}) first, with kill -KILL {watcher}, because it \
+                         may start pid {pid} again"
+                    ),
+                    false => write!(
+                        f,
+                        "stop {name} (pid {watcher}) first, because it may start pid {pid} again"
+                    ),
+                }?;
+                write!(f, "; then {} if it still runs", end(*pid, *sigkill))
+            }
             Remedy::StopProcessOfScript {
                 pid,
                 shell: INIT,
                 name,
                 sigkill,
+                ..
             } => write!(
                 f,
                 "{}; if {} (pid 1), whose script has a loop, starts it again, stop the container \
@@ -189,13 +199,15 @@ impl fmt::Display for Remedy {
                 pid,
                 shell,
                 name,
+                shell_sigkill,
                 sigkill,
             } => write!(
                 f,
-                "{}; if {} (pid {shell}), whose script has a loop, starts it again, stop pid \
-                 {shell} and then the new process",
+                "{}; if {} (pid {shell}), whose script has a loop, starts it again, {}, and then \
+                 the new process",
                 end(*pid, *sigkill),
-                printable(name)
+                printable(name),
+                end(*shell, *shell_sigkill)
             ),
             Remedy::ReserveAnotherPort { endpoint } => {
                 let call = match endpoint.protocol {

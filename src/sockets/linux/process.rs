@@ -75,22 +75,6 @@ impl Clock {
         } else {
             state(folder, process_path, &stat)
         };
-        let is_init_elsewhere = procfs::is_init_elsewhere(&status);
-        let has_sigterm = |set| procfs::has_sigterm(&status, set);
-        // A server with a handler for SIGTERM, such as PostgreSQL, can block SIGTERM for a moment.
-        // So a process with a handler never counts as ignoring SIGTERM, even while SIGTERM is
-        // blocked.
-        let ignores_sigterm = has_sigterm("SigIgn:")
-            || !has_sigterm("SigCgt:")
-                && match has_sigterm("SigBlk:") {
-                    // The kernel queues a blocked SIGTERM, even for the first process of a pid
-                    // namespace. A thread or a signalfd(2) of the process may receive the signal
-                    // later.
-                    true => blocks_sigterm(folder, process_path),
-                    // The kernel discards an unblocked SIGTERM to the first process of a pid
-                    // namespace if the process has no handler.
-                    false => is_init_elsewhere,
-                };
         let groups = read(folder, &format!("{process_path}/cgroup")).unwrap_or_default();
         let thaw = freezer::thaw_command(&groups);
         let state = match state {
@@ -111,14 +95,14 @@ impl Clock {
             started: self.boot.and_then(|boot| boot.checked_add(age)),
             state,
             thaw,
-            ignores_sigterm,
-            is_init_elsewhere,
+            ignores_sigterm: ignores_sigterm(&status, folder, process_path),
+            is_init_elsewhere: procfs::is_init_elsewhere(&status),
             working_directory: link("cwd"),
             unit: groups.unit,
             container_unit: groups.container_unit,
             user_manager: groups.user_manager,
             manager: groups.manager,
-            handles_sigterm: has_sigterm("SigCgt:"),
+            handles_sigterm: procfs::has_sigterm(&status, "SigCgt:"),
             container: groups.container,
             ticks: NonZeroU64::new(stat.started),
             forked,
@@ -140,6 +124,23 @@ fn read(at: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether SIGTERM has no effect on the process with this `/proc/PID/status`.
+fn ignores_sigterm(status: &[u8], folder: BorrowedFd<'_>, process_path: &str) -> bool {
+    let has_sigterm = |set| procfs::has_sigterm(status, set);
+    // A server with a handler for SIGTERM, such as PostgreSQL, can block SIGTERM for a moment. So a
+    // process with a handler never counts as ignoring SIGTERM, even while SIGTERM is blocked.
+    has_sigterm("SigIgn:")
+        || !has_sigterm("SigCgt:")
+            && match has_sigterm("SigBlk:") {
+                // The kernel queues a blocked SIGTERM, even for the first process of a pid
+                // namespace. A thread or a signalfd(2) of the process may receive the signal later.
+                true => blocks_sigterm(folder, process_path),
+                // The kernel discards an unblocked SIGTERM to the first process of a pid namespace
+                // if the process has no handler.
+                false => procfs::is_init_elsewhere(status),
+            }
 }
 
 /// Returns `true` if every thread blocks SIGTERM and the process has no signalfd(2) for SIGTERM.
@@ -309,6 +310,20 @@ pub(in super::super) fn halt(pid: u32) -> Option<Halt> {
         }
         _ => None,
     }
+}
+
+pub(in super::super) fn needs_sigkill(pid: u32) -> bool {
+    let facts = || -> Option<bool> {
+        let folder = open_folder(pid).ok()?;
+        let folder = folder.as_fd();
+        let stat = procfs::stat(&read(folder, "stat").ok()?)?;
+        let running = running_thread(folder, ".", pid, &stat);
+        let path = running.as_deref().unwrap_or(".");
+        let state = state(folder, path, &stat);
+        let status = read(folder, &format!("{path}/status")).ok()?;
+        Some(state.is_stopped() || ignores_sigterm(&status, folder, path))
+    };
+    facts().unwrap_or(false)
 }
 
 pub(in super::super) fn group(pid: u32) -> Option<Group> {

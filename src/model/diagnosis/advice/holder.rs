@@ -77,6 +77,7 @@ pub(super) fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
                 pid: worker.pid,
                 watcher: process.pid,
                 name: name(),
+                watcher_sigkill: false,
                 sigkill: false,
             },
             (remedy, _) => remedy?,
@@ -202,11 +203,7 @@ fn end(process: &Process) -> Remedy {
 fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
     let pid = process.pid;
     let name = supervisor.name.clone();
-    let is_stopped = matches!(
-        process.state,
-        ProcessState::Suspended | ProcessState::Traced
-    );
-    let sigkill = process.ignores_sigterm || is_stopped;
+    let sigkill = process.ignores_sigterm || process.state.is_stopped();
     match &supervisor.kind {
         SupervisorKind::Manager(command) => Remedy::StopBySupervisor {
             pid,
@@ -220,12 +217,14 @@ fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
             pid,
             watcher: supervisor.pid,
             name,
+            watcher_sigkill: supervisor.sigkill,
             sigkill,
         },
         SupervisorKind::Loop => Remedy::StopProcessOfScript {
             pid,
             shell: supervisor.pid,
             name,
+            shell_sigkill: supervisor.sigkill,
             sigkill,
         },
     }
@@ -267,6 +266,7 @@ mod tests {
                 name: "supervisor".to_owned(),
                 kind,
                 is_parent: true,
+                sigkill: false,
             }),
             unit: Some("supervisor.service".to_owned()),
             ..process(4242, "server")

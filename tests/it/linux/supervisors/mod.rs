@@ -85,8 +85,12 @@ impl Site {
     /// The control: the server alone is killed, and another one serves. `change` changes the file
     /// that a watcher watches.
     fn kill_server(&self, change: impl Fn()) -> u32 {
+        self.kill_server_by(Signal::TERM, change)
+    }
+
+    fn kill_server_by(&self, by: Signal, change: impl Fn()) -> u32 {
         let killed = self.server();
-        kill(killed);
+        signal(killed, by);
         // A watcher that has just started may miss the first change. A second one that is too early
         // would start the server twice.
         let mut pause = Duration::from_millis(300);

@@ -3,7 +3,9 @@
 
 use std::process::Command;
 
-use super::{Site, Supervisor, has_program, kill, program};
+use rustix::process::Signal;
+
+use super::{Site, Supervisor, has_program, kill, program, signal};
 use crate::support::program::{installed, python_has};
 use crate::support::{DEADLINE, eventually, need, set_mode};
 
@@ -137,7 +139,7 @@ fn follow_for_a_loop<'a>(name: &str, site: &'a Site, mut shell: Supervisor<'a>) 
     let help = site.help();
     let expected = format!(
         "stop pid {first}; if {name} (pid {pid}), whose script has a loop, starts it again, stop \
-         pid {pid} and then the new process"
+         pid {pid}, and then the new process"
     );
     assert!(help.starts_with(&expected), "{help}");
     let second = site.kill_server(|| {});
@@ -145,6 +147,40 @@ fn follow_for_a_loop<'a>(name: &str, site: &'a Site, mut shell: Supervisor<'a>) 
     shell.child.wait().unwrap();
     kill(second);
     site.stays_free();
+}
+
+/// A suspended shell takes SIGTERM only after SIGCONT.
+#[test]
+fn a_shell_that_is_suspended_or_ignores_sigterm_is_killed() {
+    let traps = Site::new();
+    let script = "trap '' TERM; while :; do SERVER; done";
+    let mut shell_of_loop = shell(&traps, script);
+    let (first, pid) = (traps.server(), shell_of_loop.pid());
+    let help = traps.help();
+    let expected = format!(
+        "end pid {first} with kill -KILL {first}; if sh (pid {pid}), whose script has a loop, \
+         starts it again, end pid {pid} with kill -KILL {pid}, and then the new process"
+    );
+    assert!(help.starts_with(&expected), "{help}");
+    let second = traps.kill_server_by(Signal::KILL, || {});
+    signal(pid, Signal::KILL);
+    shell_of_loop.child.wait().unwrap();
+    signal(second, Signal::KILL);
+    traps.stays_free();
+
+    let suspended = Site::new();
+    let mut shell_of_loop = shell(&suspended, "while :; do SERVER; done");
+    let (first, pid) = (suspended.server(), shell_of_loop.pid());
+    signal(pid, Signal::STOP);
+    eventually("the shell is suspended", DEADLINE, || {
+        let help = suspended.help();
+        let is_named = help.contains(&format!("end pid {pid} with kill -KILL {pid}"));
+        if is_named { Ok(()) } else { Err(help) }
+    });
+    signal(pid, Signal::KILL);
+    shell_of_loop.child.wait().unwrap();
+    kill(first);
+    suspended.stays_free();
 }
 
 #[test]
