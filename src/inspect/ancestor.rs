@@ -23,7 +23,9 @@ const WITH_VALUE: [&str; 8] = [
     "-X",
 ];
 
-const SHELLS: [&str; 5] = ["sh", "bash", "dash", "zsh", "ash"];
+const SHELLS: [&str; 9] = [
+    "sh", "bash", "dash", "zsh", "ash", "ksh", "ksh93", "mksh", "fish",
+];
 
 #[derive(Debug)]
 pub(super) struct Ancestor {
@@ -86,20 +88,22 @@ impl Ancestor {
         let Some((_, arguments)) = self.names().find(|(name, _)| SHELLS.contains(name)) else {
             return false;
         };
-        let Some(script) = first_operand(arguments) else {
-            return false;
+        let operand = first_operand(arguments);
+        // One word can have several options, as in `sh -ec` and `sh -ce`.
+        let has = |letter| {
+            let options = arguments[..operand.unwrap_or(arguments.len())].iter();
+            let mut options =
+                options.filter(|word| word.starts_with('-') && !word.starts_with("--"));
+            options.any(|word| word.contains(letter))
         };
-        // With the option -c, the first operand is the script itself. One word can have several
-        // options, as in `sh -ec` and `sh -ce`.
-        let is_text = |option: &String| {
-            option.starts_with('-') && !option.starts_with("--") && option.contains('c')
+        let text = match operand {
+            // With the option -c, the first operand is the script itself.
+            Some(script) if has('c') => Some(arguments[script].clone()),
+            Some(script) if !has('s') => sockets::script_of(self.pid, Some(&arguments[script])),
+            // With the option -s, or without an operand, the shell reads its script from stdin.
+            _ => sockets::script_of(self.pid, None),
         };
-        if arguments[..script].iter().any(is_text) {
-            has_loop(&arguments[script])
-        } else {
-            let text = sockets::file_of(self.pid, &arguments[script]);
-            text.is_some_and(|text| has_loop(&text))
-        }
+        text.is_some_and(|text| has_loop(&text))
     }
 }
 
@@ -270,6 +274,26 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
             assert!(has_loop, "{shell} after {line}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_loop_is_found_in_a_script_that_the_shell_reads_from_a_file_as_its_stdin() {
+        use std::process::Command;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("loop.sh");
+        std::fs::write(&path, "kill -STOP $$\nwhile false; do :; done\n").unwrap();
+        for arguments in [&[][..], &["-s", "operand"]] {
+            let mut command = Command::new("sh");
+            command.args(arguments);
+            command.stdin(std::fs::File::open(&path).unwrap());
+            let mut child = command.spawn().unwrap();
+            let has_loop = Ancestor::read(child.id()).unwrap().has_loop();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(has_loop, "{arguments:?}");
         }
     }
 

@@ -214,13 +214,14 @@ pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
     }
 }
 
-/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) bytes of the file at `path`. An absolute
-/// path starts at the root of the process, and a relative path at its working directory. Exception:
-/// an absolute symbolic link in `path` starts at the root of the calling process. Returns `None` if
-/// the file cannot be read or is no regular file, and always on systems other than Linux.
-pub(crate) fn file_of(pid: u32, path: &str) -> Option<String> {
+/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) bytes of a script that the process runs:
+/// the file at `path`, or without a path the file that is its stdin. An absolute path starts at the
+/// root of the process, and a relative path at its working directory. Exception: an absolute
+/// symbolic link in `path` starts at the root of the calling process. Returns `None` if the file
+/// cannot be read or is no regular file, and always on systems other than Linux.
+pub(crate) fn script_of(pid: u32, path: Option<&str>) -> Option<String> {
     #[cfg(target_os = "linux")]
-    return linux::file_of(pid, path);
+    return linux::script_of(pid, path);
     #[cfg(not(target_os = "linux"))]
     {
         let _ = (pid, path);

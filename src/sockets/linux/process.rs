@@ -361,9 +361,12 @@ pub(in super::super) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// Reads the start of a file below the root or the working directory of the process. The links
-/// `root` and `cwd` in `/proc/PID` lead there, even if the process is in another mount namespace.
-pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
+pub(in super::super) fn script_of(pid: u32, path: Option<&str>) -> Option<String> {
+    let Some(path) = path else {
+        return script_text(&format!("/proc/{pid}/fd/0"));
+    };
+    // The links `root` and `cwd` lead to the folders of the process, even if the process is in
+    // another mount namespace.
     let folder = if path.starts_with('/') { "root" } else { "cwd" };
     // dash keeps its script open as the first free descriptor from 10, and bash as 255. The
     // relative path of a script names another file if the script has changed its working directory.
@@ -374,9 +377,13 @@ pub(in super::super) fn file_of(pid: u32, path: &str) -> Option<String> {
         .chain([255])
         .map(|fd| format!("/proc/{pid}/fd/{fd}"));
     let by_path = format!("/proc/{pid}/{folder}/{path}");
-    let path = descriptors.find(is_script).unwrap_or(by_path);
+    script_text(&descriptors.find(is_script).unwrap_or(by_path))
+}
+
+/// The start of a file. `None` if the path leads to no regular file.
+fn script_text(path: &str) -> Option<String> {
     // Opening a pipe or a device could block.
-    if !fs::metadata(&path).ok()?.is_file() {
+    if !fs::metadata(path).ok()?.is_file() {
         return None;
     }
     let mut bytes = Vec::new();
