@@ -61,7 +61,7 @@ impl<T: AsFd> KeptFd<T> {
     }
 
     /// The descriptor, to use it for the last time and to close it. `None` if the number now seems
-    /// to belong to no file, or to another file, which a close would close.
+    /// to belong to no file or to another file. A close would then close that other file.
     pub(crate) fn take(&mut self) -> Option<T> {
         let value = self.value.take()?;
         if self.is_own(&value) {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     /// Two descriptors of one file have the same device and inode. Only their access modes can show
-    /// that the kept one is gone.
+    /// that the kept descriptor is gone.
     #[test]
     fn a_descriptor_with_another_access_mode_is_not_closed() {
         let kept = KeptFd::new(File::open("/dev/null").unwrap()).unwrap();

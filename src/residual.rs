@@ -96,8 +96,8 @@ pub(crate) fn owner_of_any(ports: &[Port]) -> ResidualOwner {
 }
 
 /// Returns `true` if a process has the abstract Unix socket name of the port. If the lock folder
-/// shows no lease, the process usually uses another lock folder or none. It can also be a forked
-/// child that still has the name of a released reservation.
+/// shows no lease, the process usually uses another lock folder or none. The process can also be a
+/// forked child that still has the name of a released reservation.
 pub(crate) fn is_named(port: Port) -> bool {
     // If the names cannot be read, the caller goes on as if no process had the name.
     ExclusiveName::is_taken(port.protocol, port.number).unwrap_or(false)

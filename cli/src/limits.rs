@@ -204,7 +204,8 @@ pub(crate) const PORT_SERVER_ATTEMPTS: usize = 16;
 
 /// The maximum length of a line that `serve` and its clients read. A number is far shorter, but an
 /// invalid line should be read whole. If the reader closes a connection with unread bytes, the
-/// kernel resets it. The other side then sees an error instead of an empty answer.
+/// kernel resets the connection. The sender of the line then sees an error instead of an empty
+/// answer.
 pub(crate) const PORT_SERVER_LINE_BYTES: u64 = 100;
 
 /// The maximum number of ancestors that `reserve` checks to find its caller or its CI job. `stop`

@@ -117,10 +117,14 @@ pub(crate) fn number_from(low: u16) -> impl Fn(&str) -> Result<u16, InvalidPort>
     move |text| match text.parse::<i64>() {
         Ok(number) => {
             let fits = u16::try_from(number).ok().filter(|number| *number >= low);
-            fits.ok_or_else(|| InvalidPort::new(format!("{number} is not in {low}..=65535")))
+            fits.ok_or_else(|| {
+                InvalidPort::new(format!(
+                    "{number} is out of range: expected a number from {low} to 65535"
+                ))
+            })
         }
         Err(_) => Err(InvalidPort::new(format!(
-            "{text:?} is not a number: expected one from {low} to 65535"
+            "{text:?} is not a number: expected a number from {low} to 65535"
         ))),
     }
 }

@@ -58,10 +58,10 @@ pub(crate) const OWNER_UNSEEN: &str = "cannot check which process has the listen
                                        missing or belongs to another pid namespace; mount proc on \
                                        /proc";
 
-/// The note that the command accepts a listener as the listener of `pid`, although it cannot see
-/// who owns the listener. If `/proc` does not show the processes, the note is [`OWNER_UNSEEN`].
-/// Otherwise the note names the first of these TCP ports whose listeners all lack a visible owner.
-/// Returns `None` if there is no such port, or if the sockets cannot be read.
+/// The note that the command accepts a listener without a visible owner as the listener of `pid`.
+/// If `/proc` does not show the processes, the note is [`OWNER_UNSEEN`]. Otherwise the note names
+/// one of these TCP ports: the first one on which no listener has a visible owner. Returns `None`
+/// if there is no such port, or if the sockets cannot be read.
 pub(crate) fn unseen_owner_note(endpoints: &[Endpoint], pid: u32) -> Option<String> {
     if !shows_processes() {
         return Some(OWNER_UNSEEN.to_owned());
@@ -76,12 +76,12 @@ pub(crate) fn unseen_owner_note(endpoints: &[Endpoint], pid: u32) -> Option<Stri
     let (endpoint, _) = all.find(|(_, holders)| is_unseen(holders))?;
     Some(format!(
         "cannot check whether pid {pid} listens on port {endpoint}: this user cannot see which \
-         process has the listener, so the listener counts"
+         process has the listener, so any listener is accepted"
     ))
 }
 
-/// The note on the first of these ports on which a process other than `pid` listens too, on an
-/// overlapping address. `None` if there is no such port.
+/// The note that a process other than `pid` also listens on a port, on an overlapping address. The
+/// note is about the first port for which this is true. `None` if there is no such port.
 pub(crate) fn shared_note(endpoints: &[Endpoint], pid: u32) -> Option<String> {
     let problems = check_each_port_held_by(endpoints, pid).into_iter();
     let mut problems = problems.filter_map(Result::err);

@@ -16,8 +16,8 @@ use crate::reservation::{Guarantee, ProtocolReservation, Reservation};
 use crate::residual;
 use crate::retry::{KERNEL_PICKS, RANDOM_PICKS, SCARCE_AFTER, SMALL_RANGE};
 
-/// Lets the kernel choose the number. `tested` is a claim on a number that the kernel has chosen,
-/// if the caller has one. The call then takes or drops that claim first.
+/// Lets the kernel choose the number. If the caller already has a claim on a number that the kernel
+/// chose, the caller passes the claim as `tested`. The call then takes or drops that claim first.
 ///
 /// Returns `None` if the ephemeral range is small or about half used, if the request has `aligned`,
 /// or if none of the chosen numbers could be reserved.

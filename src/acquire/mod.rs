@@ -217,8 +217,8 @@ fn may_be_residual(stats: &AttemptStats) -> bool {
 }
 
 /// Takes the port's lease. With `claims`, a claim (a bound socket) keeps the port even without a
-/// lease. In that case the inner `Err` says why the lock folder cannot be used. An invalid
-/// `PORTLEASE_DIR` is an outer `Err` also with `claims`.
+/// lease. So if the lock folder cannot be used, the inner `Err` says why. An invalid
+/// `PORTLEASE_DIR` is always an outer `Err`.
 fn lease_for(
     port: Port,
     claims: bool,

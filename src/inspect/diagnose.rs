@@ -187,8 +187,8 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
 /// asked for the wrong protocol.
 ///
 /// If `expected` is set, only a server of the expected process counts. `asked` has all ports of the
-/// call. If `asked` has both protocols of a number, the function adds no server for that number,
-/// because the other port has a result of its own.
+/// call. If `asked` has the TCP port and the UDP port of a number, the function adds no server for
+/// that number, because each port has its own result.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
         let has_server = facts.holders.iter().flatten().any(whose::answers);
@@ -506,9 +506,9 @@ fn unrecorded_reserver(port: Port, holders: &Holders) -> Vec<Process> {
         .collect()
 }
 
-/// Tries to bind in each of the [`BIND_MODES`], on the loopback and wildcard addresses of IPv4 and
-/// IPv6. If the port has an address, tries only that address (for `localhost`, both loopback
-/// addresses). If that is none of these four addresses, tries nothing.
+/// Tries to bind in each of the [`BIND_MODES`], on four addresses: the loopback and wildcard
+/// addresses of IPv4 and IPv6. For a port with one of these addresses, tries only that address. For
+/// `localhost`, tries both loopback addresses. For a port with any other address, tries nothing.
 fn trials(port: Port, budget: &mut RetryBudget) -> Vec<Trial> {
     let everywhere: [IpAddr; 4] = [
         Ipv4Addr::LOCALHOST.into(),

@@ -85,9 +85,10 @@ impl Expected {
     /// daemon of the process. Then an orphan counts as a daemon only if it is in the process group
     /// or session of the process.
     ///
-    /// If only the start is unknown, the process is a child of the calling process, because its
-    /// exit status is known. The child and its daemon cannot be older than the calling process, so
-    /// the start of the calling process replaces the unknown start.
+    /// If only the start is unknown, the exit status is known. Only the parent of a process gets the
+    /// exit status, so the process is a child of the calling process. The child and its daemon
+    /// cannot be older than the calling process. So the start of the calling process replaces the
+    /// unknown start.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
         if self.started.is_none() && succeeded.is_some() {
             self.earliest_daemon = sockets::started(std::process::id()).ok().flatten();
@@ -286,7 +287,7 @@ pub(crate) fn origin(listeners: &[Holder]) -> Origin {
 ///   daemon that forked twice.
 /// - `parent` is a known subreaper, and `pid` leads its own session, as a daemon that forked once
 ///   does. Two subreapers can be known: the calling process, and `portlease run --leaks`
-///   ([`ADOPTER`]), which itself starts only one command.
+///   ([`ADOPTER`]). `run` itself starts only one command.
 ///
 /// In any other case the result is `false`, because `parent` may have started `pid` itself.
 fn is_orphan(pid: u32, parent: Option<u32>) -> bool {
@@ -315,8 +316,8 @@ fn is_adopter(pid: u32) -> bool {
     std::env::var(ADOPTER).is_ok_and(|adopter| adopter == pid.to_string())
 }
 
-/// Whether the leader of the process's group or session has ended. The group or session counts only
-/// if `parent` is not in it.
+/// Whether the leader of the process's group or session has ended. A group or session that also
+/// contains `parent` does not count.
 fn has_lost_leader(pid: u32, parent: u32) -> bool {
     let (Some(of), Some(of_parent)) = (sockets::group(pid), sockets::group(parent)) else {
         return false;
@@ -513,8 +514,8 @@ impl OwnListeners {
     }
 
     /// The listeners that the expected process may have opened on a wrong port, instead of on
-    /// `port`. If the same process reserved the port of a listener and `port`, the list omits the
-    /// listener: a process that reserves two ports usually means them for two servers.
+    /// `port`. The list omits a listener if one process reserved both `port` and the listener's
+    /// port. A process that reserves two ports usually means them for two servers.
     pub(crate) fn beside(&self, port: Port) -> Vec<Holder> {
         let own = reservers(port.number);
         let is_instead = |(holder, reservers): &&(Holder, Vec<Reserver>)| {

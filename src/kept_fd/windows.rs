@@ -1,6 +1,6 @@
-//! On Windows a [`KeptFd`] is the value itself. On Unix, other code may close every descriptor
-//! number that it finds, such as 3, without knowing its use. A Windows handle is no such small
-//! number.
+//! On Windows a [`KeptFd`] is the value itself, without checks. On Unix, other code may close every
+//! descriptor number that it finds, such as 3, without knowing its use. Windows does not number
+//! its handles in this way.
 
 use std::io;
 use std::num::NonZeroU64;

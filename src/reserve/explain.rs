@@ -50,10 +50,10 @@ pub(super) fn explain(request: &Request, refused: Refused) -> Error {
     }
 }
 
-/// For each number, a sentence that names the holders. The numbers are the first
-/// [`NUMBERS_EXPLAINED`] allowed numbers of the range that the call has not taken itself. A number
-/// without a visible socket or reservation gets no sentence. The result is empty if neither the
-/// request nor `PORTLEASE_RANGE` sets a range.
+/// Explains the first [`NUMBERS_EXPLAINED`] numbers that the request allows. The numbers in `own`,
+/// which the call itself has taken, are left out. The sentence for a number names the holders. A
+/// number without a visible socket or reservation gets no sentence. The result is empty if neither
+/// the request nor `PORTLEASE_RANGE` sets a range.
 fn taken(request: &Request, own: &PortSet) -> Vec<(u16, String)> {
     let numbers = request.allowed.iter().cloned().flatten();
     let numbers: Vec<u16> = numbers

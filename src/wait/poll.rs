@@ -100,9 +100,9 @@ impl From<Option<ExitStatus>> for ExitInfo {
 }
 
 impl ExitInfo {
-    /// `exit` is the result of `try_wait` on the child. If `try_wait` fails because the child was
-    /// already reaped, the child has ended too. A thread that waits for every child can reap the
-    /// child. The kernel reaps the child if this process ignores SIGCHLD.
+    /// `exit` is the result of `try_wait` on the child. `try_wait` fails if the child was already
+    /// reaped, so this failure also shows that the child has ended. A thread that waits for every
+    /// child can reap the child. The kernel reaps the child if this process ignores SIGCHLD.
     pub(crate) fn of(exit: io::Result<Option<ExitStatus>>) -> io::Result<Option<ExitInfo>> {
         match exit {
             Err(error) if is_reaped(&error) => Ok(Some(ExitInfo::from(None))),
@@ -126,7 +126,7 @@ impl fmt::Display for ExitInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
             Some(status) => write!(f, "ended ({status})"),
-            None if self.is_before_wait => f.write_str("had ended, or never existed,"),
+            None if self.is_before_wait => f.write_str("had ended (or never existed)"),
             None => f.write_str("ended"),
         }
     }
@@ -146,8 +146,8 @@ impl WaitError {
                     expected.pid().is_none_or(|pid| pid != std::process::id())
                 });
                 let async_form = match unmet.verdict {
-                    // `portlease::tokio` has no wait by pid. So after a wait by pid, the error
-                    // names this call.
+                    // `portlease::tokio` has no wait by pid. So the error names
+                    // `wait_until_listening` even after a wait by pid.
                     Verdict::NotListening => Some("wait_until_listening"),
                     // The wait saw a listener, so the blocked thread did not cause the timeout.
                     Verdict::Unsteady(_) | Verdict::NotHeldBy(_) => None,

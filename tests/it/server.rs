@@ -326,7 +326,7 @@ pub(crate) mod unix {
         let text = format!("{error:?}");
         // The named process can be a daemon that another test left at the same time.
         assert!(
-            text.contains(", which may be a daemon of the ended process, still runs"),
+            text.contains(" still runs, and may be a daemon of the ended process; "),
             "{text}"
         );
         assert!(

@@ -57,8 +57,8 @@ pub(crate) fn release(console: &Console, args: &ReleaseArgs) -> Result<u8, Failu
         if !console.is_json() {
             console.report(match leases.first() {
                 Some(lease) => format!(
-                    "port {endpoint} was not reserved with `portlease reserve` by this user, or a \
-                     port server holds it: {lease}"
+                    "port {endpoint} cannot be released: this user did not reserve it with \
+                     `portlease reserve`, or a port server holds it: {lease}"
                 ),
                 None => format!("no reservation of port {endpoint} was found"),
             })?;

@@ -78,8 +78,8 @@ fn grant(console: &Console, stream: PortStream, options: ReserveOptions) -> Resu
     // same id stands for another process.
     if stream.peer().is_some_and(is_in_other_pid_namespace) {
         console.note(format_args!(
-            "refused a port for pid {pid}: the client is in another pid namespace, such as that of \
-             a container, so its process cannot be seen"
+            "refused a port for pid {pid}: the client is in another pid namespace (for example in \
+             a container), so this server cannot see the process"
         ));
         return Ok(());
     }

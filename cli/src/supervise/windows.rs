@@ -1,4 +1,4 @@
-//! Windows: the command runs in a job object.
+//! Windows: the command runs in a job object (a group of processes).
 
 use std::io;
 use std::marker::PhantomData;

@@ -231,7 +231,7 @@ fn a_port_of_a_hidden_process_is_busy() {
     let expected = format!(
         "port {other}/tcp is not listening: a socket listens on 127.0.0.1:{port} only, held by uid \
          0 (root): the owner is a process that this user may not inspect, or the kernel itself; \
-         clients of 127.0.0.2 are refused\n"
+         connections to 127.0.0.2 are refused\n"
     );
     assert!(output.starts_with(&expected), "{output}");
 }
@@ -555,7 +555,7 @@ fn a_check_after_a_wait_reports_a_redirected_port() {
     let output = finish(command.env("PORTLEASE_DIR", folder.locks())).code(1);
     let lines: Vec<&str> = output.out.lines().collect();
     let expected = "port 8080/tcp is not listening: no socket listens, but a connection to \
-                    127.0.0.1:8080 is accepted: a packet filter redirects it";
+                    127.0.0.1:8080 is accepted: a packet filter, such as ";
     assert!(lines[0].starts_with(expected), "{output:#?}");
     let help = "help: list the rules of the packet filter";
     assert!(lines[1].starts_with(help), "{output:#?}");

@@ -218,12 +218,18 @@ fn a_choice_that_cannot_be_met_is_refused_with_the_reason() {
             "the system needs the variable PATH to start programs",
         ),
         (&["--format", "toml"], "invalid value 'toml'"),
-        (&["--aligned", "0"], "0 is not in 1.."),
+        (
+            &["--aligned", "0"],
+            "0 is out of range: expected a number from 1 to",
+        ),
         (&["--offsets", "0,0"], "offset 0 is requested twice"),
-        (&["--offsets", "0,70000"], "70000 is not in 0..=65535"),
+        (
+            &["--offsets", "0,70000"],
+            "70000 is out of range: expected a number from 0 to 65535",
+        ),
         (
             &["--offsets", "0,x"],
-            "\"x\" is not a number: expected one from 0 to 65535",
+            "\"x\" is not a number: expected a number from 0 to 65535",
         ),
         (
             &["--aligned", "65535"],

@@ -249,8 +249,7 @@ fn a_reservation_without_a_keeper_is_not_released() {
         .code(1)
         .out;
     assert!(
-        output
-            .contains("was not reserved with `portlease reserve` by this user, or a port server ")
+        output.contains("this user did not reserve it with `portlease reserve`, or a port server ")
             && output.contains("is reserved by test "),
         "{output}"
     );

@@ -199,7 +199,7 @@ fn a_port_of_another_process_is_not_released() {
     assert!(
         output
             .out
-            .contains("was not reserved with `portlease reserve`"),
+            .contains("did not reserve it with `portlease reserve`"),
         "{output:#?}"
     );
     drop(folder);

@@ -81,7 +81,7 @@ impl Report {
                     .to_owned()
             }
             Verdict::InUse(Cause::UnseenClaim) => self.with_lock_folder(
-                "a process with another lock folder probably reserved it: an unseen socket keeps \
+                "a process with another lock folder probably reserved it; an unseen socket keeps \
                  servers without SO_REUSEADDR from binding"
                     .to_owned(),
             ),
@@ -155,8 +155,8 @@ impl Report {
         }
     }
 
-    /// Why the expected listener is missing, or which unrelated process listens beside it. `None`
-    /// if the check found neither a reason nor an unrelated process.
+    /// Why the expected process does not listen, or which unrelated process listens beside the
+    /// expected process. `None` if the check found neither.
     pub(super) fn listeners_headline(&self) -> Option<String> {
         let Facts {
             expected,
@@ -202,8 +202,8 @@ impl Report {
             // If a socket listens at another address, "no socket listens" alone would be false.
             let place = if elsewhere.is_empty() { "" } else { " there" };
             sentences.push(format!(
-                "no socket listens{place}, but a connection to {} is accepted: a packet filter \
-                 redirects it (such as a rule of Docker or kube-proxy)",
+                "no socket listens{place}, but a connection to {} is accepted: a packet filter, \
+                 such as a rule of Docker or kube-proxy, redirects the connection",
                 AddrText(*addr)
             ));
         }
@@ -221,8 +221,8 @@ impl Report {
                 false => IpText(ip, scope_id).to_string(),
             };
             let unreached = match (other.protocol, other.is_past) {
-                (Protocol::Tcp, true) => format!("clients of {ip} were refused"),
-                (Protocol::Tcp, false) => format!("clients of {ip} are refused"),
+                (Protocol::Tcp, true) => format!("connections to {ip} were refused"),
+                (Protocol::Tcp, false) => format!("connections to {ip} are refused"),
                 (_, true) => format!("datagrams to {ip} did not reach it"),
                 (_, false) => format!("datagrams to {ip} do not reach it"),
             };
@@ -232,8 +232,8 @@ impl Report {
             sentences.push(format!("{}, not {asked}", other.protocol_headline()));
         } else if let (Some(daemon), true) = (daemons.first(), sentences.is_empty()) {
             sentences.push(format!(
-                "{}, which may be a daemon of the ended process, still runs; a wait for a daemon \
-                 ends after {}",
+                "{} still runs, and may be a daemon of the ended process; a wait gives a daemon \
+                 only {} to listen",
                 daemon.name_and_pid(),
                 DurationText(DAEMON_GRACE)
             ));
@@ -320,8 +320,8 @@ impl Report {
 
     /// Whether the report has the line "the number". For example, this line says whether the number
     /// is in the ephemeral range. A report with trial binds always has the line. Any other report
-    /// has the line if it may explain the verdict. If a socket or TIME_WAIT blocks the port, the
-    /// report has the line only if the kernel may have chosen the number for a client.
+    /// has the line only if the number may explain the verdict. For example, a socket or TIME_WAIT
+    /// may block the port because the kernel chose the number for a client.
     fn depends_on(&self, number: &Number) -> bool {
         let is_client = |socket: &Holder| socket.client || socket.may_be_client;
         match &self.facts.verdict {

@@ -235,7 +235,7 @@ fn try_stat(pid: u32) -> io::Result<Option<procfs::Stat>> {
 fn own_stat(pid: u32) -> io::Result<Vec<u8>> {
     let folder = open(CWD, "/proc/self")?;
     let text = read(folder.as_fd(), "stat")?;
-    // `/proc` may be that of another pid namespace, where this process has another pid.
+    // `/proc` may belong to another pid namespace, in which this process has another pid.
     match procfs::pid(&text) == Some(pid) {
         true => Ok(text),
         false => Err(Errno::NOENT.into()),
@@ -368,8 +368,9 @@ pub(in super::super) fn script_of(pid: u32, path: Option<&str>) -> Option<String
     // The links `root` and `cwd` lead to the folders of the process, even if the process is in
     // another mount namespace.
     let folder = if path.starts_with('/') { "root" } else { "cwd" };
-    // dash keeps its script open as the first free descriptor from 10, and bash as 255. The
-    // relative path of a script names another file if the script has changed its working directory.
+    // The relative path of a script names another file if the script has changed its working
+    // directory. So the script that the shell keeps open comes first: dash has it open as the first
+    // free descriptor from 10, and bash as 255.
     let is_script = |link: &String| {
         fs::read_link(link).is_ok_and(|file| file.file_name() == Path::new(path).file_name())
     };

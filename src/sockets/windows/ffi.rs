@@ -1,5 +1,5 @@
 //! The calls of Windows that have no safe form. The functions return values that own their memory.
-#![expect(unsafe_code, reason = "calls of the system")]
+#![expect(unsafe_code, reason = "the functions of Windows are unsafe to call")]
 
 use std::ffi::OsString;
 use std::io;

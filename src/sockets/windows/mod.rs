@@ -91,9 +91,9 @@ pub(super) fn processes(
 }
 
 /// The service that the process runs, if the process runs exactly one of these services. Some
-/// services, such as that of PostgreSQL, run their server as a child process. So the second choice
-/// is the only service of the parent. This choice requires that the programs of the process and of
-/// its parent are in the same folder. `None` in all other cases.
+/// services, such as PostgreSQL, run their server as a child process. So the second choice is the
+/// service of the parent, if the parent runs exactly one. This choice requires that the programs of
+/// parent and child are in the same folder. `None` in all other cases.
 fn service_of(process: &Process, services: &[(u32, String)]) -> Option<String> {
     let run_by = |pid: u32| {
         let mut names = services.iter().filter(|service| service.0 == pid);
@@ -161,10 +161,10 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
     parent_of(listed.parent, started(pid).ok().flatten())
 }
 
-/// `parent` is the parent pid that Windows keeps for a process. `child` is the start time of this
-/// process. Returns `parent` if the pid still belongs to the parent. After the parent has ended,
+/// `parent` is the parent pid that Windows keeps for a child process. `child` is the start time of
+/// the child. Returns `parent` if the pid still belongs to the parent. After the parent has ended,
 /// Windows can give its pid to another process. So the result is `None` if the process with the pid
-/// `parent` started after `child`. Also `None` for the pid 0.
+/// `parent` started after the child. Also `None` for the pid 0.
 fn parent_of(parent: u32, child: Option<NonZeroU64>) -> Option<u32> {
     let is_older = match (started(parent), child) {
         (Ok(Some(parent)), Some(child)) => parent <= child,

@@ -85,7 +85,7 @@ pub(crate) fn addresses_of_two_interfaces() {
         let report = elsewhere.to_string();
         for part in [
             format!("port [fe80::7%vb]:{p}/tcp is not listening: "),
-            format!("listens on [fe80::7%va]:{p} only; clients of fe80::7%vb are refused"),
+            format!("listens on [fe80::7%va]:{p} only; connections to fe80::7%vb are refused"),
             format!("connect to [fe80::7%va]:{p}, or let the server listen on fe80::7%vb"),
         ] {
             assert!(report.contains(&part), "{report}");
@@ -188,7 +188,7 @@ pub(crate) fn server_of_one_interface() {
         .to_string();
     for part in [
         format!("port 127.0.0.1:{p}/tcp is not listening: "),
-        format!("listens on 0.0.0.0:{p} (interface va only); clients of 127.0.0.1 are refused"),
+        format!("listens on 0.0.0.0:{p} (interface va only); connections to 127.0.0.1 are refused"),
         "help: let the server accept connections from every interface: its socket is bound to va \
          only (SO_BINDTODEVICE)"
             .to_owned(),

@@ -391,7 +391,7 @@ pub(crate) fn wait_for_redirected() {
     };
     let text = wait(8080);
     let expected = "port 8080/tcp is not listening: no socket listens, but a connection to \
-                    127.0.0.1:8080 is accepted: a packet filter redirects it";
+                    127.0.0.1:8080 is accepted: a packet filter, such as ";
     assert!(text.contains(expected), "{text}");
     assert!(
         text.contains("help: list the rules of the packet filter"),
@@ -408,13 +408,16 @@ pub(crate) fn wait_for_redirected() {
     // So does a check of one process.
     let report = portlease::check_port_held_by(8080, std::process::id()).unwrap_err();
     let text = report.to_string();
-    assert!(text.contains("a packet filter redirects it"), "{text}");
+    assert!(
+        text.contains("kube-proxy, redirects the connection"),
+        "{text}"
+    );
     // So does a wait for one address, beside a server on another address.
     let _other = TcpListener::bind("[::1]:8080").unwrap();
     let error = portlease::wait_until_listening((Ipv4Addr::LOCALHOST, 8080), at_most).unwrap_err();
     let text = format!("{error:?}");
     let expected = "no socket listens there, but a connection to 127.0.0.1:8080 is accepted: a \
-                    packet filter redirects it";
+                    packet filter, such as ";
     assert!(text.contains(expected), "{text}");
     // The control: nothing redirects this port.
     let text = wait(8081);

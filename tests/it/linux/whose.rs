@@ -224,7 +224,7 @@ fn the_id_of_a_thread_and_the_id_of_no_process_are_called_so() {
     // Linux has no pid above 4194304.
     let none = p.wait_for_pid(u32::MAX, DEADLINE).unwrap_err();
     let expected = format!(
-        "process {} had ended, or never existed, before it listened",
+        "process {} had ended (or never existed) before it listened",
         u32::MAX
     );
     assert!(none.to_string().starts_with(&expected), "{none}");
@@ -653,7 +653,7 @@ fn a_server_on_another_number_or_address_is_named() {
     ];
     for error in errors {
         let expected = format!(
-            "(pid {}) listens on [::1]:{p} only; clients of 127.0.0.1 are refused",
+            "(pid {}) listens on [::1]:{p} only; connections to 127.0.0.1 are refused",
             child.0.id()
         );
         assert!(

@@ -270,7 +270,8 @@ fn localhost_means_both_loopback_addresses_and_no_other() {
     let text = portlease::check_port_listening(localhost)
         .unwrap_err()
         .to_string();
-    let expected = format!("listens on 127.0.0.2:{port} only; clients of localhost are refused");
+    let expected =
+        format!("listens on 127.0.0.2:{port} only; connections to localhost are refused");
     assert!(text.contains(&expected), "{text}");
     assert_eq!(portlease::probe(localhost, DEADLINE), Reachability::Refuses);
     for ip in ["127.0.0.1", "::1"] {

@@ -15,7 +15,7 @@ use crate::model::process::ProcessState;
 
 /// If a process has at most this many descriptors of wanted sockets, the scan reads each of them a
 /// second time: an exec or the end of the process may have closed a descriptor after the first
-/// read. A second read of thousands costs too much.
+/// read. A second read of thousands of descriptors costs too much.
 const CONFIRM_UP_TO: usize = 16;
 
 impl Scan<'_> {
@@ -105,7 +105,7 @@ impl Scan<'_> {
         if sockets.is_empty() {
             return Ok(has_descriptors);
         }
-        // `describe` returns `None` for a process that was reaped, which owns no socket any more.
+        // `describe` returns `None` if the process was reaped. The process then owns no socket.
         if let Some(process) = self.clock.describe(pid, folder.as_fd(), process_path)? {
             // After the folder was listed, an exec or the end of the process may have closed some
             // of the descriptors. So the scan reads them again. It skips this for a `forked`
