@@ -110,8 +110,8 @@ pub(crate) fn name(port: Port) -> io::Result<Option<Row>> {
 
 fn owner_of_socket(holder: &Holder) -> ResidualOwner {
     match holder.processes.as_slice() {
-        // A socket that is not `hidden` and has no visible process lacks an inode. If such a socket
-        // is bound or listens, the kernel is closing the socket, so a retry can help.
+        // This socket has no visible process and is not `hidden`, so it lacks an inode. If it is
+        // bound or listens, the kernel is closing it, so a retry can help.
         [] if !holder.hidden && matches!(holder.state, State::Bound | State::Listen) => {
             ResidualOwner::Unknown
         }

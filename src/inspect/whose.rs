@@ -85,8 +85,8 @@ impl Expected {
     /// daemon of the process. Then an orphan counts as a daemon only if it is in the process group
     /// or session of the process.
     ///
-    /// If only the start is unknown, the exit status is known. Only the parent of a process gets the
-    /// exit status, so the process is a child of the calling process. The child and its daemon
+    /// If only the start is unknown, the exit status is known. Only the parent of a process gets
+    /// its exit status, so the process is a child of the calling process. The child and its daemon
     /// cannot be older than the calling process. So the start of the calling process replaces the
     /// unknown start.
     pub(crate) fn note_end(&mut self, succeeded: Option<bool>) {
@@ -146,11 +146,11 @@ impl Expected {
     /// Whether the caller may have named the expected process but meant `process`. This is so in
     /// three cases:
     ///
-    /// - `process` is an ancestor of the expected process, as the primary process of a Node.js
-    ///   cluster is.
+    /// - `process` is an ancestor of the expected process, such as the primary process of a Node.js
+    ///   cluster.
     /// - On Linux, `process` and the expected process have the same parent and process group, and
     ///   started at almost the same time. A shell probably started them as one pipeline, and `$!`
-    ///   names only its last part.
+    ///   names only the last part of the pipeline.
     /// - The expected process ended before the call, and `process` is an [orphan](is_orphan) with a
     ///   higher pid. It may be a daemon that the expected process left: the kernel gives pids in
     ///   ascending order until they wrap around.

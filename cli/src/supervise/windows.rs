@@ -41,8 +41,8 @@ impl Supervisor {
     }
 }
 
-/// Releases the job, because the command has ended. The processes that the command started run on,
-/// as on other systems.
+/// Releases the job, because the command has ended. The processes that the command started
+/// continue to run, as on other systems.
 impl Drop for Supervisor {
     fn drop(&mut self) {
         // If the call fails, the processes in the job end with this process.

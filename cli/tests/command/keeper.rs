@@ -176,8 +176,8 @@ fn a_keeper_refuses_releases_by_other_users() {
     let output = finish(&mut nobody).code(1).out;
     assert!(
         output.starts_with(&format!(
-            "port {port} cannot be released: this user did not reserve it with `portlease reserve`, \
-             or a port server holds it: {port}/tcp is reserved by "
+            "port {port} cannot be released: this user did not reserve it with \
+             `portlease reserve`, or a port server holds it: {port}/tcp is reserved by "
         )),
         "{output}"
     );
