@@ -112,7 +112,7 @@ impl RetryBudget {
         Self::at_most(left.max(NO_OWNER_LIMIT))
     }
 
-    /// A check of several ports that has retried examines all its ports once more. This is the
+    /// If a check of several ports has retried, it examines all its ports once more. This is the
     /// budget of one port for that last pass. `passed` is the time since the first pass began. The
     /// limit of the new budget is the limit of `self` minus `passed`, but never less than
     /// [`NO_OWNER_LIMIT`].
@@ -212,9 +212,9 @@ const QUEUE_PAUSE_SHARE: u32 = 8;
 const QUEUE_PAUSE_PER_TRY: u32 = 20;
 const QUEUE_PAUSE_AFTER_TRY: Duration = Duration::from_secs(1);
 
-/// A call that waits for a busy number reads the socket table at this interval. Connections of an
-/// earlier server do not prevent a reservation, and the table shows whether any other socket is
-/// left. A try with a read of the table costs as much as a hundred tries without it.
+/// A call that waits for a busy number reads the socket table at this interval. The table shows
+/// whether only connections of an earlier server are left, which do not prevent a reservation. A
+/// try that reads the table costs as much as a hundred tries that do not.
 const QUEUE_TABLE_EVERY: Duration = Duration::from_millis(250);
 
 /// The pauses of one call that waits for a busy number (`ReserveOptions::wait`).
@@ -333,8 +333,8 @@ pub(crate) const PORTS_READ_ALONE: usize = 4;
 /// How long to wait for one connection that tests whether the port accepts connections. Two kinds
 /// of calls make such connections:
 ///
-/// - A report after a wait, or after a check for a process, if no socket listens. A connection that
-///   is accepted shows a packet filter.
+/// - A report after a wait, or after a check for a process, if no socket listens. If the connection
+///   is accepted all the same, a packet filter redirects the port.
 /// - A check for a listener on a system whose socket table this crate cannot read.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
@@ -351,8 +351,8 @@ pub(crate) fn block_for(pause: Duration) {
 /// network namespace. Another process that scans ports can disturb one test, but hardly three.
 pub(crate) const SELF_TESTS: usize = 3;
 
-/// How many non-ephemeral numbers a self-test of the kernel tries if the ephemeral range is small
-/// or used up.
+/// How many non-ephemeral numbers a self-test (see [`SELF_TESTS`]) tries if the ephemeral range is
+/// small or used up.
 pub(crate) const SELF_TEST_NUMBERS: usize = 64;
 
 /// How many numbers an automatic pick lets the kernel choose (`bind(…, 0)`) before it draws random
@@ -361,8 +361,8 @@ pub(crate) const SELF_TEST_NUMBERS: usize = 64;
 pub(crate) const KERNEL_PICKS: usize = 32;
 
 /// If the ephemeral range has fewer numbers than this, an automatic pick tries the non-ephemeral
-/// numbers first. Otherwise the claims of a parallel test suite would take a large part of the
-/// range from outgoing connections. The default range of Linux has 28,232 numbers.
+/// numbers first. In so small a range, the claims (bound sockets) of a parallel test suite would
+/// take a large part from outgoing connections. The default range of Linux has 28,232 numbers.
 pub(crate) const SMALL_RANGE: usize = 512;
 
 /// How many random ephemeral numbers an automatic pick tries to claim at most. If all are refused,
@@ -397,9 +397,9 @@ pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 /// microseconds.
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
-/// How many numbers, or blocks, an automatic pick tries in a second pass, if the first pass fails.
-/// The second pass reads the socket table for each refused number, which costs hundreds of
-/// microseconds.
+/// How many numbers an automatic pick tries in a second pass, if the first pass fails. For a block
+/// (several ports at fixed distances), how many base numbers. The second pass reads the socket
+/// table for each refused number, which costs hundreds of microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
 /// How many numbers a pick with a stable name tries, in the order that follows from the name. If
@@ -445,15 +445,15 @@ pub(crate) const RECORD_LOCK_PAUSE: Duration = Duration::from_micros(50);
 pub(crate) struct Sweep;
 
 impl Sweep {
-    /// One in this many calls that take a lease starts a sweep.
+    /// One in this many calls that take a lease starts a sweep, which removes unused lock files.
     pub(crate) const ONE_IN: u32 = 256;
     /// How many lock files of this process's network namespace a sweep examines at most.
     pub(crate) const FILES: usize = 256;
     /// How many names of one folder a sweep lists at most.
     pub(crate) const FILES_LISTED: usize = 1024;
-    /// A sweep that a reservation starts keeps a file that was used within this time. The next
-    /// reservation of the port then finds the file: to create it would cost more than all other
-    /// steps of the reservation.
+    /// If a reservation starts a sweep, the sweep keeps each lock file that was used within this
+    /// time. So the next reservation of that port finds the file. Creating the file would cost more
+    /// than all other steps of the reservation.
     pub(crate) const UNUSED_FOR: Duration = Duration::from_secs(60);
     /// One sweep in this many also sweeps the folders of other network namespaces.
     pub(crate) const OTHER_SCOPES_ONE_IN: u32 = 16;

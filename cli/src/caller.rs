@@ -69,8 +69,8 @@ pub(crate) fn job() -> Result<u32, Failure> {
         return Ok(job.pid);
     }
     Err(Failure::new(format!(
-        "cannot find the job: no ancestor is named {}; name a process with --pid PID, or hold the \
-         ports for a time with --for DURATION",
+        "cannot find the CI job: no ancestor of this process is named {}; pass the pid of a \
+         process with --pid PID, or hold the ports for a time with --for DURATION",
         JOBS.join(" or ")
     )))
 }

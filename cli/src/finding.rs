@@ -16,9 +16,9 @@ pub(crate) struct Finding {
     /// Why the port does not meet the condition, or could not be checked.
     pub(crate) problem: Option<Diagnosis>,
     pub(crate) asked: Asked,
-    /// The report on a free port that a server without SO_REUSEADDR cannot bind, because of
-    /// connections alone. `None` until [`Finding::note_servers`] has checked the port, and always
-    /// `None` for a reserved port.
+    /// The report on a free port that only a server with SO_REUSEADDR can bind, because connections
+    /// are left. `None` until [`Finding::note_servers`] has checked the port, and always `None` for
+    /// a reserved port.
     pub(crate) needs_reuse_addr: Option<Diagnosis>,
 }
 
@@ -60,8 +60,7 @@ impl Finding {
     /// Finds the free ports that only a server with SO_REUSEADDR can bind, because connections of a
     /// stopped server are left. Tries once to bind each free port without SO_REUSEADDR.
     pub(crate) fn note_servers(findings: &mut [Finding]) {
-        // On Windows, a server needs no option to bind despite the connections of an earlier
-        // server.
+        // On Windows, connections of an earlier server keep no server from binding the port.
         if cfg!(windows) {
             return;
         }
@@ -98,9 +97,9 @@ fn has_only_connections(problem: &Diagnosis) -> bool {
     problem.leases().is_empty() && holders.peek().is_some() && holders.all(is_connection)
 }
 
-/// Replaces `problem`, the report of a check, by the report of a wait. A check does not connect to
-/// the port. A wait does, so it can report that a packet filter redirects the port. Keeps `problem`
-/// if the port could not be checked. Returns `None` if a server began to listen after the check.
+/// Replaces `problem`, the report of a check, by the report of a wait. Only a wait connects to the
+/// port, so it can also report that a packet filter redirects the port. Keeps `problem` if the port
+/// could not be checked. Returns `None` if a server began to listen after the check.
 fn after_wait(endpoint: Endpoint, problem: Diagnosis) -> Option<Diagnosis> {
     if !problem.could_tell() {
         return Some(problem);
@@ -130,8 +129,9 @@ pub(crate) fn has_server(endpoint: Endpoint) -> bool {
 /// never listens. While the claim exists, the kernel refuses the bind of a server that sets neither
 /// SO_REUSEADDR nor SO_REUSEPORT. `false` if the system does not show the socket.
 ///
-/// The claim of a port server may have a hidden owner, because the server runs as another user or
-/// in another pid namespace. So a hidden owner counts too, unless `owner` is this process.
+/// A port server (a program that chooses ports for others, as for portpicker) may run as another
+/// user or in another pid namespace. The owner of its claim is then hidden. So a claim with a
+/// hidden owner counts too, unless `owner` is this process.
 pub(crate) fn has_claim(endpoint: Endpoint, owner: Option<u32>) -> bool {
     let is_own = owner == Some(std::process::id());
     let is_claim = |socket: &Holder| {

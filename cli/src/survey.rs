@@ -26,7 +26,7 @@ pub(crate) struct Unmet {
 /// ends a search of many ports, returns the first port that was not checked.
 ///
 /// Each step checks twice as many ports as the step before, up to [`PORTS_PER_STEP`]. So the search
-/// is quick both if an early port does not meet the condition and if all ports do.
+/// is quick if an early port does not meet the condition, and also if all ports meet it.
 pub(crate) fn first_unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -49,7 +49,7 @@ pub(crate) fn first_unmet(
     None
 }
 
-/// The first of these ports that does not meet the condition now or cannot be checked. Checks all
+/// The first of these ports that does not meet the condition now, or cannot be checked. Checks all
 /// these ports together, without retries.
 fn first_unmet_of(endpoints: &[Endpoint], condition: Condition) -> Option<Unmet> {
     if let Condition::HeldBy(_) = condition {

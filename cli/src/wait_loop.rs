@@ -230,8 +230,8 @@ struct WaitForAll {
 
 impl WaitForAll {
     /// Returns the ports that met the condition, without those that [`Unable::Skip`] skipped. Fails
-    /// with a timeout if a port does not meet the condition in time. Returns `None` if the limit
-    /// passes before all of [many](survey::are_many) ports are checked.
+    /// with a timeout if a port does not meet the condition in time. Exception for
+    /// [many](survey::are_many) ports: returns `None` if the limit passes before all are checked.
     fn wait(mut self) -> portlease::Result<Option<Vec<Endpoint>>> {
         let (condition, limit, started) = (self.condition, self.limit, self.started);
         // `wait_until_all_listening` records which listeners were open. So it can report a server

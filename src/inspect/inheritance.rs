@@ -40,8 +40,8 @@ pub(crate) fn of_leases(mut leases: Vec<Lease>) -> Vec<Lease> {
             lease.set_foreign(Foreign { pid_here: None });
         }
         let is_foreign = lease.is_foreign();
-        // In this pid namespace, the pid of a record from another pid namespace belongs to
-        // another process, or to no process.
+        // A record from another pid namespace contains a pid of that namespace. In this namespace
+        // the same pid belongs to another process, or to none.
         if lease
             .record()
             .is_none_or(|record| !is_foreign && runs(record))
@@ -115,8 +115,8 @@ fn socket_of(lease: &Lease) -> io::Result<Option<Row>> {
 }
 
 /// The processes that still hold the reservation after the recorded process has ended. Call this if
-/// the recorded process does not run in this pid namespace. It may still run in another one. `None`
-/// in three cases:
+/// the recorded process does not run in this pid namespace. The recorded process may still run in
+/// another pid namespace. Returns `None` in three cases:
 ///
 /// - The lease has no record.
 /// - No owner of the socket is visible.
@@ -146,8 +146,8 @@ fn runs(record: &Record) -> bool {
         && sockets::started(record.pid).map_or(true, is_same)
 }
 
-/// Whether the process has, in its own pid namespace, the recorded pid, and the recorded start if
-/// the record has a start.
+/// Whether the process is the recorded one. In its own pid namespace, the process must have the
+/// recorded pid. If the record has a start time, the process must have started at that time.
 fn is_recorded(process: &Process, record: &Record) -> bool {
     let has_start = record.started.is_none() || process.ticks == record.started;
     has_start && sockets::innermost_pid(process.pid) == Some(record.pid)

@@ -165,8 +165,9 @@ impl LeaseLock {
         self.record.is_some()
     }
 
-    /// Writes the whole record over the previous record. Only the public call that locked the file
-    /// may use this function, because the lock file's descriptor is not checked.
+    /// Writes the whole record over the previous record. This function does not check whether other
+    /// code has closed the lock file's descriptor. So only the public call that locked the file may
+    /// use this function.
     pub(crate) fn publish(&mut self, record: &Record) -> io::Result<()> {
         let bytes = record.encode();
         let user = system::user();
@@ -245,8 +246,8 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
     let (file, owner) = match folder.folder().open_file(&name, Access::Read) {
         Ok(opened) => opened,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Peek::Free),
-        // This user may not open the file. A process of the file's owner may have it locked, so the
-        // file counts as a live lease.
+        // This user may not open the file. A process of the user that owns the file may have locked
+        // it, so the file counts as a live lease.
         Err(e)
             if e.kind() == io::ErrorKind::PermissionDenied
                 && folder.folder().has_regular_file(&name) =>

@@ -14,16 +14,16 @@ pub(crate) struct AttemptStats {
     /// How many ports the call should reserve. Stays 0 for ports at fixed distances from a base
     /// number.
     pub(crate) requested: usize,
-    /// The ports that the call had already reserved, and that the pick could otherwise have
-    /// yielded.
+    /// The ports that the same call had already reserved. Includes only ports that the options
+    /// allow for the pick.
     pub(crate) own: PortSet,
     pub(crate) in_use: usize,
     pub(crate) reserved: usize,
     pub(crate) not_permitted: usize,
     pub(crate) excluded: usize,
     /// How many of the allowed numbers the pick skipped: 65535, and the numbers that browsers
-    /// refuse to connect to. 0 if the pick tried a number and had no range (of the request or of
-    /// `PORTLEASE_RANGE`).
+    /// refuse to connect to. A pick without a range (of the request or of `PORTLEASE_RANGE`) counts
+    /// them only if it tried no number at all.
     pub(crate) blocked: usize,
     /// The number of ports whose lock file could not be opened, for example because its path leads
     /// to a folder.
@@ -98,11 +98,11 @@ impl fmt::Display for AttemptStats {
         if self.blocked > 0 {
             write!(
                 f,
-                "; {} not tried: numbers that browsers refuse, or 65535",
+                "; {} not tried (65535, or refused by browsers)",
                 self.blocked
             )?;
             if self.tried() == 0 {
-                f.write_str(" (to reserve one of them, request that exact number)")?;
+                f.write_str("; to reserve such a port, request its exact number")?;
             }
         }
         if self.spared {

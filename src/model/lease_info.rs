@@ -414,7 +414,7 @@ impl Lease {
         if let Some(StableName { name, first_choice }) = self.stable_name() {
             text += &format!(", named \"{}\"", printable(name));
             if *first_choice != self.port {
-                text += &format!(" (not its first choice {first_choice})");
+                text += &format!(" (first choice of this name: {first_choice})");
             }
         }
         text + &self.heirs_text()

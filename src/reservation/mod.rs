@@ -63,11 +63,11 @@ pub enum Guarantee {
 /// Only a forked child [keeps it](crate::docs::guarantees#if-the-process-dies) for longer, until
 /// the child calls exec or ends.
 ///
-/// The reservation also ends if other code closes this crate's descriptors, as a library does that
-/// turns the process into a daemon. [`guarantee`](Reservation::guarantee) and
-/// [`lease_error`](Reservation::lease_error) do not show this. So call such a library before you
-/// reserve. The process may later open other files under the same descriptor numbers. A drop does
-/// not write to these files, and does not close them.
+/// The reservation also ends if other code closes this crate's descriptors. A library that turns
+/// the process into a daemon may do that, so call such a library before you reserve.
+/// [`guarantee`](Reservation::guarantee) and [`lease_error`](Reservation::lease_error) do not show
+/// that the descriptors were closed. The process may later open other files under the same
+/// descriptor numbers. A drop does not write to these files, and does not close them.
 ///
 /// The first two lines drop the reservation at once, which is a common mistake. The last two lines
 /// keep the reservation:

@@ -257,8 +257,8 @@ fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
     }
 }
 
-/// The value of `PORTLEASE_RANGE`: the numbers that automatic picks and blocks may use, for example
-/// on a machine whose firewall opens only these numbers.
+/// The value of `PORTLEASE_RANGE`: the numbers that automatic picks and blocks (ports at fixed
+/// distances) may use. An example is a machine whose firewall opens only these numbers.
 fn range_variable() -> Result<Option<RangeInclusive<u16>>> {
     let Some(text) = std::env::var_os("PORTLEASE_RANGE") else {
         return Ok(None);

@@ -73,7 +73,7 @@ fn a_taken_name_leads_to_the_next_number_of_its_own_order_and_reports_say_so() {
     let own = holder.command(&format!("lease={first}"));
     assert!(own.ends_with(", named \"db\""), "{own}");
     let lease = holder.command(&format!("lease={}", second.port()));
-    let said = format!(", named \"db\" (not its first choice {first})");
+    let said = format!(", named \"db\" (first choice of this name: {first})");
     assert!(lease.ends_with(&said), "{lease}");
     // The next number is as stable as the first.
     for _ in 0..3 {

@@ -104,7 +104,7 @@ impl ProcessImage {
         })
     }
 
-    /// Returns `true` if this process is a subshell that `parent` forked without exec.
+    /// Returns `true` if the process of this image is a subshell that `parent` forked without exec.
     fn is_fork_of(&self, parent: &ProcessImage) -> bool {
         self.is_shell()
             && self.arguments == parent.arguments
@@ -121,8 +121,9 @@ impl ProcessImage {
         self.stat.pid == 1 && INITS.contains(&self.stat.name.as_str())
     }
 
-    /// Returns `true` if this process is a shell with `-c TEXT`, and TEXT ends with this call.
-    /// Exception: `false` if the shell itself reads `output`, as for `$(…)`.
+    /// Returns `true` if the process of this image is a shell with `-c TEXT`, and TEXT ends with
+    /// this call of `reserve`. Exception: `false` if the shell itself reads `output`, as for
+    /// `$(…)`.
     fn is_brief_shell(&self, output: Option<Output>) -> bool {
         // The arguments of `busybox sh -c TEXT` contain the name of the shell, here `sh`, before
         // the `-c`.
@@ -173,7 +174,8 @@ impl Output {
     /// the last program reads. Returns `None` if the stdout of this process is neither a pipe nor a
     /// file.
     ///
-    /// `parent` is the parent of this process, and so of each program in the pipeline.
+    /// `parent` is the parent of this process. A shell starts every program of a pipeline, so these
+    /// programs have the same parent.
     fn last_of_pipe(parent: u32) -> Option<Output> {
         let own = std::process::id();
         let mut output = Output::of("self", 1)?;

@@ -79,9 +79,9 @@ pub(crate) fn check(console: &Console, args: &CheckArgs) -> Result<u8, Failure> 
     Ok(verdict(&findings))
 }
 
-/// Prints the answer for ports that all pass. If at most [`HELP_PER_PORT`] ports are free only for
-/// servers that set SO_REUSEADDR, each of them gets a report before the answer. If only one port
-/// was checked, its report replaces the answer.
+/// Prints the answer for ports that all pass. Some of the ports may be free only for servers that
+/// set SO_REUSEADDR. If there are at most [`HELP_PER_PORT`] such ports, each of them gets a report
+/// before the answer. If such a port is the only checked port, its report replaces the answer.
 fn print_pass(
     console: &Console,
     findings: &[Finding],

@@ -164,7 +164,8 @@ fn pids(lease: &Lease) -> String {
     }
 }
 
-/// The process for which another process, such as a keeper or `portlease serve`, reserved the port.
+/// The process for which another process reserved the port. The other process is, for example,
+/// `portlease serve` or a keeper (a process that holds ports for `portlease reserve`).
 fn beneficiary(lease: &Lease) -> String {
     let Some(pid) = lease.on_behalf_of() else {
         return "-".to_owned();

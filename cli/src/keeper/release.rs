@@ -17,7 +17,8 @@ use windows as system;
 
 pub(crate) use system::{request_release, unrecorded_ports};
 
-/// The endpoints that a keeper has released. Empty if its answer is a refusal.
+/// The endpoints that a keeper (a process that holds ports) has released. Empty if the keeper's
+/// answer is a refusal.
 fn released(answer: &str) -> Vec<Endpoint> {
     let mut words = answer.split(' ');
     match words.next() {

@@ -55,7 +55,7 @@ pub(crate) fn help_for_others(problem: &Diagnosis, asked: Asked) -> Option<Strin
     Some(format!("for other servers, {help}"))
 }
 
-/// The report on a port that only a server that sets SO_REUSEADDR can bind.
+/// The report on a port that only servers with SO_REUSEADDR can bind.
 pub(crate) fn needs_reuse_addr(problem: &Diagnosis, endpoint: Endpoint, asked: Asked) -> String {
     let cause = problem.cause();
     let headline =
@@ -67,8 +67,8 @@ pub(crate) fn headline_and_help(diagnosis: &Diagnosis, asked: Asked) -> String {
     with_help(diagnosis.headline(), help(diagnosis, asked))
 }
 
-/// The headline and the remedies, for a report that follows the end of the expected process. That
-/// process can neither be resumed nor inspected any more.
+/// The report after the expected process has ended: the headline and the remedies. Omits the
+/// remedies that resume or inspect a process, because the expected process no longer runs.
 pub(crate) fn after_end(diagnosis: &Diagnosis, mut remedies: Vec<Remedy>, asked: Asked) -> String {
     remedies.retain(|remedy| !remedy::needs_running_process(remedy));
     with_help(diagnosis.headline(), remedy::in_one_line(&remedies, asked))

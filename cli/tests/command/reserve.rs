@@ -371,7 +371,8 @@ fn a_command_that_reserves_offers_no_free_address() {
 fn a_job_must_be_an_ancestor() {
     let folder = Folder::new();
     let output = finish(&mut command(&folder, &["reserve", "--pid", "job"])).code(2);
-    let message = "portlease: cannot find the job: no ancestor is named Runner.Worker or";
+    let message = "portlease: cannot find the CI job: no ancestor of this process is named \
+                   Runner.Worker or";
     assert!(output.err.starts_with(message), "{output:#?}");
     need!(installed("bash"));
     // A copy of the shell, with the name of the process that runs a job of GitHub Actions.

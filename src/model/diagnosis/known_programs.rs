@@ -51,11 +51,12 @@ const LAUNCHERS: [&str; 34] = [
     "xrdp-sesman",
 ];
 
-/// The start of the names of the units that run jobs of GitHub Actions and of Azure Pipelines.
+/// The units that run jobs of GitHub Actions and of Azure Pipelines have names that start with one
+/// of these texts.
 const RUNNERS: [&str; 2] = ["actions.runner.", "vsts.agent."];
 
-/// The remedy if the process holds the port for another program, which has to be stopped instead.
-/// `None` for any other process.
+/// The remedy if the process holds the port for another program or for a forwarding rule. The usual
+/// remedy, to stop the process, would be wrong. `None` for any other process.
 pub(super) fn remedy(process: &Process, port: u16, protocol: Protocol) -> Option<Remedy> {
     let pid = process.pid;
     // On Windows, the name ends in `.exe`.
@@ -116,9 +117,9 @@ pub(super) fn is_windows_kernel(process: &Process) -> bool {
     process.pid == 4 && process.name == "System" && process.uid.is_none()
 }
 
-/// Whether the server ends at once after SIGINT, but not after SIGTERM. PostgreSQL waits for its
-/// clients (section "Shutting Down the Server" of its manual), and uWSGI starts its workers again
-/// (section "Managing the uWSGI server" of its manual).
+/// Whether the server ends at once after SIGINT, but not after SIGTERM. After SIGTERM, PostgreSQL
+/// waits for its clients (section "Shutting Down the Server" of its manual). After SIGTERM, uWSGI
+/// starts its workers again (section "Managing the uWSGI server" of its manual).
 pub(super) fn is_ended_by_sigint(name: &str) -> bool {
     matches!(name, "postgres" | "uwsgi")
 }

@@ -33,7 +33,8 @@ impl Number {
         ephemeral.is_some_and(|range| range.contains(&self.port)) && !self.is_withheld()
     }
 
-    /// The withheld numbers and this number, in the format of `net.ipv4.ip_local_reserved_ports`.
+    /// The numbers that the administrator withheld from the kernel, and this number. The format is
+    /// that of `net.ipv4.ip_local_reserved_ports`.
     pub(super) fn withheld_with_this(&self) -> String {
         let mut ranges = self.withheld.clone();
         ranges.push(self.port..=self.port);

@@ -10,7 +10,7 @@ pub(crate) fn release_pipe(keeper: u32) -> String {
     format!(r"\\.\pipe\portlease-keeper-{keeper}")
 }
 
-/// Whether the process is a keeper that obeys `release` of this user.
+/// Whether the process is a keeper (it holds ports) that accepts release requests of this user.
 pub(crate) fn can_release(pid: u32) -> bool {
     // If this connection fails, `release` cannot reach the keeper either.
     connect(pid).is_ok_and(|pipe| pipe.is_some())

@@ -22,9 +22,9 @@ pub(crate) struct KeeperLink {
 }
 
 impl KeeperLink {
-    /// Starts this program as a keeper. The keeper has no console, so it gets no Ctrl-C. If the job
-    /// object of this process allows it, the keeper leaves the job: a CI system ends all processes
-    /// of the job when a step ends.
+    /// Starts this program as a keeper, which holds the ports. The keeper has no console, so it
+    /// gets no Ctrl-C. If the job object of this process allows it, the keeper leaves the job: a CI
+    /// system ends all processes of the job when a step ends.
     pub(crate) fn start(arg: &str, _process: Option<&ProcessHandle>) -> io::Result<KeeperLink> {
         // The caller of `reserve` reads the numbers from a pipe until every handle of the pipe's
         // write end is closed. So the keeper must inherit no handle of the write end. Besides its
@@ -38,7 +38,9 @@ impl KeeperLink {
         };
         let pid = keeper.id();
         let (Some(writer), Some(reader)) = (keeper.stdin, keeper.stdout) else {
-            return Err(io::Error::other("the keeper has no pipes"));
+            return Err(io::Error::other(
+                "the process that holds the ports has no pipes",
+            ));
         };
         Ok(KeeperLink {
             pid,

@@ -12,8 +12,9 @@ use crate::keeper::messages::LIST;
 use crate::keeper::release::released;
 use crate::limits::KEEPER_ANSWER_BYTES;
 
-/// Asks each keeper in `keepers` to release the port. Also asks each keeper that holds a port
-/// without a lock file. Returns the released endpoints: a reservation for TCP and UDP has two.
+/// Asks each of these keepers (processes that hold ports) to release the port. Also asks each
+/// keeper that holds a port without a lock file. Returns the released endpoints: a reservation for
+/// TCP and UDP has two.
 ///
 /// Ignores a keeper that refuses, that does not hold the port, or that exits before it answers.
 pub(crate) fn request_release(
@@ -53,7 +54,7 @@ pub(crate) fn unrecorded_ports() -> Result<Vec<(Endpoint, u32)>, Failure> {
 }
 
 fn addresses() -> Result<Vec<Address>, Failure> {
-    all_addresses().map_err(|e| Failure::system("search for the control sockets of keepers", &e))
+    all_addresses().map_err(|e| Failure::system("find the processes that hold reserved ports", &e))
 }
 
 /// The answer of a keeper. Returns `None` if [`connect`] does not trust the process that

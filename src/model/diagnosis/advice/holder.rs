@@ -55,7 +55,8 @@ pub(super) fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
             vec![Remedy::WaitForKernel]
         };
     }
-    // A master owns no socket. But it replaces each worker that ends, so it must end too.
+    // A master is a parent that replaces each worker that ends. So the master must end too,
+    // although it owns no socket.
     let mut owners: Vec<&Process> = Vec::new();
     for process in holder.processes.iter().filter_map(Process::master) {
         if owners.iter().all(|other| other.pid != process.pid) {
@@ -72,7 +73,8 @@ pub(super) fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
             (Some(Remedy::StopProcess { pid }), Some(_)) => {
                 Remedy::StopMaster { pid, name: name() }
             }
-            // This master has no remedy of its own, because it is pid 1.
+            // This process is a master: it replaces each worker that ends. It has no remedy of its
+            // own, because it is pid 1.
             (None, Some(worker)) => Remedy::StopWatcherFirst {
                 pid: worker.pid,
                 watcher: process.pid,
@@ -91,7 +93,7 @@ pub(super) fn for_holder(holder: &Holder, port: u16) -> Vec<Remedy> {
     heads.filter_map(remedy).flatten().collect()
 }
 
-/// Whether `process` is a worker of `parent` that ends with it.
+/// Whether `process` is a worker of `parent` that ends when `parent` ends.
 ///
 /// A child whose program differs from that of its parent is no worker: such a child has only
 /// inherited the socket. A worker that does not run, or ignores SIGTERM, can outlive its parent.
