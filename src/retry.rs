@@ -333,8 +333,8 @@ pub(crate) const PORTS_READ_ALONE: usize = 4;
 /// How long to wait for one connection that tests whether the port accepts connections. Two kinds
 /// of calls make such connections:
 ///
-/// - A report after a wait, or after a check for a process, if no socket listens. If the connection
-///   is accepted all the same, a packet filter redirects the port.
+/// - A report after a wait, or after a check for a process, if no socket listens. A connection that
+///   is accepted then shows that a packet filter redirects the port.
 /// - A check for a listener on a system whose socket table this crate cannot read.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
@@ -361,8 +361,9 @@ pub(crate) const SELF_TEST_NUMBERS: usize = 64;
 pub(crate) const KERNEL_PICKS: usize = 32;
 
 /// If the ephemeral range has fewer numbers than this, an automatic pick tries the non-ephemeral
-/// numbers first. In so small a range, the claims (bound sockets) of a parallel test suite would
-/// take a large part from outgoing connections. The default range of Linux has 28,232 numbers.
+/// numbers first. In such a small range, the claims (bound sockets) of a parallel test suite would
+/// take a large part of the numbers that outgoing connections need. The default range of Linux has
+/// 28,232 numbers.
 pub(crate) const SMALL_RANGE: usize = 512;
 
 /// How many random ephemeral numbers an automatic pick tries to claim at most. If all are refused,
@@ -398,8 +399,8 @@ pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 pub(crate) const NUMBERS_TRIED: usize = 4096;
 
 /// How many numbers an automatic pick tries in a second pass, if the first pass fails. For a block
-/// (several ports at fixed distances), how many base numbers. The second pass reads the socket
-/// table for each refused number, which costs hundreds of microseconds.
+/// (several ports at fixed distances), the limit applies to base numbers. The second pass reads the
+/// socket table for each refused number, which costs hundreds of microseconds.
 pub(crate) const NUMBERS_LOOKED_UP: usize = 256;
 
 /// How many numbers a pick with a stable name tries, in the order that follows from the name. If

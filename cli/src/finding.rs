@@ -60,7 +60,8 @@ impl Finding {
     /// Finds the free ports that only a server with SO_REUSEADDR can bind, because connections of a
     /// stopped server are left. Tries once to bind each free port without SO_REUSEADDR.
     pub(crate) fn note_servers(findings: &mut [Finding]) {
-        // On Windows, connections of an earlier server keep no server from binding the port.
+        // On Windows, a server can bind without SO_REUSEADDR while connections of an earlier server
+        // are left.
         if cfg!(windows) {
             return;
         }
@@ -98,8 +99,8 @@ fn has_only_connections(problem: &Diagnosis) -> bool {
 }
 
 /// Replaces `problem`, the report of a check, by the report of a wait. Only a wait connects to the
-/// port, so it can also report that a packet filter redirects the port. Keeps `problem` if the port
-/// could not be checked. Returns `None` if a server began to listen after the check.
+/// port, and can report that a packet filter redirects the port. Keeps `problem` if the port could
+/// not be checked. Returns `None` if a server began to listen after the check.
 fn after_wait(endpoint: Endpoint, problem: Diagnosis) -> Option<Diagnosis> {
     if !problem.could_tell() {
         return Some(problem);

@@ -98,7 +98,7 @@ impl fmt::Display for AttemptStats {
         if self.blocked > 0 {
             write!(
                 f,
-                "; {} not tried (65535, or refused by browsers)",
+                "; {} not tried (port 65535, or ports that browsers refuse)",
                 self.blocked
             )?;
             if self.tried() == 0 {

@@ -258,7 +258,7 @@ fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
 }
 
 /// The value of `PORTLEASE_RANGE`: the numbers that automatic picks and blocks (ports at fixed
-/// distances) may use. An example is a machine whose firewall opens only these numbers.
+/// distances) may use. Users set it, for example, if a firewall opens only these numbers.
 fn range_variable() -> Result<Option<RangeInclusive<u16>>> {
     let Some(text) = std::env::var_os("PORTLEASE_RANGE") else {
         return Ok(None);

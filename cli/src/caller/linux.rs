@@ -174,8 +174,8 @@ impl Output {
     /// the last program reads. Returns `None` if the stdout of this process is neither a pipe nor a
     /// file.
     ///
-    /// `parent` is the parent of this process. A shell starts every program of a pipeline, so these
-    /// programs have the same parent.
+    /// `parent` is the parent of this process. A shell starts every program of a pipeline, so the
+    /// other programs have the same parent.
     fn last_of_pipe(parent: u32) -> Option<Output> {
         let own = std::process::id();
         let mut output = Output::of("self", 1)?;

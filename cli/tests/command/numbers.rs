@@ -233,8 +233,8 @@ fn a_choice_that_cannot_be_met_is_refused_with_the_reason() {
         ),
         (
             &["--aligned", "65535"],
-            "1 not tried (65535, or refused by browsers); to reserve such a port, request its \
-             exact number",
+            "1 not tried (port 65535, or ports that browsers refuse); to reserve such a port, \
+             request its exact number",
         ),
         (
             &["--offsets", "0,65535"],

@@ -258,7 +258,7 @@ fn of_a_range_the_numbers_that_clients_refuse_are_left_out() {
                 .reserve(&format!("{kind} many={all} range={range}"))
                 .refused("NoFreePort");
             let left_out = format!(
-                "{} not tried (65535, or refused by browsers)",
+                "{} not tried (port 65535, or ports that browsers refuse)",
                 refused.len()
             );
             assert!(error.contains(&left_out), "{kind}: {error}");
