@@ -322,7 +322,8 @@ pub(crate) struct ReleaseArgs {
         value_parser = parse_reserved,
         allow_negative_numbers = true,
         help = "Ports to release: 60315, 60315/udp, 8000-8010, or a list such as 5432,6379; \
-                both protocols by default. Ports of `reserve --both` are always released for both"
+                both protocols by default. Ports of `reserve --both` are always released for both \
+                protocols"
     )]
     pub(crate) ports: Vec<PortList>,
 }
@@ -345,7 +346,7 @@ pub(crate) struct StopArgs {
         help = format!("Ports to free by stopping their servers: {PORTS}; TCP by default")
     )]
     pub(crate) ports: Vec<PortList>,
-    /// Send SIGKILL to a server that has not ended DURATION after the first signal
+    /// Send SIGKILL to a server that still runs DURATION after the first signal
     #[arg(
         long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true,
         default_value = DEFAULT_STOP_TIMEOUT
@@ -443,7 +444,8 @@ mod tests {
         <super::Args as clap::CommandFactory>::command().debug_assert();
     }
 
-    /// For a negative number, clap would otherwise advise to pass it after `--`.
+    /// For an argument without one of these two settings, clap rejects a negative number, and
+    /// advises to pass the number after `--`.
     #[test]
     fn every_number_and_duration_may_be_negative_for_the_parser() {
         let numbers = [

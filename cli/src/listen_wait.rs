@@ -33,8 +33,8 @@ pub(crate) struct ListenWait {
     /// Receives the time that the wait took, or why it failed.
     pub(crate) listened: Receiver<Result<Duration, Failure>>,
     pub(crate) inherited: Option<InheritedSockets>,
-    /// When the command started ([`ProcessStat::started`]). `None` with `--leaks`, and where
-    /// `--leaks` does not exist.
+    /// When the command started ([`ProcessStat::started`]). `None` if `run` adopts the daemons of
+    /// the command (`--leaks`), or if the system has no `--leaks`.
     pub(crate) unadopted_since: Option<u64>,
 }
 
@@ -128,13 +128,13 @@ impl ListenWait {
             .map(|help| format!("; otherwise {help}"))
             .unwrap_or_default();
         Some(format!(
-            "if pid {pid} is a daemon of the command, add --leaks=report, because only with \
-             --leaks can `run` recognize it{otherwise}"
+            "if pid {pid} is a daemon of the command, add --leaks=report, so that `run` recognizes \
+             the daemon{otherwise}"
         ))
     }
 
-    /// Whether the process may be a daemon of the command that this process did not adopt. Only an
-    /// ancestor of `run` can have adopted such a daemon.
+    /// Whether the process `pid` may be a daemon of the command. Always `false` with `--leaks`.
+    /// Without `--leaks`, only an ancestor of `run` can have adopted the daemon.
     fn may_have_left(&self, pid: u32) -> bool {
         let Some(since) = self.unadopted_since else {
             return false;
@@ -187,7 +187,7 @@ pub(crate) fn after_end(
     Ok(end)
 }
 
-/// The report on the port of a failed wait. `None` if the failure has no report on a port.
+/// The diagnosis of the port in the error of a failed wait. `None` if the error has no diagnosis.
 fn report_of(failure: &Failure) -> Option<&Diagnosis> {
     match failure.cause() {
         failure::Cause::Library(error) => error.diagnosis(),

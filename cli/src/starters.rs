@@ -12,8 +12,8 @@ pub(crate) struct Starters(Vec<Vec<u32>>);
 
 impl Starters {
     /// Adds the ancestors of a server. The caller must not have signaled the server yet, because
-    /// its ancestors are unknown after its end. The first ancestor that is not `included` ends the
-    /// list.
+    /// its ancestors are unknown after its end. The list ends before the first ancestor for which
+    /// `included` returns `false`.
     pub(crate) fn add(&mut self, server: u32, included: impl Fn(u32) -> bool) {
         let ancestors = ProcessStat::lineage_of(server).skip(1).map(|stat| stat.pid);
         self.0
@@ -42,8 +42,9 @@ impl Starters {
             if ended_or_nearest.contains(&parent) {
                 return Some(parent);
             }
-            // The nearest ancestor that runs starts the server through another process, as it did
-            // before.
+            // If the nearest running ancestor was not the parent of the old server, it started the
+            // old server through another process. If it has started the new server in the same way,
+            // it is an ancestor of `parent`.
             let nearest = ancestors[nearest.filter(|at| *at > 0)?];
             let mut lineage = ProcessStat::lineage_of(parent);
             lineage.any(|stat| stat.pid == nearest).then_some(nearest)

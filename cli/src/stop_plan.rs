@@ -71,7 +71,7 @@ pub(crate) fn servers(endpoints: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
     Ok(all)
 }
 
-/// A refusal for each UDP socket of the ports that may belong to a client. `check --listening`
+/// A refusal for each UDP socket on the ports, if a client may own the socket. `check --listening`
 /// counts such a socket as a server's socket, but `stop` never ends a client.
 pub(crate) fn possible_clients(endpoints: &[Endpoint]) -> Result<Vec<Refusal>, Failure> {
     let mut plan = StopPlan::default();
@@ -114,7 +114,7 @@ impl StopPlan {
                     true => {
                         "stopping pid 1 would end every other process of this system or container"
                     }
-                    false => "the kernel listens itself",
+                    false => "the kernel itself listens",
                 };
                 plan.refuse(holder, process, cause, remedies);
                 continue;
@@ -130,8 +130,8 @@ impl StopPlan {
         Ok(plan)
     }
 
-    /// Follows the remedies of one socket. If [`refusal`] excludes one owner, the socket stays
-    /// open, so no owner becomes a target for this socket.
+    /// Follows the remedies of one socket. If [`refusal`] excludes one owner, the socket stays open
+    /// even if the other owners end. So no owner becomes a target for this socket.
     fn follow_all(
         &mut self,
         holder: &Holder,
@@ -206,7 +206,7 @@ impl StopPlan {
             None => match restart(holder, process, starters) {
                 Some(refusal) => self.refusals.push(refusal),
                 None => {
-                    let cause = "it began to listen after this command had started; run the \
+                    let cause = "it began to listen after this command had started; run this \
                                  command again";
                     self.refuse(holder, Some(process), cause, Vec::new());
                 }
@@ -276,7 +276,8 @@ pub(crate) fn later_restarts(stopped: &[Process], starters: &Starters) -> Vec<St
     stopped.iter().filter_map(note).collect()
 }
 
-/// Always empty, because only Linux shows whether a parent has read the exit status of its child.
+/// Always empty. A note needs to know whether a parent has read the exit status of its child, and
+/// only Linux shows this.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn later_restarts(_stopped: &[Process], _starters: &Starters) -> Vec<String> {
     Vec::new()
@@ -308,7 +309,7 @@ pub(crate) fn restarts(servers: &[Holder], starters: &Starters) -> Vec<Refusal> 
     servers.iter().filter_map(refusal).collect()
 }
 
-/// The refusal of a process that one of the `starters` has started. `None` for other processes.
+/// The refusal for a process that one of the `starters` has started. `None` for other processes.
 fn restart(holder: &Holder, process: &Process, starters: &Starters) -> Option<Refusal> {
     let starter = starters.starter_of(process)?;
     let name = escape(&crate::process::name(starter));
@@ -339,7 +340,7 @@ fn target_of<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> 
     with_masters(owners).find(|process| process.pid == *pid)
 }
 
-/// Why `stop` does not carry out the remedy. `None` if it can.
+/// Why `stop` does not carry out the remedy. `None` if `stop` carries out the remedy.
 fn refusal(holder: &Holder, remedy: &Remedy, under: Option<&Path>) -> Option<Refusal> {
     let refused = |process: Option<&Process>, cause: String, remedies: Vec<Remedy>| Refusal {
         process: process.cloned(),
@@ -357,7 +358,7 @@ fn refusal(holder: &Holder, remedy: &Remedy, under: Option<&Path>) -> Option<Ref
         _ if process.pid == INIT => Some("it is pid 1".to_owned()),
         Some(Relation::ThisProcess) => Some("it is this portlease command".to_owned()),
         Some(Relation::Ancestor) => {
-            Some("it started this portlease command, which would end with it".to_owned())
+            Some("it started this portlease command, so ending it would end this command".to_owned())
         }
         _ => under.and_then(|under| outside(process, under)),
     };
@@ -381,8 +382,8 @@ fn outside(process: &Process, under: &Path) -> Option<String> {
             let deleted = folder_text.strip_suffix(" (deleted)");
             Some(match deleted.filter(|_| !folder.exists()) {
                 Some(deleted) => format!(
-                    "its working directory {deleted} was deleted, so it is not below the present \
-                     folder {under}"
+                    "its working directory {deleted} was deleted, so the present folder {under} \
+                     does not contain it"
                 ),
                 None => format!("its working directory {folder_text} is not below {under}"),
             })
@@ -422,7 +423,7 @@ fn cause_of(remedy: &Remedy) -> &'static str {
         Remedy::StopPublishingContainer { .. } => "it forwards the port to a container",
         Remedy::StopServerInWsl { .. } => "it forwards the port to a server in WSL",
         Remedy::FindProgramOfHttpSys => "it is the kernel of Windows, which listens for a program",
-        Remedy::DeletePortProxy { .. } => "it forwards the port by a rule of netsh",
+        Remedy::DeletePortProxy { .. } => "a rule of netsh makes it forward the port",
         Remedy::TurnOffAirPlayReceiver => "macOS starts it again",
         Remedy::StopContainer { .. } => "it runs in a container",
         Remedy::StopUnit { .. } => "a service manager may start it again",

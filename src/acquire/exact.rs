@@ -24,8 +24,9 @@ pub(super) fn reserve(
     reserve_in(request, number, EphemeralRange::refreshed, effort)
 }
 
-/// Reserves the number as [`reserve`] does. `ephemeral` returns the ephemeral range: a caller that
-/// tries many numbers has already read it, and passes `EphemeralRange::cached`.
+/// Reserves the number as [`reserve`] does. The function `ephemeral` returns the ephemeral range. A
+/// caller that tries many numbers has already read the range, so it passes
+/// `EphemeralRange::cached`.
 pub(super) fn reserve_in(
     request: &Request,
     number: u16,
@@ -48,13 +49,13 @@ fn part(
 ) -> Result<ProtocolReservation, AttemptError> {
     let claims = request.claims(port.protocol)?;
     let lease = lease_of_exact(port, claims, effort)?;
-    // This function takes the abstract name here in three cases:
+    // This function takes the abstract Unix socket name of the port here in three cases:
     // - The reservation gets no claim.
     // - The number is not ephemeral, so another process may have reserved it without a claim.
     // - Another process already has the name. `exclusive_name` then retries or fails.
     // Processes of one network namespace can have different lock folders, for example in a
-    // container. Only the name shows a reservation without a claim whose lease is in another lock
-    // folder.
+    // container. If another process has a reservation without a claim, and uses another lock
+    // folder, only the name shows the reservation.
     let is_named = !claims
         || ephemeral()
             .map_err(AttemptError::range)?
@@ -189,8 +190,9 @@ fn claim(
 /// the number too, the function releases the claim and returns these sockets as the inner `Err`.
 ///
 /// This claim sets the reuse options before its bind, so the kernel would allow a second claim of
-/// this kind. The abstract name prevents the second claim. To rule out other sockets, the caller
-/// reads the socket table before the bind, and this function reads the table after the bind.
+/// this kind. The abstract Unix socket name of the port prevents the second claim, because only one
+/// caller at a time can have the name. To rule out other sockets, the caller reads the socket table
+/// before the bind, and this function reads the table after the bind.
 fn claim_over_leftovers(
     request: &Request,
     port: Port,

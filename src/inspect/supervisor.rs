@@ -217,7 +217,7 @@ fn supervisorctl(supervisord: &Ancestor) -> Option<String> {
                 "/etc/supervisord.conf",
                 "/etc/supervisor/supervisord.conf",
             ];
-            // Without the option, supervisorctl would search the working directory of the user
+            // Without the option `-c`, supervisorctl would search the working directory of the user
             // before /etc.
             let mut defaults = defaults.iter().map(|file| folder.join(file));
             match defaults.find(|file| file.exists()) {

@@ -31,7 +31,7 @@ mod system {
 
     /// Whether a process of this user has left a mark, which says that the kernel passed the
     /// self-test. The result is `false` if the mark cannot be read, or if [`is_true_for_all`] is
-    /// `false`. The process then tests the kernel itself.
+    /// `false`. The calling process then runs the self-test.
     pub(crate) fn exists() -> bool {
         let read = || {
             let folder = LockFolder::existing().ok()?.filter(can_have_mark)?;
@@ -91,7 +91,7 @@ mod system {
         folder.folder().is_in_memory()
     }
 
-    /// Returns `false` if the answer of the self-test may not hold for other processes:
+    /// Returns `false` if the answer of the self-test may be wrong for other processes:
     /// - A library that ld.so(8) preloads can replace bind(2) in this process.
     /// - If the network namespace is unknown, the kernel may be an emulator such as gVisor, which
     ///   can share its lock folder with other kernels.

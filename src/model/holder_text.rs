@@ -126,8 +126,8 @@ impl Holder {
         } = &self.unseen_owner;
         if *lacks_proc {
             return format!(
-                "held by {user}: the owning process cannot be seen without a /proc of this pid \
-                 namespace"
+                "held by {user}: the owning process cannot be seen, because /proc does not show \
+                 the processes of this pid namespace"
             );
         }
         let receivers: Vec<String> = in_flight.iter().map(u32::to_string).collect();

@@ -35,8 +35,8 @@ pub(crate) enum Incompleteness {
     /// reservation. The lock file is in another lock folder, cannot be read, or is no longer
     /// locked.
     Lease(Protocol),
-    /// Too many processes run to search all of them for a report on a failed check. So the report
-    /// names only one owner of each socket, and relatives of that owner.
+    /// This machine runs many processes, and a report on a failed check does not search all of
+    /// them. So the report names only one owner of each socket, and relatives of that owner.
     NotSearched,
     /// Descriptors were sent to the process with this pid, and the process has not received them
     /// yet. A socket without a visible owner may be open through one of these descriptors.
@@ -134,7 +134,7 @@ impl fmt::Display for Incompleteness {
                 match reason {
                     UnseenBound::OldKernel => "Linux before 6.8 hides them",
                     UnseenBound::NoSockDiag =>
-                        "sock_diag(7) is missing, and Linux (6.8 or later) shows them only there",
+                        "Linux 6.8 or later shows them only by sock_diag(7), which is missing",
                     UnseenBound::System => "this system does not show them",
                 }
             ),
@@ -152,7 +152,7 @@ impl fmt::Display for Incompleteness {
                 f.write_str("processes could not be read: /proc is missing or cannot be opened")
             }
             Incompleteness::ForeignProc => f.write_str(
-                "processes could not be read: /proc shows those of another pid namespace",
+                "processes could not be read: /proc shows the processes of another pid namespace",
             ),
             Incompleteness::PidNamespace => {
                 f.write_str("processes outside of this pid namespace could not be read")
@@ -167,7 +167,8 @@ impl fmt::Display for Incompleteness {
             ),
             Incompleteness::NotSearched => f.write_str(
                 "other processes may share the socket: this machine runs many processes, so the \
-                 report names one owner and its relatives; who_holds and `portlease who` name all",
+                 report names one owner and its relatives; who_holds and `portlease who` name all \
+                 owners",
             ),
             Incompleteness::InFlight(pid) => write!(
                 f,

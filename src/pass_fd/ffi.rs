@@ -38,8 +38,8 @@ fn duplicate_to_number(passed: &PassedSocket) -> io::Result<()> {
         return Err(Errno::BUSY.into());
     }
     // SAFETY: `ManuallyDrop` never closes the descriptor. The number may be closed, or belong to
-    // any open file. dup2(2) replaces that file only in this process, which is a child that is
-    // about to exec.
+    // any open file. This process is a child between fork and exec, and dup2(2) replaces the file
+    // only in the child.
     let target = unsafe { OwnedFd::from_raw_fd(passed.fd) };
     let mut target = ManuallyDrop::new(target);
     Ok(dup2(&passed.source, &mut target)?)
@@ -71,12 +71,13 @@ fn is_spawn_pipe(passed: &PassedSocket) -> bool {
 }
 
 /// Whether an earlier hook of the same command has already put a socket at the descriptor number.
-/// dup2(2) clears FD_CLOEXEC, so the socket stays open on exec. The socket also differs from the
-/// file that the parent had at the number.
+/// Such a socket has two signs. It stays open on exec, because dup2(2) clears FD_CLOEXEC. It also
+/// differs from the file that the parent had at the number.
 ///
 /// Two hooks of a command can have the same descriptor number: the caller passes a socket, calls
-/// `env_clear`, and passes another socket. `env_clear` removes the variable that marks the command.
-/// So the second call that passes a socket does not find the socket of the first call.
+/// `env_clear`, and passes another socket. This crate marks the command with an environment
+/// variable, and `env_clear` removes the variable. So the second call that passes a socket does not
+/// find the socket of the first call.
 fn is_given(passed: &PassedSocket) -> bool {
     // std puts the standard streams at the numbers 0 to 2 before the hooks run. So a new file at
     // such a number is no sign of an earlier hook.

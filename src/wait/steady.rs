@@ -85,7 +85,7 @@ struct Steady {
 /// What the wait has seen on one port.
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    /// The listeners that have been open since the current period began.
+    /// The listeners that have been open since the current period began (`Steady::since`).
     open: Listeners,
     /// Whether the port has had a listener since the wait began.
     has_listened: bool,

@@ -12,9 +12,10 @@ use crate::spawning::with_program;
 /// The extensions of batch files, which std passes to `cmd.exe`.
 const BATCH: [&str; 2] = ["cmd", "bat"];
 
-/// If std did not find the program, returns the command with a batch file as its program. The file
-/// has the name of the program and an extension of [`BATCH`]. A name without a folder is searched
-/// in PATH. Returns `None` if there is no such file, or if `cause` is another error.
+/// If std did not find the program (`cause` is `NotFound`), returns the command with a batch file
+/// as its program. The file has the name of the program and an extension of [`BATCH`]. A name
+/// without a folder is searched in PATH. Returns `None` if no such file exists, or for another
+/// `cause`.
 pub(crate) fn instead(command: &Command, cause: &io::Error) -> Option<Command> {
     if cause.kind() != io::ErrorKind::NotFound {
         return None;

@@ -376,8 +376,8 @@ fn under_stops_only_what_runs_below_the_folder() {
     let path = path.to_str().unwrap();
     let output = ran(&["stop", "--under", path, &left]).code(1);
     let reason = format!(
-        ": its working directory {path} was deleted, so it is not below the present folder \
-         {path}\n"
+        ": its working directory {path} was deleted, so the present folder {path} does not \
+         contain it\n"
     );
     assert!(output.out.contains(&reason), "{output:#?}");
     std::fs::write(outside.folder.path().join("up"), "").unwrap();

@@ -120,8 +120,8 @@ fn with_a_proc_of_another_pid_namespace_no_remedy_names_a_pid() {
         !ran.out.contains("(pid ") && !ran.out.contains("stop pid"),
         "{ran:#?}"
     );
-    let unseen = "not seen     processes could not be read: /proc shows those of another pid \
-                  namespace";
+    let unseen = "not seen     processes could not be read: /proc shows the processes of another \
+                  pid namespace";
     assert!(ran.out.contains(unseen), "{ran:#?}");
     let refused = ": its process cannot be seen\nhelp: mount the file system proc on /proc";
     assert!((ran.out + &ran.err).contains(refused));

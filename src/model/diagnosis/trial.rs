@@ -55,7 +55,7 @@ impl Trials<'_> {
             ("", "") => f.write_str(" at an unknown address"),
             (_, "") => f.write_str(" everywhere"),
             ("", _) => f.write_str(" nowhere"),
-            (admitted, refused) => write!(f, " {admitted}, and not {refused}"),
+            (admitted, refused) => write!(f, " {admitted}, but not {refused}"),
         }
     }
 }
@@ -93,7 +93,7 @@ mod tests {
                 (v4, false, false),
                 (v6, false, true)
             ]),
-            "with SO_REUSEADDR could bind 127.0.0.1, and not ::1; without it ::1, and not 127.0.0.1"
+            "with SO_REUSEADDR could bind 127.0.0.1, but not ::1; without it ::1, but not 127.0.0.1"
         );
         assert_eq!(text(&[(v4, false, true)]), "could bind everywhere");
         assert_eq!(text(&[(v4, false, false)]), "could bind nowhere");

@@ -44,7 +44,8 @@ pub(crate) fn is_full<T>(_pipe: &T) -> bool {
 pub(crate) type Pipe = OwnedHandle;
 
 /// Reads what the pipe still contains. A process that the child started may have the writing end
-/// open. So a thread reads the pipe, and the call waits for that thread for at most [`PIPE_LIMIT`].
+/// open, and a read can then block forever. So a thread reads the pipe, and the call waits for that
+/// thread for at most [`PIPE_LIMIT`].
 pub(crate) fn read_rest(pipe: Pipe) -> Vec<u8> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {

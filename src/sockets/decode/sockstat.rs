@@ -4,9 +4,9 @@
 /// (SYN_RECV) have no socket yet and do not count. `None` if the text lacks `alloc` or `tw`, or if
 /// their sum overflows.
 ///
-/// `alloc` counts the sockets of the whole machine, except those in TIME_WAIT. `tw` counts the
-/// sockets in TIME_WAIT, and since Linux 4.11 only those of this network namespace. This function
-/// does not use `inuse`, because `inuse` omits bound sockets.
+/// In the line `TCP:`, `alloc` counts the sockets of the whole machine, except those in TIME_WAIT.
+/// `tw` counts the sockets in TIME_WAIT, and since Linux 4.11 only those of this network namespace.
+/// This function does not use `inuse`, because `inuse` omits bound sockets.
 pub(crate) fn tcp_at_most(text: &str) -> Option<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
     let words: Vec<&str> = line.split_whitespace().collect();
