@@ -49,8 +49,8 @@ pub fn endpoint(bytes: &[u8]) {
     }
 }
 
-/// Checks that a decoded record prints on one line. A record that begins with [`Record::ENDED`] must
-/// decode to `None`. Encoding can shorten long texts. Encoding the shortened record again must
+/// Checks that a decoded record prints on one line. A record that begins with [`Record::ENDED`]
+/// must decode to `None`. Encoding can shorten long texts. Encoding the shortened record again must
 /// change nothing.
 pub fn record(bytes: &[u8]) {
     let record = Record::decode(bytes);

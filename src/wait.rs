@@ -150,9 +150,8 @@ pub fn wait_until_held_by(port: impl ToEndpoint, pid: u32, at_most: Duration) ->
 ///
 /// # Errors
 ///
-/// The errors of [`wait_until_held_by`], for one port. This is the first port on which another
-/// process listens instead of `pid`. If there is no such port, it is the first port without a
-/// listener.
+/// The errors of [`wait_until_held_by`], for one port. This is the first port on which only
+/// unrelated processes listen. If there is no such port, it is the first port without a listener.
 ///
 /// # Platform-specific behavior
 ///

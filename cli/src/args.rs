@@ -444,7 +444,7 @@ mod tests {
         <super::Args as clap::CommandFactory>::command().debug_assert();
     }
 
-    /// For an argument without one of these two settings, clap rejects a negative number, and
+    /// Without `allow_negative_numbers` or `allow_hyphen_values`, clap rejects a negative number and
     /// advises to pass the number after `--`.
     #[test]
     fn every_number_and_duration_may_be_negative_for_the_parser() {

@@ -204,8 +204,8 @@ fn could_not_check(failure: &Failure) -> bool {
     }
 }
 
-/// The remedies after the command has ended. `awaited` are the ports on which it was expected to
-/// listen.
+/// The remedies after the command has ended. `awaited` are the ports on which the command was
+/// expected to listen.
 fn remedies(diagnosis: &Diagnosis, awaited: &[Endpoint]) -> Vec<Remedy> {
     let mut remedies = diagnosis.remedies().to_vec();
     // A server may still have one of the ports of `run`. The command may then have failed because

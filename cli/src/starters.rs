@@ -5,8 +5,9 @@ use portlease::Process;
 use crate::process::ProcessHandle;
 use crate::process_stat::ProcessStat;
 
-/// For each server that `stop` signaled, its ancestors that may start it again, from its parent up.
-/// A parent such as `make` ends with its server, and then the next ancestor may start both again.
+/// For each server that `stop` signaled: the ancestors that may start the server again, the parent
+/// first. A parent such as `make` ends with its server, and then the next ancestor may start both
+/// again.
 #[derive(Debug, Default)]
 pub(crate) struct Starters(Vec<Vec<u32>>);
 
@@ -33,7 +34,8 @@ impl Starters {
         self.0.iter().flatten().any(|pid| runs(*pid))
     }
 
-    /// The ancestor of a stopped server that has started this new server.
+    /// Which ancestor of a stopped server has started the new server `server`. `None` if no such
+    /// ancestor has started it.
     pub(crate) fn starter_of(&self, server: &Process) -> Option<u32> {
         let parent = server.parent?;
         let starter = |ancestors: &Vec<u32>| {

@@ -276,7 +276,7 @@ pub(crate) fn later_restarts(stopped: &[Process], starters: &Starters) -> Vec<St
     stopped.iter().filter_map(note).collect()
 }
 
-/// Always empty. A note needs to know whether a parent has read the exit status of its child, and
+/// Always empty. The notes depend on whether a parent has read the exit status of its child, and
 /// only Linux shows this.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn later_restarts(_stopped: &[Process], _starters: &Starters) -> Vec<String> {
@@ -357,9 +357,9 @@ fn refusal(holder: &Holder, remedy: &Remedy, under: Option<&Path>) -> Option<Ref
     let cause = match process.relation {
         _ if process.pid == INIT => Some("it is pid 1".to_owned()),
         Some(Relation::ThisProcess) => Some("it is this portlease command".to_owned()),
-        Some(Relation::Ancestor) => {
-            Some("it started this portlease command, so ending it would end this command".to_owned())
-        }
+        Some(Relation::Ancestor) => Some(
+            "it started this portlease command, so ending it would end this command".to_owned(),
+        ),
         _ => under.and_then(|under| outside(process, under)),
     };
     let cause = cause?;
@@ -396,7 +396,7 @@ fn outside(process: &Process, under: &Path) -> Option<String> {
     }
 }
 
-/// The owner that the remedy names, or the first owner if the remedy names none of them.
+/// The owner that the remedy names. If the remedy names no owner, the first owner.
 fn named_by<'a>(remedy: &Remedy, owners: &'a [Process]) -> Option<&'a Process> {
     let named = match remedy {
         Remedy::CloseSocketOfAncestor { pid, .. }
@@ -422,7 +422,9 @@ fn cause_of(remedy: &Remedy) -> &'static str {
         }
         Remedy::StopPublishingContainer { .. } => "it forwards the port to a container",
         Remedy::StopServerInWsl { .. } => "it forwards the port to a server in WSL",
-        Remedy::FindProgramOfHttpSys => "it is the kernel of Windows, which listens for a program",
+        Remedy::FindProgramOfHttpSys => {
+            "it is the Windows kernel, which listens on behalf of a program"
+        }
         Remedy::DeletePortProxy { .. } => "a rule of netsh makes it forward the port",
         Remedy::TurnOffAirPlayReceiver => "macOS starts it again",
         Remedy::StopContainer { .. } => "it runs in a container",

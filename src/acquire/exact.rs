@@ -203,10 +203,10 @@ fn claim_over_leftovers(
         *name = exclusive_name(port, effort)?;
     }
     let name = name.as_ref().ok_or(AttemptError::Occupied(port))?;
-    // The claim sets both reuse options, and can bind beside connections that keep the requested
-    // server from binding. So this function also probes with the options of that server. The probe
-    // comes first, because beside the claim a probe with SO_REUSEPORT alone would succeed in spite
-    // of the connections.
+    // Connections can keep the requested server from binding. The claim sets both reuse options, so
+    // it can bind in spite of these connections. This function therefore also probes with the
+    // options of that server. The probe comes before the claim. After the claim, a probe that sets
+    // only SO_REUSEPORT would succeed in spite of the connections.
     let mode = match request.server {
         ServerKind::ReusePort => BindMode::ReusePort,
         _ => BindMode::Server,

@@ -106,8 +106,8 @@ const WRAPPERS: [&str; 39] = [
     "deno",
 ];
 
-/// How many shells and wrappers (programs such as sudo) in a row the search for a supervisor
-/// passes.
+/// The search for a supervisor passes at most this number of shells and wrappers (programs such as
+/// sudo) in a row.
 const WRAPPERS_DEEP: usize = 5;
 
 /// Finds the supervisor of a process. The search goes up the ancestors, past shells and

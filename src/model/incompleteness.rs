@@ -35,8 +35,8 @@ pub(crate) enum Incompleteness {
     /// reservation. The lock file is in another lock folder, cannot be read, or is no longer
     /// locked.
     Lease(Protocol),
-    /// This machine runs many processes, and a report on a failed check does not search all of
-    /// them. So the report names only one owner of each socket, and relatives of that owner.
+    /// This machine runs too many processes to search all of them for a report on a failed check.
+    /// So the report names only one owner of each socket, and relatives of that owner.
     NotSearched,
     /// Descriptors were sent to the process with this pid, and the process has not received them
     /// yet. A socket without a visible owner may be open through one of these descriptors.
@@ -134,7 +134,7 @@ impl fmt::Display for Incompleteness {
                 match reason {
                     UnseenBound::OldKernel => "Linux before 6.8 hides them",
                     UnseenBound::NoSockDiag =>
-                        "Linux 6.8 or later shows them only by sock_diag(7), which is missing",
+                        "Linux 6.8 or later shows them only through sock_diag(7), which is missing",
                     UnseenBound::System => "this system does not show them",
                 }
             ),

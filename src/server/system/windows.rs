@@ -30,7 +30,7 @@ pub(crate) fn signal(
     kill()
 }
 
-/// Always `false`: this crate does not track which processes the child has started.
+/// Always `false`: on Windows this crate does not track which processes the child has started.
 pub(crate) fn others_run(_child: u32) -> bool {
     false
 }

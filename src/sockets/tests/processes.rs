@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-/// The scan can skip a process whose folder `/proc/PID/fd` has size 0, because such a process has no
-/// descriptors.
+/// The scan can skip a process whose folder `/proc/PID/fd` has size 0, because such a process has
+/// no descriptors.
 #[test]
 fn the_size_of_a_folder_of_descriptors_is_their_number() {
     if !crate::proc_fs::is_release_at_least(6, 2) {
