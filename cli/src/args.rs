@@ -444,8 +444,8 @@ mod tests {
         <super::Args as clap::CommandFactory>::command().debug_assert();
     }
 
-    /// Without `allow_negative_numbers` or `allow_hyphen_values`, clap rejects a negative number and
-    /// advises to pass the number after `--`.
+    /// Without `allow_negative_numbers` or `allow_hyphen_values`, clap rejects a negative
+    /// number, and advises to pass the number after `--`.
     #[test]
     fn every_number_and_duration_may_be_negative_for_the_parser() {
         let numbers = [

@@ -148,7 +148,9 @@ impl Holder {
             .chain(denied)
             .collect();
         if owners.is_empty() {
-            format!("held by {user}: the owner is the kernel or an unfinished system call")
+            format!(
+                "held by {user}: the owner is the kernel, perhaps for an unfinished system call"
+            )
         } else {
             format!(
                 "held by {user}: the owner is {}, or the kernel itself",
