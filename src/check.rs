@@ -8,8 +8,8 @@ use std::time::Duration;
 pub use leaks::{assert_no_leaked_listeners, check_no_leaked_listeners};
 
 use crate::inspect::availability;
+use crate::inspect::expected::Expected;
 use crate::inspect::listening::Snapshot;
-use crate::inspect::whose::{self, Expected};
 use crate::inspect::{diagnose, who};
 use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
@@ -415,7 +415,7 @@ fn whose_listeners(
 ) -> Option<Verdict> {
     let (own, others): (Vec<&Holder>, Vec<&Holder>) =
         listeners.iter().partition(|socket| has(socket));
-    let is_beside = |other: &&Holder| own.iter().any(|own| whose::overlap(own, other));
+    let is_beside = |other: &&Holder| own.iter().any(|own| own.overlaps(other));
     if own.is_empty() {
         Some(Verdict::NotHeldBy(Some(pid)))
     } else if others.iter().any(is_beside) {

@@ -59,7 +59,7 @@ use ::tokio::process::Child;
 use ::tokio::task::spawn_blocking;
 use ::tokio::time::sleep;
 
-use crate::inspect::whose::Expected;
+use crate::inspect::expected::Expected;
 use crate::model::error::{Error, Result};
 use crate::model::port::Port;
 use crate::model::server_kind::ServerKind;

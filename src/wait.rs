@@ -7,8 +7,8 @@ mod steady;
 use std::process::Child;
 use std::time::Duration;
 
+use crate::inspect::expected::Expected;
 use crate::inspect::who;
-use crate::inspect::whose::Expected;
 use crate::model::error::{Error, Result};
 use crate::model::holders::Holders;
 use crate::model::port::Port;

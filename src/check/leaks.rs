@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 
 use crate::inspect::diagnose;
-use crate::inspect::whose::{Origin, origin};
+use crate::inspect::origin::{Origin, origin};
 use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::endpoint::Protocol;

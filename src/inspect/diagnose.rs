@@ -8,11 +8,12 @@ use once_cell::unsync::Lazy;
 
 use super::availability::{lacks_address, look};
 use super::ephemeral_usage;
+use super::expected::Expected;
 use super::inheritance;
+use super::own_listeners::OwnListeners;
 use super::probe;
 use super::sight;
 use super::who;
-use super::whose::{self, Expected, OwnListeners};
 use crate::claim::{BIND_MODES, BindMode, try_bind};
 use crate::lease;
 use crate::localhost;
@@ -191,7 +192,7 @@ pub(crate) fn report_each(ports: Vec<(Port, Verdict)>, asked: &[Port]) -> Vec<Di
 /// that number, because each port has its own result.
 fn note_other_protocol(each: &mut [Facts], asked: &[Port], expected: Option<&Expected>) {
     let other_of = |facts: &Facts| -> Option<Port> {
-        let has_server = facts.holders.iter().flatten().any(whose::answers);
+        let has_server = facts.holders.iter().flatten().any(Holder::answers);
         if !lacks_listener(&facts.verdict) || has_server || !facts.elsewhere.is_empty() {
             return None;
         }
@@ -280,7 +281,7 @@ pub(crate) fn not_listening_each(
         let mut facts = with_redirection(*port, facts);
         let holders = facts.holders.iter().flatten();
         let stranger = holders
-            .filter(|socket| whose::answers(socket) && !expected.has(socket))
+            .filter(|socket| socket.answers() && !expected.has(socket))
             .min_by_key(|socket| socket.processes.is_empty())
             .cloned();
         let processes = stranger.iter().flat_map(|stranger| &stranger.processes);
@@ -336,7 +337,7 @@ fn with_redirection(port: Port, mut facts: Facts) -> Facts {
     let mut sockets = facts.holders.iter().flatten();
     let is_silent = match facts.verdict {
         Verdict::NotListening => true,
-        Verdict::NotHeldBy(_) => !sockets.any(whose::answers),
+        Verdict::NotHeldBy(_) => !sockets.any(Holder::answers),
         _ => false,
     };
     // A connection to an address that this machine lacks would reach another machine.

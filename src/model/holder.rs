@@ -1,6 +1,6 @@
 //! [`Holder`]: a socket on a port, with the processes that own it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::endpoint::Protocol;
 use super::process::Process;
@@ -165,6 +165,31 @@ impl Holder {
             Protocol::Tcp => self.state == State::Listen,
             Protocol::Udp | Protocol::UdpLite => self.state == State::Bound && !self.may_be_client,
         }
+    }
+
+    /// Whether the socket answers: it is a TCP socket that listens, or a UDP socket without a peer.
+    /// A TCP claim (the bound socket of a reservation) does not listen, so it does not answer.
+    pub(crate) fn answers(&self) -> bool {
+        match self.protocol {
+            Protocol::Tcp => self.state == State::Listen,
+            Protocol::Udp | Protocol::UdpLite => self.state == State::Bound,
+        }
+    }
+
+    /// Whether the addresses of the two sockets overlap: they are equal, or one of them is a
+    /// wildcard that contains the other. An IPv4-mapped address is equal to the IPv4 address. Both
+    /// sockets must have the same port.
+    pub(crate) fn overlaps(&self, other: &Holder) -> bool {
+        let address = |socket: &Holder| match socket.local {
+            SocketAddr::V4(local) => (IpAddr::V4(*local.ip()), 0),
+            SocketAddr::V6(local) => (local.ip().to_canonical(), local.scope_id()),
+        };
+        let contains = |wildcard: &Holder, other: &Holder| {
+            let (ip, of) = (address(wildcard).0, address(other).0);
+            ip.is_unspecified() && (ip.is_ipv4() == of.is_ipv4() || wildcard.dual_stack)
+        };
+        self.protocol == other.protocol
+            && (address(self) == address(other) || contains(self, other) || contains(other, self))
     }
 
     /// Whether a process that this user may not inspect probably owns the socket too. This is so if

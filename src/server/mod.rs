@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use crate::inspect::whose::Expected;
+use crate::inspect::expected::Expected;
 use crate::model::error::{Error, Result};
 use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::listening_ports_of;

@@ -10,7 +10,7 @@ use ::tokio::process::{Child, Command};
 use ::tokio::time::sleep;
 
 use super::{freeing, listening, run_blocking};
-use crate::inspect::whose::Expected;
+use crate::inspect::expected::Expected;
 use crate::model::error::{Error, Result};
 use crate::model::server_kind::ServerKind;
 use crate::model::to_endpoint::listening_ports_of;

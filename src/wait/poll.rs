@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::inspect::availability::{QuickStatus, look, quick_status};
 use crate::inspect::diagnose;
+use crate::inspect::expected::Expected;
 use crate::inspect::listening::is_listening;
-use crate::inspect::whose::{Expected, Listener, Watch};
+use crate::inspect::watch::{Listener, Watch};
 use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::error::{Error, Result};
