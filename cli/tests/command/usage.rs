@@ -27,7 +27,10 @@ fn a_usage_error_exits_with_2_and_quotes_the_input() {
         ),
         (&["wait", "80", "--free", "--pid", "0"], "0"),
         (&["wait", "--free"], "required"),
-        (&["reserve", "-n", "0"], "0 is not in 1.."),
+        (
+            &["reserve", "-n", "0"],
+            "0 is out of range: expected a number from 1 to ",
+        ),
         (&["reserve", "--port", "0"], "port 0 names no port"),
         (
             &["reserve", "--port", "70000"],
@@ -67,7 +70,10 @@ fn a_negative_number_is_reported_with_its_option_and_what_is_expected() {
         (&["check", "--wait", "-1", "8080"][..], duration),
         (&["check", "--wait", "-5s", "8080"], duration),
         (&["reserve", "--wait", "-1"], duration),
-        (&["reserve", "-n", "-1"], "'--count <N>': -1 is not in 1.."),
+        (
+            &["reserve", "-n", "-1"],
+            "'--count <N>': -1 is out of range: expected a number from 1 to ",
+        ),
         (
             &["reserve", "--offsets", "-1,5"],
             "'--offsets <N,N...>': -1 ",
@@ -82,7 +88,10 @@ fn a_negative_number_is_reported_with_its_option_and_what_is_expected() {
             &["reserve", "--pid", "-1"],
             "'--pid <PID|job>': expected a process id",
         ),
-        (&["who", "--pid", "-1"], "'--pid <PID>': -1 is not in 1.."),
+        (
+            &["who", "--pid", "-1"],
+            "'--pid <PID>': -1 is out of range: expected a number from 1 to ",
+        ),
         (&["check", "-1"], "'<PORT>...': range \"-1\" lacks a number"),
     ] {
         let ran = ran(args).code(2);
