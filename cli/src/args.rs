@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{ArgPredicate, RangedI64ValueParser};
+use clap::builder::ArgPredicate;
 use clap::{ArgGroup, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
@@ -162,7 +162,7 @@ pub(crate) struct WhoArgs {
     pub(crate) ports: Vec<PortList>,
     /// Show only the listeners of process PID. Fails if no process with this id runs
     #[arg(
-        long, value_name = "PID", value_parser = pid_parser(), allow_negative_numbers = true,
+        long, value_name = "PID", value_parser = parse_pid, allow_negative_numbers = true,
         conflicts_with = "ports"
     )]
     pub(crate) pid: Option<u32>,
@@ -265,15 +265,12 @@ impl FromStr for HoldingProcess {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let pid = || {
-            text.parse()
-                .ok()
-                .filter(|pid| (1..=i32::MAX.cast_unsigned()).contains(pid))
-        };
-        match (text, pid()) {
-            ("job", _) => Ok(HoldingProcess::Job),
-            (_, Some(pid)) => Ok(HoldingProcess::Pid(pid)),
-            _ => Err("expected a process id or \"job\"".to_owned()),
+        match text {
+            "job" => Ok(HoldingProcess::Job),
+            pid => match parse_pid(pid) {
+                Ok(pid) => Ok(HoldingProcess::Pid(pid)),
+                Err(expected) => Err(format!("{expected}, or \"job\"")),
+            },
         }
     }
 }
@@ -429,12 +426,14 @@ pub(crate) struct WaitArgs {
     pub(crate) timeout: Duration,
     /// Stop waiting when the process PID ends. With --listening or --http, count only listeners of
     /// PID and of processes that PID started
-    #[arg(long, value_name = "PID", value_parser = pid_parser(), allow_negative_numbers = true)]
+    #[arg(long, value_name = "PID", value_parser = parse_pid, allow_negative_numbers = true)]
     pub(crate) pid: Option<u32>,
 }
 
-fn pid_parser() -> RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=i64::from(i32::MAX))
+fn parse_pid(text: &str) -> Result<u32, String> {
+    const LARGEST: u32 = i32::MAX.cast_unsigned();
+    let pid = text.parse().ok().filter(|pid| (1..=LARGEST).contains(pid));
+    pid.ok_or_else(|| format!("expected a process id from 1 to {LARGEST}"))
 }
 
 #[cfg(test)]

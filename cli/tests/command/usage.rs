@@ -86,11 +86,11 @@ fn a_negative_number_is_reported_with_its_option_and_what_is_expected() {
         ),
         (
             &["reserve", "--pid", "-1"],
-            "'--pid <PID|job>': expected a process id",
+            "'--pid <PID|job>': expected a process id from 1 to 2147483647, or \"job\"",
         ),
         (
             &["who", "--pid", "-1"],
-            "'--pid <PID>': -1 is out of range: expected a number from 1 to ",
+            "'--pid <PID>': expected a process id from 1 to 2147483647",
         ),
         (&["check", "-1"], "'<PORT>...': range \"-1\" lacks a number"),
     ] {
