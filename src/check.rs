@@ -10,7 +10,7 @@ pub use leaks::{assert_no_leaked_listeners, check_no_leaked_listeners};
 use crate::inspect::availability;
 use crate::inspect::expected::Expected;
 use crate::inspect::listening::Snapshot;
-use crate::inspect::{diagnose, who};
+use crate::inspect::{diagnose, missing_listener, who};
 use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::holder::Holder;
@@ -400,7 +400,7 @@ pub fn check_each_port_held_by<P: ToEndpoint>(
     };
     operands.results(verdicts, |failed| {
         let failed = failed.into_iter().map(|(of, verdict)| (of.port, verdict));
-        diagnose::not_listening_each(failed.collect(), &expected, &ports)
+        missing_listener::not_listening_each(failed.collect(), &expected, &ports)
     })
 }
 

@@ -7,10 +7,10 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use crate::inspect::availability::{QuickStatus, look, quick_status};
-use crate::inspect::diagnose;
 use crate::inspect::expected::Expected;
 use crate::inspect::listening::is_listening;
 use crate::inspect::watch::{Listener, Watch};
+use crate::inspect::{diagnose, missing_listener};
 use crate::model::diagnosis::Diagnosis;
 use crate::model::diagnosis::verdict::Verdict;
 use crate::model::error::{Error, Result};
@@ -61,10 +61,13 @@ pub(crate) struct Unmet {
 impl Unmet {
     fn report(&self) -> Diagnosis {
         match &self.expected {
-            Some(expected) => {
-                diagnose::not_listening(self.port, self.verdict.clone(), expected, &self.asked)
-            }
-            None => diagnose::after_waiting_for_any(
+            Some(expected) => missing_listener::not_listening(
+                self.port,
+                self.verdict.clone(),
+                expected,
+                &self.asked,
+            ),
+            None => missing_listener::after_waiting_for_any(
                 self.port,
                 self.verdict.clone(),
                 self.last_listener.as_deref().cloned(),
