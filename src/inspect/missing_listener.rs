@@ -11,9 +11,9 @@ use crate::model::port::Port;
 use crate::namespace::Namespace;
 use crate::sockets::{self, ScanDepth};
 
-/// A [`report`](super::diagnose::report) of a port on which the expected process does not listen, or does not listen alone.
-/// If no socket listens on the port, a connection shows whether a packet filter redirects the port:
-/// see [`after_waiting_for_any`]. `asked` has all ports of the call.
+/// A report of a port on which the expected process does not listen, or does not listen alone. If
+/// no socket listens on the port, a connection shows whether a packet filter redirects the port: see
+/// [`after_waiting_for_any`]. `asked` has all ports of the call.
 pub(crate) fn not_listening(
     port: Port,
     verdict: Verdict,
@@ -92,9 +92,9 @@ pub(crate) fn not_listening_each(
     ports.iter().zip(facts).map(report).collect()
 }
 
-/// The [`report`](super::diagnose::report) on a wait that has timed out and expects no particular process. `asked` has all
-/// ports of a wait for listeners, and is empty after a wait until ports are free. `last_listener`
-/// is for [`Facts::last_listener`].
+/// The report on a wait that has timed out and expects no particular process. `asked` has all ports
+/// of a wait for listeners, and is empty after a wait until ports are free. `last_listener` is for
+/// [`Facts::last_listener`].
 ///
 /// If the verdict is [`Verdict::NotListening`], and this machine has the address of the port, the
 /// function connects with [`probe::redirected`], to find out whether a packet filter redirects the
