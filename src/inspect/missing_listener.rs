@@ -12,8 +12,8 @@ use crate::namespace::Namespace;
 use crate::sockets::{self, ScanDepth};
 
 /// A report of a port on which the expected process does not listen, or does not listen alone. If
-/// no socket listens on the port, a connection shows whether a packet filter redirects the port: see
-/// [`after_waiting_for_any`]. `asked` has all ports of the call.
+/// no socket listens on the port, a connection shows whether a packet filter redirects the port:
+/// see [`after_waiting_for_any`]. `asked` has all ports of the call.
 pub(crate) fn not_listening(
     port: Port,
     verdict: Verdict,
