@@ -38,7 +38,9 @@ mod process_stat;
 mod process_tree;
 #[cfg(unix)]
 mod received_signals;
+mod refusal;
 mod reserve_options;
+mod restarts;
 mod server_address;
 #[cfg(unix)]
 mod signals;

@@ -25,6 +25,9 @@ use linux as system;
 #[cfg(windows)]
 use windows as system;
 
+/// The process id of the first process of a system or a container.
+pub(crate) const INIT: u32 = 1;
+
 pub(crate) use system::{ProcessHandle, name, needs_sigkill, terminal_of_shell};
 
 impl ProcessHandle {

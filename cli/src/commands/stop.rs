@@ -21,10 +21,10 @@ use crate::output::report::{self, needs_reuse_addr, with_help};
 use crate::ports::PortList;
 use crate::process::{check_permission, real_folder};
 use crate::process_stat::ProcessStat;
+use crate::refusal::Refusal;
+use crate::restarts::{later_restarts, may_restart, restarts};
 use crate::starters::Starters;
-use crate::stop_plan::{
-    Refusal, StopPlan, later_restarts, may_restart, possible_clients, restarts, servers,
-};
+use crate::stop_plan::{StopPlan, possible_clients, servers};
 use crate::text::{escape, os_message};
 
 /// The condition that `stop` checks for each port at the end, also with `--dry-run`.

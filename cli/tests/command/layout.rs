@@ -47,7 +47,7 @@ const FLOORS: [&[&str]; 19] = [
         "reserve_options",
         "watcher",
     ],
-    &["interruption"],
+    &["interruption", "restarts"],
     &[
         "caller",
         "command_end",
@@ -61,7 +61,7 @@ const FLOORS: [&[&str]; 19] = [
     ],
     &["process", "server_address"],
     &["signals"],
-    &["args", "finding", "output::table"],
+    &["args", "finding", "output::table", "refusal"],
     &["number_args", "output::variables"],
     &["http_probe", "ports"],
     &["failure", "placeholders", "process_stat", "spawning"],
