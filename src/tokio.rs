@@ -107,7 +107,8 @@ pub async fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> R
 /// blocking the thread.
 ///
 /// A server that runs as a task closes its listener when the runtime drops the task. After `abort`
-/// the runtime may drop the task only later. This function waits until the listener is closed.
+/// some time may pass before the runtime drops the task. This function waits until the listener is
+/// closed.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -194,8 +195,8 @@ impl Reservation {
     /// Calls [`listen`](Reservation::listen) and returns a tokio listener (feature `tokio`). The
     /// reservation stays in force.
     ///
-    /// A server that binds by itself takes `p.addr()`, not `&p`, because tokio's `ToSocketAddrs` is
-    /// sealed: `tokio::net::TcpListener::bind(p.addr())`.
+    /// To bind with tokio itself, pass `p.addr()`: `tokio::net::TcpListener::bind(p.addr())`. A
+    /// `&p` does not work there, because tokio's `ToSocketAddrs` is sealed.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

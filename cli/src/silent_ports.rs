@@ -29,7 +29,8 @@ struct SilentPort {
 }
 
 impl SilentPorts {
-    /// Each port has the process that reserved it: `run` itself, or the port server.
+    /// Each item of `ports` is a port, and the pid of the process that reserved the port: `run`
+    /// itself, or the port server.
     pub(crate) fn watch(ports: impl Iterator<Item = (Endpoint, Option<u32>)>) -> SilentPorts {
         let watch = |(endpoint, owner)| {
             let (sender, seen) = channel();
@@ -53,14 +54,18 @@ impl SilentPorts {
         }
     }
 
-    /// Call this after the command has failed, while `run` still has its ports. Returns a note on
-    /// the ports on which nothing has listened, if the claim of their owner (its bound socket) may
-    /// be the reason. If `run` passed sockets with `--listen` (`inherited`), also returns a note
-    /// that the command may not have used the sockets. Returns nothing if the command ran for
-    /// [`SILENT_PORTS_WATCH`]: a server may have listened later.
+    /// Call this after the command has failed, while `run` still has its ports. Returns notes on
+    /// possible causes of the failure:
+    /// - Nothing has listened on some ports. The owner of these ports has a claim (a bound socket)
+    ///   on each of them, which may have kept the server of the command from binding.
+    /// - `run` passed sockets with `--listen` (`inherited`). The command may not have used them.
+    ///
+    /// Returns nothing if the command ran for [`SILENT_PORTS_WATCH`]: a server may have listened
+    /// later.
     ///
     /// If a server still has a port of `run`, the command may have failed because of that server.
-    /// Then print the notes only if `run` does not report the server when it releases the port.
+    /// Then print the notes after `run` has released the ports, and only if `run` has reported no
+    /// server.
     pub(crate) fn notes(self, inherited: Option<&InheritedSockets>) -> Vec<String> {
         let mut notes = Vec::new();
         if self.started.elapsed() >= SILENT_PORTS_WATCH {

@@ -109,8 +109,9 @@ fn of_name(
     let numbers = numbers.filter(|port| !own.contains(*port));
     let mut numbers = numbers.take(NUMBERS_OF_NAME);
     // A forked child that has not called exec can hold a copy of a socket that was just closed. The
-    // copy must not make the stable name yield another number than usual. So the first number is
-    // retried like a number requested with `port`. The other numbers get one attempt each.
+    // copy occupies the number until the child calls exec or exits. So that the name still yields
+    // its usual number, the first number gets the retries of a number requested with `port`. Each
+    // other number gets one attempt.
     let first = numbers.by_ref().take(1);
     let mut stats = AttemptStats::default();
     if let Some(reservation) = first_of(request, first, effort, &mut stats)? {

@@ -89,8 +89,8 @@ impl Request {
         self.claims_with(protocol, &mut None)
     }
 
-    /// Like [`claims`](Self::claims). If the answer took a test that claimed a number of the
-    /// kernel's choice, `tested` gets that claim, so that a pick does not have to make another one.
+    /// Like [`claims`](Self::claims). The call may have to test the kernel, and the test may claim
+    /// a number that the kernel chose. `tested` gets this claim, so that a pick can use the claim.
     pub(super) fn claims_with(
         &self,
         protocol: Protocol,
@@ -116,7 +116,7 @@ impl Request {
     ///
     /// Without a range (of the request or of `PORTLEASE_RANGE`), the result is `false` for a number
     /// of a common service. Exception: a number that the administrator withheld from the kernel (on
-    /// Linux `ip_local_reserved_ports`), perhaps for these tests.
+    /// Linux `ip_local_reserved_ports`), perhaps for the tests of the caller.
     pub(crate) fn admits(&self, port: u16) -> bool {
         port.is_multiple_of(self.aligned) && self.admits_further(port)
     }
@@ -134,7 +134,8 @@ impl Request {
     /// Checks the conditions of [`admits`](Self::admits), except that the port need not be a
     /// multiple of `aligned`.
     fn admits_further(&self, port: u16) -> bool {
-        // If the settings cannot be read, no number counts as withheld from the kernel.
+        // If the settings cannot be read, the function assumes that the administrator withheld no
+        // number from the kernel.
         let is_withheld =
             |port| EphemeralRange::cached().is_ok_and(|range| range.is_reserved(port));
         let is_left_to_service = || services::is_common(port) && !is_withheld(port);
@@ -206,8 +207,9 @@ impl Request {
     }
 
     /// How many allowed multiples of `aligned` an automatic pick skips: 65535, and numbers that
-    /// browsers refuse to connect to. `tried` is how many numbers the pick has tried. If it is
-    /// above 0 and neither the request nor `PORTLEASE_RANGE` sets a range, the result is 0.
+    /// browsers refuse to connect to. `tried` is how many numbers the pick has tried. Without a
+    /// range (of the request or of `PORTLEASE_RANGE`), the result is 0 as soon as the pick has
+    /// tried a number.
     pub(super) fn blocked_in_range(&self, tried: usize, aligned: u16) -> usize {
         let all = (tried == 0).then_some(1..=u16::MAX);
         let range = self.allowed.clone().or(all).into_iter().flatten();
@@ -227,7 +229,8 @@ impl Request {
     }
 }
 
-/// Whether the kernel keeps claims. `tested` is that of [`Request::claims_with`].
+/// Whether the kernel passes the checks of [`claim::kernel_keeps_claims`]. `tested` is the argument
+/// of [`Request::claims_with`].
 fn keeps_claims(tested: &mut Option<Claim>) -> Result<bool, AttemptError> {
     let test = || {
         if self_test_mark::exists() {
@@ -243,7 +246,7 @@ fn keeps_claims(tested: &mut Option<Claim>) -> Result<bool, AttemptError> {
     match claim::kernel_keeps_claims(test) {
         Ok(answer) => Ok(answer.is_ok()),
         Err(cause) => Err(AttemptError::System {
-            act: "test whether the kernel can reserve",
+            act: "test whether a bound socket can reserve a port",
             port: None,
             cause,
         }),
@@ -258,7 +261,8 @@ fn test_numbers() -> io::Result<impl Iterator<Item = u16>> {
     let is_small = kernel_choice::is_small(&range);
     let first = (!is_small).then_some(0);
     let last = is_small.then_some(0);
-    // Listing the non-ephemeral numbers takes 10 us, so this happens only if the test needs them.
+    // Listing the non-ephemeral numbers takes 10 us. So the iterator lists these numbers only if
+    // the test needs one of them.
     let others = iter::once(()).flat_map(move |()| range.non_ephemeral().take(SELF_TEST_NUMBERS));
     Ok(first.into_iter().chain(others).chain(last))
 }

@@ -14,8 +14,8 @@ use crate::model::process::ProcessState;
 use crate::model::record::{Beneficiary, StableName};
 use crate::sockets::decode::{procfs::tests as captured_proc, sock_diag::tests as captured_diag};
 
-/// Configures this number of cases. Without failure persistence, proptest writes no file into the
-/// source tree. It still prints the smallest failing input.
+/// Makes proptest run this number of cases. Without failure persistence, proptest writes no file
+/// into the source tree. It still prints the smallest failing input.
 fn cases(cases: u32) -> Config {
     Config {
         cases,
@@ -376,7 +376,7 @@ proptest! {
         states in vec(0..14u32, 24),
         mode in 0..6u8,
     ) {
-        // Replaces about two of three words by a TCP state, so that rows have every state.
+        // Replaces about two thirds of the words by a TCP state, so that rows have every state.
         let words = rows
             .iter()
             .zip(states.iter().cycle())

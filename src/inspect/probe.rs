@@ -54,7 +54,7 @@ pub enum Blocker {
     /// that the server has not accepted yet.
     QueueFull,
     /// The loopback interface is down. Linux sends every connection from this machine to itself
-    /// through that interface, also a connection to the address of another interface.
+    /// through that interface, even a connection to the address of another interface.
     LoopbackDown,
     /// This machine does not have the address, although a socket listens there. For example, the
     /// machine lost the address after the bind, the socket was bound with IP_FREEBIND (ip(7)), or
@@ -80,9 +80,7 @@ impl fmt::Display for Blocker {
         f.write_str(match self {
             Blocker::PacketFilterRejects => "a packet filter probably rejects the connections",
             Blocker::PacketFilterDrops => "a packet filter probably drops the connections",
-            Blocker::QueueFull => {
-                "the queue of connections that the server has not accepted was full"
-            }
+            Blocker::QueueFull => "the server's queue of unaccepted connections was full",
             Blocker::LoopbackDown => {
                 "the network interface lo is down: `ip link set lo up` brings it up"
             }
@@ -96,7 +94,6 @@ impl fmt::Display for Blocker {
 ///
 /// `addr` is an address of this machine. Without an address the call tries `127.0.0.1`. In two
 /// cases the call tries several addresses, until one accepts a connection:
-///
 /// - For `localhost`: `::1`, then `127.0.0.1`.
 /// - For a link-local IPv6 address without a scope id, on Linux: the address on each interface that
 ///   has it.
@@ -275,9 +272,8 @@ fn is_own_end(stream: &TcpStream, addr: SocketAddr) -> bool {
 /// Always `None` for UDP, and on macOS, which hides the listeners of other users.
 ///
 /// Two steps rule out that a server accepted the connection:
-///
 /// - The function reads the listeners again after an accepted connection, because a server may have
-///   begun to listen since the caller read them.
+///   begun to listen after the caller read the listeners.
 /// - A second connection must be accepted too. This rules out a server that accepts one client, and
 ///   closes its listener before the listeners are read.
 pub(crate) fn redirected(port: Port) -> Option<SocketAddr> {
@@ -350,7 +346,8 @@ mod tests {
 
     fn fill(addr: SocketAddr, port: Port) -> TcpStream {
         let client = TcpStream::connect(addr).unwrap();
-        // The kernel may still deliver the last packet of the handshake.
+        // The connection is in the queue only after the last packet of the handshake. The kernel
+        // may deliver this packet after `connect` has returned.
         while !queues(port).unwrap()[0].1.is_full {
             thread::yield_now();
         }

@@ -148,9 +148,9 @@ impl Holders {
     }
 
     /// The lines that say what could not be read, except what the headline says already. Lines
-    /// about unread processes appear only if some socket probably has a hidden owner. In any other
-    /// case, the report already names an owner of each socket, and an unread process could only
-    /// share the socket with that owner.
+    /// about unread processes appear only if some socket probably has a hidden owner. Otherwise the
+    /// report already names an owner of each socket. An unread process could only share a socket
+    /// with the named owner.
     fn unseen_lines(&self, headline: &str) -> impl Iterator<Item = String> {
         let has_hidden = |holder: &Holder| holder.hidden || holder.may_have_hidden_owners();
         let has_hidden = self.iter().any(has_hidden);
@@ -194,7 +194,7 @@ pub(crate) fn socket_lines(sockets: &[&Holder], now: SystemTime) -> Vec<String> 
         lines.push(line(
             "",
             format_args!(
-                "and {} of other owners, addresses or states",
+                "and {} with other owners, addresses or states",
                 connections(unlisted)
             ),
         ));
@@ -335,7 +335,7 @@ reserved by test restart::keeps_its_port (tests/restart.rs:17), pid 4100, which 
         assert_eq!(text.lines().count(), 22);
         assert!(
             text.ends_with(
-                "\n               and 280 connections of other owners, addresses or states"
+                "\n               and 280 connections with other owners, addresses or states"
             ),
             "{text}"
         );

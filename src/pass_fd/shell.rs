@@ -63,8 +63,8 @@ impl CarriedVariables {
             }
             if program.as_bytes().contains(&b'=') {
                 return refuse(format!(
-                    "{SHELL} may drop this variable, and env(1), which restores it, would take the \
-                     program {program:?} for a variable"
+                    "{SHELL} may drop this variable, and env(1) cannot restore it, because env(1) \
+                     would parse the program {program:?} as a variable"
                 ));
             }
             if !Path::new(ENV).exists() {
@@ -173,7 +173,7 @@ mod tests {
     use super::super::passed::Style;
     use super::*;
 
-    /// `/bin/sh` can be any of these shells.
+    /// The test runs each shell in the list `shells`, because `/bin/sh` can be any of them.
     #[test]
     fn every_shell_passes_every_variable_on() {
         let folder = tempfile::tempdir().unwrap();
@@ -187,7 +187,7 @@ mod tests {
                 continue;
             };
             tried += 1;
-            // Several of these shells follow POSIX only if they are started as `sh`.
+            // Several shells in the list follow POSIX only if they are started as `sh`.
             let sh = folder.path().join(shell);
             std::fs::create_dir(&sh).unwrap();
             std::os::unix::fs::symlink(path, sh.join("sh")).unwrap();
@@ -196,15 +196,15 @@ mod tests {
                 .split(' ')
                 .chain(["PLAIN", "npm-config", "1st"])
             {
-                // Every value is a number, because some shells end with an error if one of their
-                // own variables has a value that is no number.
+                // Some shells have variables that must be numbers, and end with an error otherwise.
+                // So the test gives every variable a number.
                 variables.insert(name.into(), "7".into());
             }
             let mut command = Command::new(ENV);
             command.env_clear().arg("-0").envs(&variables);
             let carried = CarriedVariables::of(&command, OsStr::new(ENV)).unwrap();
             // `carried` also contains variables of this process, because `CarriedVariables::of`
-            // cannot see `env_clear`. Only the variables that this test sets are kept.
+            // cannot see `env_clear`. The test keeps only the variables that it sets.
             let carried = carried.0.into_iter();
             let is_set = |operand: &OsString| {
                 let name = operand.as_bytes().split(|byte| *byte == b'=').next();

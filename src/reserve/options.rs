@@ -197,8 +197,8 @@ impl ReserveOptions {
     /// # Errors
     ///
     /// The call that reserves returns [`InvalidPort`](crate::ErrorKind::InvalidPort) for a number
-    /// that occurs twice, for more numbers than ports to reserve, and if [`port`](Self::port) is
-    /// set too. [`reserve_block`](Self::reserve_block) and
+    /// that occurs twice, and for more numbers than ports to reserve. The call also returns this
+    /// error if [`port`](Self::port) is set too. [`reserve_block`](Self::reserve_block) and
     /// [`reserve_offsets`](Self::reserve_offsets) return this error for more than one number. If a
     /// number is taken and its holder is visible, the error names the holder.
     pub fn ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
@@ -445,8 +445,8 @@ impl ReserveOptions {
     /// reservation counts as their own: if they call [`is_port_free`](crate::is_port_free), this
     /// reservation does not make the port busy. It only keeps a server without SO_REUSEADDR
     /// ([`ServerKind::Plain`](crate::ServerKind::Plain)) from binding, as their own reservation
-    /// would. On Unix, if another user runs the process `pid`, the option has this effect only if
-    /// root makes the reservation.
+    /// would. If another user runs the process `pid` on Unix, only a reservation of root has this
+    /// effect.
     ///
     /// The reservation still ends with the process that made it, not with the process `pid`. The
     /// option has no effect if the process `pid` does not exist, or on a system that does not
@@ -499,8 +499,8 @@ impl ReserveOptions {
     /// returns within 150 ms. Exception: this limit is 2.5 s while a forked child that has not
     /// called exec holds the port, or while other processes check the lock file of the port.
     ///
-    /// The call repeats a failed pick within the budget if the pick tried at most 64 numbers and
-    /// sockets occupied some of them. A [`wait`](Self::wait) replaces the budget.
+    /// The call repeats a failed pick, within the budget, in one case: the pick tried at most 64
+    /// numbers, and sockets occupied some of them. A [`wait`](Self::wait) replaces the budget.
     #[track_caller]
     pub fn reserve(self) -> Result<Reservation> {
         let mut reservations = self.reserve_many(1)?;

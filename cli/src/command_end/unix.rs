@@ -32,7 +32,7 @@ impl End {
     }
 
     /// Returns the exit code of `run`. Exception: after [`End::Signal`], ends this process by the
-    /// same signal. If the signal does not end it, returns 128 + signal.
+    /// same signal. If this process survives the signal, returns 128 + the number of the signal.
     pub(crate) fn exit(self) -> u8 {
         match self {
             End::Code(code) => code,

@@ -6,7 +6,6 @@
 //! other systems, or if `reserve` cannot open a pidfd, the keeper opens its own handle.
 //!
 //! `reserve` and the keeper exchange three messages:
-//!
 //! 1. `reserve` sends the request.
 //! 2. The keeper sends the numbers, or an error.
 //! 3. `reserve` confirms that it has printed the numbers. Without this message the keeper exits,

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use crate::process::ProcessHandle;
 
-/// The end of the link that `reserve` has.
+/// The link as `reserve` sees it: the socket to the keeper.
 #[derive(Debug)]
 pub(crate) struct KeeperLink {
     pub(crate) pid: u32,
@@ -43,7 +43,7 @@ impl KeeperLink {
     }
 }
 
-/// The end of the link that the keeper has.
+/// The link as the keeper sees it: the socket to `reserve`.
 #[derive(Debug)]
 pub(crate) struct ReserveLink {
     pub(crate) reader: BufReader<UnixStream>,

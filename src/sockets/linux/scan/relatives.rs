@@ -18,8 +18,8 @@ impl Scan<'_> {
                 .parent
                 .filter(|pid| state.found.iter().all(|(known, _)| known.pid != *pid));
             if let Some(parent) = parent {
-                // If the parent owns one of the sockets, `scan_process` adds it to `found`. A later
-                // round then scans the grandparent.
+                // If the parent owns one of the sockets, `scan_process` adds the parent to `found`.
+                // A later round then scans the grandparent.
                 self.scan_process(parent, state)?;
             }
             next += 1;
@@ -34,8 +34,8 @@ impl Scan<'_> {
         let mut next = 0;
         while let Some((process, _)) = state.found.get(next) {
             for child in children(process.pid) {
-                // If the child owns one of the sockets, `scan_process` adds it to `found`. A later
-                // round then scans the grandchildren.
+                // If the child owns one of the sockets, `scan_process` adds the child to `found`.
+                // A later round then scans the grandchildren.
                 if state.found.iter().all(|(known, _)| known.pid != child) {
                     self.scan_process(child, state)?;
                 }
