@@ -28,8 +28,8 @@ pub(crate) fn reserve_options(
     }
 }
 
-/// The kind of server that must be able to bind the reserved port. A UDP port has no claim, so a
-/// server of every kind can bind it.
+/// The kind of server that must be able to bind the reserved port. A server of every kind
+/// can bind a reserved UDP port, because no socket of the library is bound to it.
 pub(crate) fn server_kind(shared: &SharedReserveArgs, protocol: Protocol) -> ServerKind {
     match shared.no_reuse_addr && (protocol == Protocol::Tcp || shared.numbers.both) {
         true => ServerKind::Plain,

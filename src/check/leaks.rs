@@ -63,8 +63,8 @@ pub fn assert_no_leaked_listeners<T>(run: impl FnOnce() -> T) -> T {
 ///
 /// # Errors
 ///
-/// - If listeners are left: a [`Diagnosis`] of the first port that has one. Its
-///   [`more`](Diagnosis::more) has the diagnoses of the other ports.
+/// - If listeners are left: a [`Diagnosis`] of the first port with such a listener.
+///   [`Diagnosis::more`] returns the diagnoses of the other ports.
 /// - If the socket table cannot be read.
 /// - If there are new listeners but no process can be inspected, as without `/proc`.
 ///

@@ -56,10 +56,10 @@ pub(crate) fn test_kernel<N: Iterator<Item = u16>>(
     self_test(numbers()?)
 }
 
-/// Tests only whether a sandbox forbids this process to make claims. Enough for a process that
-/// already knows that the kernel keeps claims.
+/// Tests only whether a sandbox forbids this process to make claims (bound sockets that never
+/// listen). This test is enough for a process that already knows that the kernel keeps claims.
 ///
-/// The test makes one claim. Returns it if the kernel chose its number.
+/// The test makes one claim. The function returns the claim if the kernel chose the port number.
 pub(crate) fn test_sandbox<N: Iterator<Item = u16>>(
     numbers: impl Fn() -> io::Result<N>,
 ) -> Result<Option<Claim>, Untested> {
@@ -90,7 +90,7 @@ impl From<io::Error> for Untested {
 
 fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
     if !cfg!(target_os = "linux") {
-        return Ok(Err("portlease makes kernel claims on Linux only"));
+        return Ok(Err("portlease claims ports in the kernel only on Linux"));
     }
     let (claim, is_ephemeral) = claim_first(numbers)?;
     match Claim::exact(claim.port) {
@@ -98,7 +98,7 @@ fn self_test(numbers: impl Iterator<Item = u16>) -> Result<Answer, Untested> {
         Err(e) => return Err(e.into()),
         Ok(_) => {
             return Ok(Err(
-                "the kernel lets a second socket bind a port that another one has claimed",
+                "the kernel lets a second socket bind a port that another socket has claimed",
             ));
         }
     }

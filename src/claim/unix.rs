@@ -12,8 +12,8 @@ use super::BindMode;
 /// server without reuse options.
 pub(crate) const BIND_MODES: &[BindMode] = &[BindMode::Server, BindMode::Exclusive];
 
-/// A probe of all addresses does not bind `0.0.0.0` in addition to `[::]`. On Unix it binds `[::]`
-/// only where `[::]` covers both families.
+/// A probe of all addresses does not bind `0.0.0.0` in addition to `[::]`. On Unix the probe
+/// binds `[::]` only where `[::]` covers both families.
 pub(super) const PROBES_EACH_FAMILY: bool = false;
 
 /// Whether a system call failed with EAFNOSUPPORT: the kernel lacks the address family.

@@ -9,8 +9,8 @@ use crate::model::process::{Process, Relation};
 use crate::ownership::lineage;
 use crate::sockets;
 
-/// Sets the master of each process that has one. A master is a parent that starts a new worker when
-/// a worker ends. In each process and each master, the function also sets the supervisor, the
+/// Sets the master of each process that has a master: a parent that starts a new worker when a
+/// worker ends. In each process and each master, the function also sets the supervisor, the
 /// relation to the calling process, `shares_unit`, `in_session_of_unit` and `is_other_users`.
 pub(super) fn note<'a>(holders: impl Iterator<Item = &'a mut Holder>) {
     let processes: Vec<&mut Process> = holders.flat_map(|holder| &mut holder.processes).collect();

@@ -83,7 +83,8 @@ pub struct Process {
     /// suggests that the process runs in a terminal, an editor or a job that the unit runs. Always
     /// `true` if the process has no unit, or if it shares the unit of the calling process.
     pub(crate) in_session_of_unit: bool,
-    /// The systemd service that starts the container, as Quadlet of Podman makes one.
+    /// The systemd service that starts the container, such as a service that Quadlet of Podman
+    /// makes.
     pub(crate) container_unit: Option<String>,
     /// The user whose service manager (`systemd --user`) runs the process. `None` if the system's
     /// service manager runs it.
@@ -197,7 +198,7 @@ impl ProcessState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(target_os = "linux"),
-    allow(dead_code, reason = "only Linux shows why")
+    allow(dead_code, reason = "only Linux shows why a process does not run")
 )]
 pub(crate) enum Halt {
     /// A signal has stopped the process.
@@ -225,9 +226,9 @@ pub enum Relation {
 }
 
 impl Process {
-    /// The parent of the process, if the process is a worker and the parent (its master) starts a
-    /// new worker when a worker ends. An example is `gunicorn --reuse-port`. A parent counts as a
-    /// master if all of these hold:
+    /// The parent of the process, if that parent is a master. A master starts a new worker when a
+    /// worker ends. An example is `gunicorn --reuse-port`. A parent counts as a master if all of
+    /// these hold:
     ///
     /// - It has the same command line as the process.
     /// - It has a handler for SIGTERM.

@@ -1,6 +1,6 @@
 //! The socket table: which sockets are on a port, and which processes own them.
 //!
-//! Each system has a module with the same functions. The module of Linux has some more.
+//! Each system has a module with the same functions. The module of Linux has further functions.
 //!
 //! Reading the sockets is cheap, except on macOS, where this crate reads every process. The search
 //! for the processes that own the sockets is usually expensive, so a separate function does it:
@@ -214,11 +214,12 @@ pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
     }
 }
 
-/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) bytes of a script that the process runs:
-/// the file at `path`, or without a path the file that is its stdin. An absolute path starts at the
-/// root of the process, and a relative path at its working directory. Exception: an absolute
-/// symbolic link in `path` starts at the root of the calling process. Returns `None` if the file
-/// cannot be read or is no regular file, and always on systems other than Linux.
+/// The first [`SCRIPT_BYTES`](crate::retry::SCRIPT_BYTES) bytes of a script that the process runs.
+/// The script is the file at `path`. If `path` is `None`, the script is the stdin of the process.
+/// An absolute path starts at the root of the process, and a relative path at its working
+/// directory. Exception: an absolute symbolic link in `path` starts at the root of the calling
+/// process. Returns `None` if the file cannot be read or is no regular file, and always on systems
+/// other than Linux.
 pub(crate) fn script_of(pid: u32, path: Option<&str>) -> Option<String> {
     #[cfg(target_os = "linux")]
     return linux::script_of(pid, path);
@@ -287,8 +288,8 @@ fn is_unmapped(uid: u32) -> bool {
     }
 }
 
-/// The pid of the process, if `id` is no pid but the id of one of its threads. Always `None` on
-/// systems other than Linux.
+/// The pid of the process that has a thread with this id. Returns `None` if `id` is itself a pid,
+/// and always on systems other than Linux.
 pub(crate) fn process_of_thread(id: u32) -> Option<u32> {
     #[cfg(target_os = "linux")]
     return linux::process_of_thread(id);
@@ -308,7 +309,7 @@ pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     return Some(pid);
 }
 
-/// Whether the process has locked an open file with this name by itself (flock(2)). A forked child
+/// Whether the process itself has locked an open file with this name (flock(2)). A forked child
 /// that shares the lock of its parent does not count. `false` if the descriptors of the process
 /// cannot be read, and always on systems other than Linux.
 pub(crate) fn has_locked(pid: u32, file_name: &str) -> bool {
@@ -341,8 +342,8 @@ pub(crate) fn leaves(pid: u32) -> Vec<u32> {
     vec![pid]
 }
 
-/// The ids of all processes that `/proc` shows. Empty if it cannot be read, and always on systems
-/// other than Linux.
+/// The ids of all processes that `/proc` shows. Empty if `/proc` cannot be read, and always on
+/// systems other than Linux.
 pub(crate) fn pids() -> Vec<u32> {
     #[cfg(target_os = "linux")]
     return linux::pids();

@@ -29,8 +29,8 @@ struct Answer {
     outcome: &'static str,
     /// At most [`WAIT_REPORTS`] ports that did not meet the condition.
     problems: Vec<PortRow>,
-    /// Absent without `--http`. With `--http` it is always empty: `wait` prints this object only if
-    /// it ends before the first request, and otherwise [`HttpAnswer`].
+    /// Absent without `--http`. With `--http` it is always empty, because `wait` prints this object
+    /// if it ends before the first request. After a request, `wait` prints [`HttpAnswer`].
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<[UnansweredRow; 0]>,
 }
@@ -73,8 +73,8 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
     };
     if let (Outcome::Met, Condition::HeldBy(pid)) = (&outcome, condition) {
         let unseen = unseen_owner_note(&endpoints, pid);
-        // With `--http`, the wait sends no request to a shared port, and reports the sharing
-        // itself. So it needs no note here.
+        // With `--http`, the wait sends no request to a port that `pid` shares with an unrelated
+        // process. The wait reports such a port as a problem, so no note is needed here.
         let shared = || args.http.is_none().then(|| shared_note(&endpoints, pid));
         if let Some(note) = unseen.or_else(|| shared().flatten()) {
             console.note(note);
@@ -118,14 +118,14 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
 
 /// Returns at most [`WAIT_REPORTS`] ports that do not meet the condition. The port of `report`
 /// comes first. Also returns a count of the ports that may fail the condition but are not returned:
-/// ports that were not checked, and ports above [`WAIT_REPORTS`].
+/// ports that were not checked, and ports beyond the limit [`WAIT_REPORTS`].
 ///
-/// The user has already waited. So if [many](are_many) ports are left to check, the search ends
-/// early: once [`WAIT_REPORT_TIME`] has passed and one port that does not meet the condition is
-/// found.
+/// The user has already waited. So the search ends early if [many](are_many) ports are left to
+/// check after [`WAIT_REPORT_TIME`]. Until it has found a port that does not meet the condition,
+/// the search goes on.
 ///
-/// Exception: with [`Condition::HeldBy`] and a `report`, [`unmet_of_process`] finds the other
-/// ports, or [`unmet_after_end`] if the process has ended (`has_ended`).
+/// With [`Condition::HeldBy`] and a `report`, other functions find the other ports:
+/// [`unmet_of_process`] while the process runs, and [`unmet_after_end`] after it has ended.
 fn unmet(
     endpoints: &[Endpoint],
     condition: Condition,
@@ -182,10 +182,9 @@ fn unmet_after_end(endpoints: &[Endpoint], first: Finding) -> (Vec<Finding>, usi
 /// What [`unmet`] returns for [`Condition::HeldBy`] while the process runs. Ports with the listener
 /// of an unrelated process come first.
 ///
-/// One check covers all `endpoints`, and so finds the ports to return besides that of `first`. A
-/// check of only some `endpoints` could report a listener on another of the `endpoints` as a server
-/// on a wrong port. If there are many ports, the function makes no check, because the check would
-/// take too long.
+/// One check covers all `endpoints`. If a check left out an endpoint, it could report a listener on
+/// that endpoint as a server on a wrong port. If there are many ports, the function returns only
+/// `first` and makes no check, because the check would take too long.
 fn unmet_of_process(
     endpoints: &[Endpoint],
     condition: Condition,

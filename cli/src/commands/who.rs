@@ -110,8 +110,9 @@ fn probes(endpoints: &[Endpoint], args: &WhoArgs) -> Vec<Vec<Probe>> {
     probes
 }
 
-/// Connects to `address`, one of the [`client_endpoints`] of the endpoint. Returns `None` if this
-/// machine lacks the IPv6 address `::1`, and the user did not name it.
+/// Connects to `address`, one of the [`client_endpoints`] of the endpoint. If the user named no
+/// address, or `localhost`, one of these endpoints has the address `::1`. For that endpoint, the
+/// function returns `None` if this machine lacks `::1`.
 fn probe_address(endpoint: Endpoint, address: Endpoint, timeout: Duration) -> Option<Probe> {
     let is_named = endpoint.ip.is_some() && !endpoint.is_localhost();
     let (reachability, blocker) = probe_listener(address, timeout);

@@ -104,9 +104,9 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
         options = options.named(name);
     }
     let mut granted = Vec::new();
-    // A port server gets a pid with each request, and releases the port when that process ends. If
-    // the server itself holds the port, it must get the pid `requester`. With `--for`, `requester`
-    // is this keeper, because the keeper ends when the time has passed.
+    // A port server gets a pid with each request, and releases the port when that process ends. A
+    // port server that itself holds the port must get the pid `requester`. With `--for`,
+    // `requester` is this keeper, because the keeper ends when the time has passed.
     let requester = match (*pid, request.hold_for) {
         (Some(pid), None) => pid,
         (None, _) | (_, Some(_)) => std::process::id(),
@@ -132,9 +132,9 @@ fn reserve(request: &Request) -> Result<(ReleaseListener, Holding), Failure> {
                 let own = std::process::id();
                 let mut port = server.reserve(&options, kind, own)?;
                 if matches!(port, Granted::HeldByServer { .. }) && requester != own {
-                    // The server holds `port` only until the keeper ends, and a keeper that holds
-                    // no port itself ends at once. So request another port, which the server holds
-                    // until `requester` ends.
+                    // The port server holds `port` only until this keeper ends. A keeper that
+                    // holds no port itself ends at once. So request another port, which the port
+                    // server holds until `requester` ends.
                     port = server.reserve(&options, kind, requester)?;
                 }
                 match port {

@@ -22,8 +22,8 @@ pub(crate) fn adopt() -> Result<(), Failure> {
             &e.into(),
         )
     })?;
-    // The library then counts the adopted processes as started by the command. The command inherits
-    // the variable, so the library does the same in the command's processes.
+    // With this variable, the library counts the adopted processes as started by the command. The
+    // command and its descendants inherit the variable, so the library in them does the same.
     set_variable("PORTLEASE_ADOPTER", &std::process::id().to_string());
     Ok(())
 }

@@ -56,7 +56,7 @@ pub(crate) struct Facts {
     /// The process that was expected to listen. `None` if any process may listen. `Some(None)` if
     /// the expected process has ended.
     pub(crate) expected: Option<Option<u32>>,
-    /// The pid of the process, if the caller passed the id of one of its threads instead.
+    /// If the caller passed the id of a thread instead of a pid: the pid of the thread's process.
     pub(crate) process_of_thread: Option<u32>,
     /// The process that is probably the server (the expected process or a descendant), and what has
     /// stopped that process. Set only if the expected process runs and the listener is missing.
@@ -68,12 +68,13 @@ pub(crate) struct Facts {
     /// expected process nor a process that it started is known to own the listener. The owner of
     /// the listener may be hidden.
     pub(crate) stranger: Option<Holder>,
-    /// Two process ids. The first process owns `stranger`, and the caller probably meant this
-    /// process. The second process is the expected process.
+    /// Two process ids. The first process owns the listener `stranger`, and the caller probably
+    /// meant this process. The second process is the expected process.
     pub(crate) probably_meant: Option<(u32, u32)>,
     /// Listeners on the same number that are out of reach for clients of the endpoint's address.
-    /// They are bound to another address or to another interface. If `stranger` is set,
-    /// this list has only listeners of the expected process.
+    /// They are bound to another address or to another interface. If `stranger` (a
+    /// listener that may be unrelated) is set, this list has only listeners of the expected
+    /// process.
     pub(crate) elsewhere: Vec<Holder>,
     /// Listeners of the expected process, or of a process that it started, on port numbers that the
     /// call does not name.
@@ -101,8 +102,8 @@ pub(crate) struct Facts {
     /// The inode of the claim (this crate's bound socket) of the caller's own reservation. If that
     /// reservation has no lock file, only this field identifies the claim.
     pub(crate) own_claim: Option<NonZeroU64>,
-    /// For [`Verdict::InUse`]: whether the caller already has the port. This process or an
-    /// ancestor reserved it, or another process holds it on behalf of one of them.
+    /// For [`Verdict::InUse`]: whether the caller already has the port. `true` if this process
+    /// or an ancestor reserved the port, or if another process holds it on their behalf.
     pub(crate) is_reserved_for_asker: bool,
     /// A loopback address on which a server could bind the number, although servers have the number
     /// on other addresses. `None` if no such address was found.
@@ -219,8 +220,8 @@ impl Diagnosis {
         self
     }
 
-    /// Why the expected listener is missing or, if it is not missing, which unrelated process
-    /// listens beside it. `None` if the check found neither a reason nor an unrelated process.
+    /// Why the expected listener is missing. If it is not missing, the text names the unrelated
+    /// process that also listens. `None` if the check found no reason and no unrelated process.
     pub(crate) fn listeners_headline(&self) -> Option<String> {
         self.0.listeners_headline()
     }
@@ -280,8 +281,9 @@ impl Diagnosis {
         !matches!(self.0.facts.verdict, Verdict::CannotTell { .. })
     }
 
-    /// Whether the expected process, or one that it started, listens on the port, and an unrelated
-    /// process also listens there, on an overlapping address. The result is `true` only in the
+    /// Whether the expected process shares the port with an unrelated process. The expected
+    /// process, or a process that it started, listens on the port. The unrelated process also
+    /// listens on the port, on an overlapping address. The result is `true` only in the
     /// report of a check for a process, such as [`check_port_held_by`](crate::check_port_held_by).
     ///
     /// ```

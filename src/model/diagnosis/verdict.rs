@@ -100,12 +100,13 @@ pub(crate) enum Cause {
     Gone,
 }
 
-/// The text of [`Cause::Named`]. `owner` is a process that holds the reservation; `None` if none is
-/// visible.
+/// The text of [`Cause::Named`]. `owner` is a process that holds the reservation; `None` if no such
+/// process is visible.
 pub(crate) fn named_by(owner: Option<&Process>) -> String {
     match owner {
         Some(process) if process.forked => format!(
-            "reserved by {}, a forked child that still holds what its parent released",
+            "reserved by {}, a forked child that still holds the reservation after its parent \
+             released it",
             process.name_and_pid()
         ),
         Some(process) => format!(

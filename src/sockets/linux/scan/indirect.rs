@@ -53,9 +53,9 @@ impl Scan<'_> {
                 self.scan_further_threads(pid, state)?;
             }
         }
-        // If `/proc` hides processes, or at least half of the processes are unreadable, the owner
-        // is probably a process that was not read. A list of other candidates, the processes with
-        // descriptors in flight (sent, but not received yet), would then mislead.
+        // A process with descriptors in flight (sent, but not received yet) may be the owner. The
+        // scan lists these processes only if it could read most processes. Otherwise the owner is
+        // probably a process that the scan could not read, and the list would mislead.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth != ScanDepth::FirstHit {
             for &pid in pids {
