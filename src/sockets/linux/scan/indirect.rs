@@ -54,8 +54,9 @@ impl Scan<'_> {
             }
         }
         // A process with descriptors in flight (sent, but not received yet) may be the owner. The
-        // scan lists these processes only if it could read most processes. Otherwise the owner is
-        // probably a process that the scan could not read, and the list would mislead.
+        // scan lists these processes only if `/proc` hides no process and more than half of the
+        // processes are readable. Otherwise the owner is probably a process that the scan could not
+        // read, and the list would mislead.
         let sees_most = lists_all && state.unreadable * 2 < pids.len();
         if self.is_missing_some() && sees_most && self.depth != ScanDepth::FirstHit {
             for &pid in pids {
