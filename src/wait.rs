@@ -82,6 +82,9 @@ pub fn wait_until_listening(port: impl ToEndpoint, at_most: Duration) -> Result<
 /// does not count. The wait then goes on. If it fails, its error names that process. A listener
 /// whose owner cannot be seen counts.
 ///
+/// The wait succeeds even if an unrelated process shares the port (SO_REUSEPORT). Some connections
+/// then reach that process. [`check_port_held_by`](crate::check_port_held_by) finds such a process.
+///
 /// These processes count as started by `pid`:
 ///
 /// - A descendant of `pid`.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,13 +19,20 @@ use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
 
 /// Errors for invalid requests and for invalid environment variables.
 impl Error {
-    pub(crate) fn empty_range(low: Option<u16>, high: Option<u16>) -> Self {
-        let end = |end: Option<u16>| end.map_or("?".to_owned(), |n| n.to_string());
-        let message = format!(
-            "range {}-{} is empty: expected LOW..=HIGH with 1 <= LOW <= HIGH",
-            end(low),
-            end(high)
-        );
+    /// The range is named as the caller wrote it. Only an excluded start has no such notation.
+    pub(crate) fn empty_range(low: Bound<u16>, high: Bound<u16>) -> Self {
+        let low = match low {
+            Bound::Included(low) => low.to_string(),
+            Bound::Excluded(low) => (u32::from(low) + 1).to_string(),
+            Bound::Unbounded => String::new(),
+        };
+        let high = match high {
+            Bound::Included(high) => format!("={high}"),
+            Bound::Excluded(high) => high.to_string(),
+            Bound::Unbounded => String::new(),
+        };
+        let message =
+            format!("range {low}..{high} is empty: expected LOW..=HIGH with 1 <= LOW <= HIGH");
         Self::new(ErrorKind::InvalidPort, message)
     }
 
@@ -163,6 +170,12 @@ impl Error {
         };
         let range = RangeText(range);
         let message = format!("cannot reserve multiples of {aligned}: range {range} has {few}");
+        Self::new(ErrorKind::InvalidPort, message)
+    }
+
+    pub(crate) fn block_exceeds(n: usize, base: u16) -> Self {
+        let message =
+            format!("cannot reserve a block of {n} ports from {base}: port numbers end at 65535");
         Self::new(ErrorKind::InvalidPort, message)
     }
 

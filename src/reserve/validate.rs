@@ -179,7 +179,7 @@ impl ReserveOptions {
         let ports: Vec<u16> = match offsets.ports(base) {
             Some(ports) => ports.collect(),
             None if offsets.is_block() => {
-                return Err(Error::block_cannot_fit(offsets.count(), &(base..=u16::MAX)));
+                return Err(Error::block_exceeds(offsets.count(), base));
             }
             None => return Err(Error::offsets_exceed(offsets, base)),
         };
@@ -240,19 +240,19 @@ fn allowed_or_all(allowed: &Option<RangeInclusive<u16>>) -> RangeInclusive<u16> 
 }
 
 fn inclusive(low: Bound<u16>, high: Bound<u16>) -> Result<RangeInclusive<u16>> {
-    let low = match low {
+    let first = match low {
         Bound::Included(0) => return Err(ParseEndpointError::PORT_ZERO.into()),
         Bound::Included(low) => Some(low),
         Bound::Excluded(low) => low.checked_add(1),
         Bound::Unbounded => Some(1),
     };
-    let high = match high {
+    let last = match high {
         Bound::Included(high) => Some(high),
         Bound::Excluded(high) => high.checked_sub(1),
         Bound::Unbounded => Some(u16::MAX),
     };
-    match (low, high) {
-        (Some(low), Some(high)) if low <= high => Ok(low..=high),
+    match (first, last) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
         _ => Err(Error::empty_range(low, high)),
     }
 }

@@ -38,19 +38,22 @@ fn an_empty_range_is_an_error_that_says_so() {
     let options = ReserveOptions::new;
     invalid(
         options().range(20009..=20000).reserve(),
-        &say("20009-20000"),
+        &say("20009..=20000"),
     );
-    invalid(options().range(20000..20000).reserve(), &say("20000-19999"));
-    invalid(options().range(..0).reserve(), &say("1-?"));
+    invalid(
+        options().range(20000..20000).reserve(),
+        &say("20000..20000"),
+    );
+    invalid(options().range(..0).reserve(), &say("..0"));
     let beyond = (Bound::Excluded(u16::MAX), Bound::Unbounded);
-    invalid(options().range(beyond).reserve(), &say("?-65535"));
+    invalid(options().range(beyond).reserve(), &say("65536.."));
     invalid(
         options().range(20009..=20000).reserve_many(2),
-        &say("20009-20000"),
+        &say("20009..=20000"),
     );
     invalid(
         options().range(20009..=20000).reserve_block(2),
-        &say("20009-20000"),
+        &say("20009..=20000"),
     );
 }
 
@@ -93,7 +96,7 @@ fn many_that_cannot_fit_are_an_error_that_says_so() {
     invalid(ten().reserve_block(11), message);
     let message = "cannot reserve 10 ports from 20000-20009: the range has fewer allowed ports";
     invalid(ten().exclude([20005]).reserve_many(10), message);
-    let message = "cannot reserve 7 ports from 65530-65535: the range has fewer allowed ports";
+    let message = "cannot reserve a block of 7 ports from 65530: port numbers end at 65535";
     invalid(options().port(65530).reserve_block(7), message);
     let message = "cannot reserve 65536 ports from 1-65535: the range has fewer allowed ports";
     invalid(options().reserve_many(65536), message);

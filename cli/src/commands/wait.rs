@@ -29,6 +29,9 @@ struct Answer {
     outcome: &'static str,
     /// At most [`WAIT_REPORTS`] ports that did not meet the condition.
     problems: Vec<PortRow>,
+    /// What a user should know although the ports met the condition. stderr has the same text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
     /// Absent without `--http`. With `--http` it is always empty, because `wait` prints this object
     /// if it ends before the first request. After a request, `wait` prints [`HttpAnswer`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,17 +74,19 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
             Unable::Fail,
         )?
     };
+    let mut note = None;
     if let (Outcome::Met, Condition::HeldBy(pid)) = (&outcome, condition) {
         let unseen = unseen_owner_note(&endpoints, pid);
         // With `--http`, the wait sends no request to a port that `pid` shares with an unrelated
         // process. The wait reports such a port as a problem, so no note is needed here.
         let shared = || args.http.is_none().then(|| shared_note(&endpoints, pid));
-        if let Some(note) = unseen.or_else(|| shared().flatten()) {
+        note = unseen.or_else(|| shared().flatten());
+        if let Some(note) = &note {
             console.note(note);
         }
     }
     if let (Outcome::Met, Some(probe)) = (&outcome, &args.http) {
-        return wait_for_http(console, args, &endpoints, probe, started);
+        return wait_for_http(console, args, &endpoints, probe, started, note);
     }
     let (word, code) = match &outcome {
         Outcome::Met => ("met", exit::YES),
@@ -100,6 +105,7 @@ pub(crate) fn wait(console: &Console, args: &WaitArgs) -> Result<u8, Failure> {
             ports: endpoints.iter().map(ToString::to_string).collect(),
             outcome: word,
             problems: findings.iter().map(row).collect(),
+            note,
             http: args.http.as_ref().map(|_| []),
         })?;
     } else {
@@ -223,6 +229,9 @@ struct HttpAnswer {
     outcome: &'static str,
     /// Empty, because each port met the condition before the first request.
     problems: [PortRow; 0],
+    /// As in [`Answer`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
     http: Vec<UnansweredRow>,
 }
 
@@ -245,6 +254,7 @@ fn wait_for_http(
     endpoints: &[Endpoint],
     probe: &HttpProbe,
     started: Instant,
+    note: Option<String>,
 ) -> Result<u8, Failure> {
     let requests = endpoints
         .iter()
@@ -276,6 +286,7 @@ fn wait_for_http(
             ports: endpoints.iter().map(ToString::to_string).collect(),
             outcome: word,
             problems: [],
+            note,
             http: unanswered.iter().zip(found).map(row).collect(),
         })?;
         return Ok(code);

@@ -338,6 +338,9 @@ fn a_process_that_shares_the_port_of_the_server_is_to_be_stopped() {
     let met = ran(&[&wait[..], &["--listening"]].concat()).code(0);
     let note = format!("port {port}/tcp is not held by pid {own} alone: python3 (pid {other}) ");
     assert!(met.err.contains(&note), "{met:#?}");
+    let met = ran(&[&wait[..], &["--listening", "--json"]].concat()).code(0);
+    let in_json = met.json()["note"].as_str().unwrap().to_owned();
+    assert!(in_json.starts_with(&note), "{met:#?}");
     let output = ran(&[&wait[..], &["--http", "/"]].concat()).code(1);
     let help = format!("\nhelp: stop pid {other}, or ");
     assert!(output.out.contains(&help), "{output:#?}");

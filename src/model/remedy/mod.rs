@@ -292,6 +292,8 @@ pub enum Remedy {
     ListenOnFreeAddress {
         /// The loopback address and the port number.
         addr: SocketAddr,
+        /// Whether the port is a UDP port. If not, it is a TCP port.
+        udp: bool,
     },
     /// Let the server accept connections from every network interface. The server has bound its
     /// socket to one interface (SO_BINDTODEVICE of socket(7)).

@@ -99,7 +99,7 @@ fn next(remedy: &Remedy) -> Option<Remedy> {
             ip: addr.ip(),
             scope_id: 0,
         },
-        Remedy::ListenOn { .. } => Remedy::ListenOnFreeAddress { addr },
+        Remedy::ListenOn { .. } => Remedy::ListenOnFreeAddress { addr, udp: true },
         Remedy::ListenOnFreeAddress { .. } => Remedy::ListenOnEveryInterface { interface: name() },
         Remedy::ListenOnEveryInterface { .. } => Remedy::ReserveForPlainServer,
         Remedy::ReserveForPlainServer => Remedy::WaitForTimeWait,

@@ -284,8 +284,12 @@ impl fmt::Display for Remedy {
             Remedy::ListenOn { ip, scope_id } => {
                 write!(f, "let the server listen on {}", IpText(*ip, *scope_id))
             }
-            Remedy::ListenOnFreeAddress { addr } => {
-                write!(f, "let the new server listen on {addr}, which is free")
+            Remedy::ListenOnFreeAddress { addr, udp } => {
+                let protocol = if *udp { "/udp" } else { "" };
+                write!(
+                    f,
+                    "let the new server listen on {addr}{protocol}, which is free"
+                )
             }
             Remedy::ListenOnEveryInterface { interface } => write!(
                 f,

@@ -57,6 +57,12 @@ fn the_other_loopback_address_is_offered_while_it_is_free() {
     let other = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
     assert!(!offers(&every) && !offers(&v4));
     drop((other, server));
+    // The name of a UDP address ends with the protocol.
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let report = portlease::check_port_free(format!("{port}/udp")).unwrap_err();
+    let udp = format!("let the new server listen on [::1]:{port}/udp, which is free");
+    assert!(report.help().unwrap().contains(&udp), "{report}");
+    drop(server);
     let server = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
     assert!(!offers(&every) && !offers(&v4));
     drop(server);

@@ -44,7 +44,10 @@ pub(super) fn remedies(report: &Report) -> Vec<Remedy> {
                 return remedies;
             }
             let free = report.facts.free_address;
-            remedies.extend(free.map(|addr| Remedy::ListenOnFreeAddress { addr }));
+            remedies.extend(free.map(|addr| Remedy::ListenOnFreeAddress {
+                addr,
+                udp: endpoint.protocol == Some(Protocol::Udp),
+            }));
             remedies.push(Remedy::ReserveAnotherPort { endpoint });
             remedies
         }
