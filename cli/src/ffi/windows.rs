@@ -138,8 +138,9 @@ pub(crate) fn created(pid: u32) -> Option<u64> {
 pub(crate) struct Job(OwnedHandle);
 
 impl Job {
-    /// Puts this process into a new job. Later children of this process enter the job too, unless
-    /// they start with CREATE_BREAKAWAY_FROM_JOB, as the keeper of `portlease reserve` does.
+    /// Puts this process into a new job. Later children of this process enter the job too. A child
+    /// that starts with CREATE_BREAKAWAY_FROM_JOB stays outside. The keeper, the process that holds
+    /// the ports of `portlease reserve`, starts in this way.
     pub(crate) fn enter() -> io::Result<Job> {
         // SAFETY: both pointers may be null: no attributes, and no name.
         let job = unsafe { CreateJobObjectW(std::ptr::null(), std::ptr::null()) };

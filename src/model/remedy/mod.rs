@@ -387,8 +387,8 @@ pub enum Remedy {
     },
     /// Use an address that this machine has.
     UseLocalAddress,
-    /// Name the port with another protocol. A server has the same number with that protocol, and
-    /// may be the server that is meant.
+    /// Name the port with another protocol. A server uses the same number with that protocol, and
+    /// the caller may mean that server.
     #[non_exhaustive]
     NameOtherProtocol {
         /// The endpoint that was checked, with the protocol of the server.
