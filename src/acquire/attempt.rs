@@ -36,8 +36,8 @@ impl Effort<'_> {
 pub(crate) enum AttemptError {
     /// Another reservation has the port's lease (its locked file).
     Leased(Port),
-    /// A socket of this network namespace has the port's abstract Unix socket name. Usually it
-    /// belongs to another reservation.
+    /// A socket of this network namespace has the port's abstract Unix socket name. Usually that
+    /// socket belongs to another reservation.
     Named(Port),
     /// The system refused the bind. Another socket has the port, or Windows excludes the number.
     Occupied(Port),

@@ -214,8 +214,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Watches the ports while one of the `starters` runs, for at most [`RESTART_WATCH`]. Returns the
-/// servers that the `starters` have started again, as soon as there are any.
+/// Watches the ports while one of the `starters` runs, for at most [`RESTART_WATCH`]. Returns as
+/// soon as the `starters` have started servers again. The result is these servers.
 fn watch_for_restarts(
     endpoints: &[Endpoint],
     starters: &Starters,

@@ -352,12 +352,12 @@ pub enum Remedy {
     /// left another process behind. A wait goes on only for a moment after the first process has
     /// ended.
     StartInForeground,
-    /// Name another process to the wait or the assertion, if that process is the server. One of
-    /// these is true for the other process:
+    /// Give the wait or the assertion the process that listens, if that process is the server. One
+    /// of these is true for the process that listens:
     ///
     /// - It is an ancestor of the expected process, such as its parent.
     /// - A shell started both processes as parts of one pipeline.
-    /// - It may be a daemon of the expected process, which has ended.
+    /// - It may be a daemon of the expected process. The expected process has ended.
     #[non_exhaustive]
     ExpectProcess {
         /// The id of the process that listens.

@@ -11,7 +11,8 @@ use crate::keeper::address::{Address, Peer, all_addresses};
 use crate::keeper::client::no_answer;
 use crate::limits::{RELEASE_RETRY_DELAY, RELEASE_TIMEOUT, remaining, sleep};
 
-/// Whether the process is a keeper (a process that holds ports) that obeys `release` of this user.
+/// Whether the process is a keeper (a process that holds ports) and obeys a `release`
+/// command of this user.
 pub(crate) fn can_release(pid: u32) -> bool {
     // If the search or the connection fails, `release` would fail too, so the result is `false`.
     let addresses = all_addresses().unwrap_or_default();
