@@ -170,7 +170,7 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     }
     let code = if args.dry_run {
         // A port with a server is left out here: `stop` without `--dry-run` would end the server,
-        // or `not_stopped` has the server.
+        // or `not_stopped` already lists the server.
         let unserved = verdict(findings.iter().filter(|finding| !finding.shows_server()));
         let mut leases = findings.iter().map(|of| remaining_lease(of, &own));
         let is_reserved = leases.any(|lease| lease.is_some());
