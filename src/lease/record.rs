@@ -253,7 +253,7 @@ mod tests {
         let bytes = longest.encode();
         let text = std::str::from_utf8(&bytes).unwrap();
         assert!(text.contains("\nend "), "{text}");
-        // Shortening a text cuts no escape sequence.
+        // A shortened text holds only whole escape sequences.
         for start in ["", "a", "ab", "abc"] {
             let label = format!("{start}{}", "\\".repeat(400));
             let cut = Record::decode(&Record { label, ..record() }.encode()).unwrap();

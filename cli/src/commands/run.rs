@@ -303,8 +303,8 @@ fn has_ended_since(report: &Diagnosis) -> bool {
     }
 }
 
-/// The port server may hold ports of this run. If so, starts a thread that prints a note when that
-/// server has ended. If the thread cannot start, the command runs without the note.
+/// The port server may hold ports of this run. If so, starts a thread that prints a note when the
+/// port server has ended. If the thread cannot start, the command runs without the note.
 fn watch_port_server(console: &Console, reservations: &[NamedReservation]) {
     let mut held = Vec::new();
     let mut holder = None;

@@ -60,7 +60,7 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
 /// The remedies that apply to this command.
 fn applicable(remedies: &[Remedy], asked: Asked) -> impl Iterator<Item = &Remedy> {
     // The command's own socket closes when the command ends. So if another holder of the port must
-    // end, advice about the own socket is left out.
+    // end, advice about this socket is left out.
     let is_other = |remedy: &Remedy| *remedy != Remedy::CloseOwnSocket && remedy.ends_a_holder();
     let has_other = remedies.iter().any(is_other);
     remedies.iter().filter(move |remedy| match remedy {
@@ -304,7 +304,7 @@ fn plain(asked: Asked) -> &'static str {
 }
 
 /// The endpoint as `release` takes it: a reservation has no address. The protocol stays, because
-/// without one, `release` would also release a UDP reservation of the number.
+/// without the protocol, `release` would also release a UDP reservation of the number.
 fn release_operand(endpoint: &Endpoint) -> Endpoint {
     Endpoint {
         ip: None,

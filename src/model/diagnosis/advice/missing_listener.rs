@@ -84,7 +84,7 @@ pub(super) fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<R
 fn beside_stranger(report: &Report, stranger: &Holder, endpoint: Endpoint) -> Vec<Remedy> {
     let facts = &report.facts;
     let is_running = !facts.is_over;
-    // The expected process listens on the same number, but on another address than the stranger.
+    // The expected process listens on the same number, but not on the stranger's address.
     let own = facts.elsewhere.first();
     let own = own.filter(|own| own.interface.is_none() && !own.is_past);
     let own = own.map(|own| Remedy::UseListenersAddress { addr: own.local });
@@ -184,7 +184,7 @@ fn start_first(endpoint: Endpoint) -> Vec<Remedy> {
 }
 
 /// Whether the expected process, or a descendant of the calling process, has bound a TCP socket on
-/// the port. The claim (this crate's bound socket) then did not refuse the server.
+/// the port. If so, the claim (this crate's bound socket) did not keep the server off the port.
 fn has_bound_over_claim(report: &Report) -> bool {
     let expected = report.facts.expected.flatten();
     let is_expected = |process: &Process| {
