@@ -214,7 +214,7 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let silent = silent.filter(|_| end.is_own_failure() && !running.was_signalled);
     let mut unexplained = silent.map(|of| of.notes(InheritedSockets::of(args).as_ref()));
     let print = |notes: Vec<String>| notes.into_iter().for_each(|note| console.note(note));
-    // A server on a port of this run may be the reason of the failure. The code below reports the
+    // A server on a port of this run may be the reason for the failure. The code below reports the
     // server unless it ends soon.
     if !reservations.iter().map(endpoint).any(has_server) {
         print(unexplained.take().unwrap_or_default());

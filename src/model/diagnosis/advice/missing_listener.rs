@@ -133,7 +133,7 @@ fn for_halted(pid: u32, halt: &Halt) -> Vec<Remedy> {
     }
 }
 
-/// The remedies if a server has the number with another protocol only.
+/// The remedies if a server has the number, but only with another protocol.
 fn for_other_protocol(report: &Report, other: &Holder, endpoint: Endpoint) -> Vec<Remedy> {
     let mut remedies = Vec::new();
     if !other.is_past {
