@@ -85,7 +85,7 @@ impl Unanswered {
         let left = left.min(HTTP_ATTEMPT_LIMIT);
         let target = match process {
             // While the process runs, `endpoint_of` omits the addresses of unrelated processes.
-            // After the process has ended, a daemon that it left may answer.
+            // After the process has ended, a daemon that it started may answer.
             Some((pid, Some(process))) if process.has_ended().is_ok_and(|ended| !ended) => {
                 endpoint_of(*pid, self.endpoint)
                     .map_err(|strangers| Problem::of_stranger(*pid, &strangers))
@@ -268,7 +268,7 @@ fn blocked(target: Endpoint) -> Option<Obstacle> {
 /// A listener can have both halted and running processes. Such a listener causes this result only
 /// if two conditions hold:
 ///
-/// - No listener has halted processes alone.
+/// - No listener has only halted processes.
 /// - The last attempt got no answer.
 fn halted(request: &Unanswered) -> Option<Obstacle> {
     let endpoint = request.endpoint;
@@ -315,7 +315,7 @@ fn halted(request: &Unanswered) -> Option<Obstacle> {
         false => format!("{name}, which listens on port {endpoint}, is {state}"),
         true => format!(
             "{name}, which shares the listener on port {endpoint}, is {state}: the kernel may give \
-             it the connection"
+             the connection to this process"
         ),
     };
     Some(Obstacle::Halted { cause, help })
@@ -423,9 +423,9 @@ pub(crate) fn until_answered(
     })
 }
 
-/// Returns the endpoint for a request to the process `pid`. That process must answer, or a process
-/// that it started. An address is suitable if one of these processes listens on it and no unrelated
-/// process does. If no address is suitable, returns the report on each address.
+/// Returns the endpoint for a request that the process `pid`, or a process that it started, must
+/// answer. An address is suitable if one of these processes listens on it and no unrelated process
+/// does. If no address is suitable, returns the report on each address.
 ///
 /// If `endpoint` has no address or is `localhost`, it stands for 127.0.0.1 and ::1. If only one of
 /// these addresses is suitable, the result has only that address. So no unrelated process gets the

@@ -107,8 +107,8 @@ impl PortServer {
         })
     }
 
-    /// Requests a number from the server, and reserves it. If the server has already reserved the
-    /// number for the process `pid`, as `portlease serve` does, reserves nothing.
+    /// Requests a number from the server, and reserves it. Exception: `portlease serve` has already
+    /// reserved the number for the process `pid`. The function then reserves nothing.
     ///
     /// Most other servers only remember their grants, so any program can bind a granted number. If
     /// the number is in use, this function requests another one, up to [`PORT_SERVER_ATTEMPTS`]
@@ -131,7 +131,7 @@ impl PortServer {
                 if kind == ServerKind::Plain && has_claim(tcp(port), server) {
                     return Err(Failure::new(format!(
                         "cannot apply --no-reuse-addr: the port server {} (PORTSERVER_ADDRESS) \
-                         holds port {port}, and its claim refuses servers without SO_REUSEADDR; \
+                         holds port {port}, and its socket refuses servers without SO_REUSEADDR; \
                          start `portlease serve` with --no-reuse-addr, or unset PORTSERVER_ADDRESS",
                         self.0
                     )));
@@ -176,9 +176,8 @@ impl PortServer {
                     escape(answer)
                 ),
                 Some(server) if is_in_other_pid_namespace(server) => format!(
-                    "the server refused, because it is in another pid namespace and cannot see \
-                     pid {pid} of this one; start a server in this container, or unset \
-                     PORTSERVER_ADDRESS"
+                    "the server refused, because it is in another pid namespace, where it cannot \
+                     see pid {pid}; start a server in this container, or unset PORTSERVER_ADDRESS"
                 ),
                 // `portlease serve` refuses pid 1 (see `grant` in `commands::serve`).
                 _ if pid == 1 => "the server refused, because it holds no port for pid 1; unset \

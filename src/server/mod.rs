@@ -32,8 +32,8 @@ impl Reservation {
     /// [`pass_to`](Reservation::pass_to)). The returned [`Server`] holds the reservation.
     ///
     /// The wait accepts the same listeners as [`wait_for`](Reservation::wait_for). A socket from
-    /// [`pass_to`](Reservation::pass_to) listens already, so the call then returns as soon as the
-    /// program has inherited it, even if the program does not use it.
+    /// [`pass_to`](Reservation::pass_to) listens already. The call then returns as soon as the
+    /// program has inherited the socket, even if the program does not use the socket.
     ///
     /// On Unix the program leads a process group of its own, so the terminal's Ctrl-C does not
     /// reach it. The terminal treats the program as a background job: it suspends the program if

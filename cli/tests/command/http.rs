@@ -425,7 +425,7 @@ fn a_suspended_process_that_shares_the_listener_is_named() {
     parent.wait().unwrap();
     let cause = format!(
         "(pid {child}), which shares the listener on port {p}/tcp, is suspended: the kernel may \
-         give it the connection\nhelp: resume pid {child} with kill -CONT {child}\n"
+         give the connection to this process\nhelp: resume pid {child} with kill -CONT {child}\n"
     );
     assert!(output.out.ends_with(&cause), "{output:#?}");
 }

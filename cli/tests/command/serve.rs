@@ -449,7 +449,7 @@ fn a_refusal_names_the_pid_namespace_or_pid_1() {
     )
     .code(2);
     assert_eq!(output.out, "granted\n");
-    let outside = "it is in another pid namespace and cannot see pid ";
+    let outside = "it is in another pid namespace, where it cannot see pid ";
     let causes = [
         (&address, outside),
         (&address, outside),

@@ -79,8 +79,8 @@ pub(crate) fn all_addresses() -> io::Result<Vec<Address>> {
     Ok(found)
 }
 
-/// Removes the socket files of keepers that were killed. A file stays while another process has the
-/// pid of its keeper.
+/// Removes the socket files of keepers that were killed. If another process now has the pid of a
+/// killed keeper, the socket file of that keeper stays.
 fn remove_stale() -> io::Result<()> {
     for entry in std::fs::read_dir(folder())? {
         let entry = entry?;

@@ -138,9 +138,9 @@ struct Scan<'a> {
 /// 6.2 the size is the number of descriptors (`proc_readfd_count` in the kernel). A read of the
 /// size takes 1 µs. To open, list and close an empty folder takes 5 µs.
 ///
-/// `false` outside of the first pid namespace, because only that namespace has kernel threads. Also
-/// `false` if this process may not read the descriptors of pid 1. Kernel threads are then
-/// unreadable too, and the scan must open their folders to count them as unreadable.
+/// `false` outside of the first pid namespace, because no other pid namespace has kernel threads to
+/// skip. Also `false` if this process may not read the descriptors of pid 1. Kernel threads are
+/// then unreadable too, and the scan must open their folders to count them as unreadable.
 fn has_counts(proc: &OwnedFd) -> bool {
     proc_fs::is_release_at_least(6, 2) && shows_every_process() && open(proc, "1/fd").is_ok()
 }
