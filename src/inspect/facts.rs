@@ -101,6 +101,7 @@ pub(super) fn facts_of_each(ports: Vec<(Port, Verdict)>, depth: ScanDepth) -> Ve
             probably_meant: None,
             elsewhere,
             instead: Vec::new(),
+            of_same_reserver: Vec::new(),
             last_listener: None,
             other_protocol: None,
             reserved_by,

@@ -83,7 +83,8 @@ pub(crate) fn not_listening_each(
             in_other_network: in_other_network.filter(|_| lacks_listener(&facts.verdict)),
             stranger,
             probably_meant,
-            instead: own_listeners.beside(*port),
+            instead: own_listeners.instead_of(*port),
+            of_same_reserver: own_listeners.of_same_reserver(*port),
             ..facts
         })
     };

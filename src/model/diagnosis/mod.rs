@@ -79,6 +79,10 @@ pub(crate) struct Facts {
     /// Listeners of the expected process, or of a process that it started, on port numbers that the
     /// call does not name.
     pub(crate) instead: Vec<Holder>,
+    /// Listeners of these processes on other ports that the process which reserved this port has
+    /// reserved too. They are probably another server, but the caller may also have mixed up the
+    /// two ports.
+    pub(crate) of_same_reserver: Vec<Holder>,
     /// For [`Verdict::Unsteady`]: the listener that the report names if nothing listens now. It is
     /// the latest listener whose owner the wait found. If the wait found no owner, it is the first
     /// listener that the wait could read.
@@ -151,6 +155,7 @@ impl Diagnosis {
             probably_meant: None,
             elsewhere: Vec::new(),
             instead: Vec::new(),
+            of_same_reserver: Vec::new(),
             last_listener: None,
             other_protocol: None,
             daemons: Vec::new(),
@@ -198,6 +203,7 @@ impl Diagnosis {
         let facts = &mut self.0.facts;
         let on_port = facts.holders.iter_mut().flat_map(Holders::iter_mut);
         let others = facts.elsewhere.iter_mut().chain(&mut facts.instead);
+        let others = others.chain(&mut facts.of_same_reserver);
         let single = facts.stranger.iter_mut().chain(&mut facts.other_protocol);
         for holder in on_port.chain(others).chain(single) {
             let mut pids = holder.processes.iter().map(|process| process.pid);

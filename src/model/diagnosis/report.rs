@@ -108,10 +108,13 @@ impl Report {
                         .sockets_besides_claims()
                         .all(|socket| socket.remote.is_some());
                 self.listeners_headline().unwrap_or_else(|| {
-                    if is_only_reserved {
-                        "nothing listens on it".to_owned()
-                    } else {
-                        holders_headline()
+                    match self.facts.of_same_reserver.first() {
+                        _ if !is_only_reserved => holders_headline(),
+                        None => "nothing listens on it".to_owned(),
+                        Some(other) => format!(
+                            "nothing listens on it, but {}; one process reserved both ports",
+                            other.headline()
+                        ),
                     }
                 })
             }
@@ -287,6 +290,7 @@ impl Report {
             holders,
             elsewhere,
             instead,
+            of_same_reserver,
             number,
             trials,
             at,
@@ -306,7 +310,11 @@ impl Report {
             lines.extend(holders.lines(&self.cause(), *at, time_wait_note));
         }
         let is_listed = |other: &&Holder| self.sockets().any(|socket| socket.inode == other.inode);
-        let mut others: Vec<&Holder> = elsewhere.iter().chain(instead).collect();
+        let mut others: Vec<&Holder> = elsewhere
+            .iter()
+            .chain(instead)
+            .chain(of_same_reserver)
+            .collect();
         others.retain(|other| other.inode == 0 || !is_listed(other));
         lines.extend(socket_lines(&others, *at));
         if !trials.is_empty() {

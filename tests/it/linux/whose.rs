@@ -143,10 +143,13 @@ fn the_listeners_of_several_ports_are_not_taken_for_one_another() {
         error.to_string()
     };
     let text = report();
-    assert!(
-        text.contains("is not listening") && !text.contains("instead"),
-        "{text}"
+    let other = format!(
+        "nothing listens on it, but python3 (pid {}) listens on {}; one process reserved both \
+         ports",
+        server.id(),
+        own.addr()
     );
+    assert!(text.contains(&other) && !text.contains("instead"), "{text}");
     // The control: once the number of the listener is no longer reserved, the report names it.
     drop(own);
     let text = report();
