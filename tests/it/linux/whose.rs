@@ -144,8 +144,7 @@ fn the_listeners_of_several_ports_are_not_taken_for_one_another() {
     };
     let text = report();
     let other = format!(
-        "nothing listens on it, but python3 (pid {}) listens on {}; one process reserved both \
-         ports",
+        "(pid {}) listens on {}; one process reserved both ports",
         server.id(),
         own.addr()
     );
