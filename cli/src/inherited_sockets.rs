@@ -5,7 +5,7 @@ use crate::args::RunArgs;
 /// The number of the first descriptor that systemd's protocol passes (sd_listen_fds(3)).
 const FIRST_FD: u16 = 3;
 
-/// Names the sockets as a help line does.
+/// The text that names the sockets in a help line.
 #[derive(Clone, Debug)]
 pub(crate) struct InheritedSockets(String);
 
@@ -18,9 +18,9 @@ impl InheritedSockets {
         let (sockets, descriptors) = match options.len() {
             0 => return None,
             1 if !args.shared.numbers.both => ("socket", format!("descriptor {first}")),
-            _ => ("sockets", format!("descriptors from {first} on")),
+            _ => ("sockets", format!("descriptors {first} and up")),
         };
-        // With `--fd` the command gets no variable.
+        // With `--fd` the command does not get the variable LISTEN_FDS.
         let variable = args.fd.map_or("LISTEN_FDS: ", |_| "");
         let options = options.join(" and ");
         Some(InheritedSockets(format!(
@@ -30,7 +30,8 @@ impl InheritedSockets {
 
     pub(crate) fn help(&self) -> String {
         format!(
-            "let the server use {}, or pass --port if it binds the port itself",
+            "let the server use {}, or pass --port instead of --listen if the server binds the \
+             port itself",
             self.0
         )
     }

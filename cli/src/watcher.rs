@@ -109,15 +109,16 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // If the watcher has already ended, the kill does nothing, and the wait reaps it.
+        // If the watcher has already ended, the kill does nothing, and the wait reaps the
+        // watcher.
         let _killed = self.process.kill();
         let _reaped = self.process.wait();
     }
 }
 
-/// The main program of the watcher.
+/// The main function of the watcher process.
 pub(crate) fn run_watcher() -> Result<u8, Failure> {
-    let cannot = |e: io::Error| Failure::system("run as a watcher", &e);
+    let cannot = |e: io::Error| Failure::system("run the watcher process of `portlease run`", &e);
     ffi::close_inherited_descriptors();
     // While a process has its working directory on a file system, nobody can unmount the file
     // system. So the watcher changes its working directory to `/`.

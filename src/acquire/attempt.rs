@@ -44,12 +44,12 @@ pub(crate) enum AttemptError {
     /// The bind requires a privilege, or a sandbox forbids it.
     NotPermitted(Port, io::Error),
     /// The port's lock file cannot be opened. Its path leads to a link or a folder, or this user
-    /// may not open the file. Another user may have planted it.
+    /// may not open the file. Another user may have planted the link, the folder or the file.
     Planted(PathBuf, io::Error),
     /// None of several numbers could be reserved.
     NoneFree(Box<AttemptStats>),
-    /// `PORTLEASE_DIR` is invalid, or the lock folder cannot be used and no claim (a bound socket)
-    /// can keep the port instead.
+    /// `PORTLEASE_DIR` is invalid, so every reservation fails. Or the lock folder cannot be used,
+    /// and no claim (a bound socket) can keep the port instead.
     LockFolder(Unusable),
     /// A system call failed. An attempt for another number would probably fail too.
     System {
@@ -71,7 +71,7 @@ impl AttemptError {
     /// The error for an ephemeral range that could not be read.
     pub(super) fn range(cause: io::Error) -> Self {
         AttemptError::System {
-            act: "read the ephemeral range to reserve",
+            act: "read the range of ephemeral ports in order to reserve",
             port: None,
             cause,
         }

@@ -1,9 +1,9 @@
-//! A claimed number is one to which a socket of this crate is bound. This module finds out whether
-//! the kernel can assign such a number to a `bind(…, 0)` with SO_REUSEADDR. The kernel can do so if
-//! the Linux setting `net.ipv4.ip_autobind_reuse` is on.
+//! A claimed number is a port number to which a socket of this crate is bound. This module finds
+//! out whether the kernel can assign a claimed number to a `bind(…, 0)` with SO_REUSEADDR. The
+//! kernel can do so if the Linux setting `net.ipv4.ip_autobind_reuse` is on.
 //!
-//! The self-test tries a `bind(…, 0)` with SO_REUSEADDR. The setting can change later, so each
-//! reservation with a claim also reads the setting.
+//! The self-test (`self_test.rs`) tries a `bind(…, 0)` with SO_REUSEADDR. The process caches the
+//! answer. The setting can change later, so each reservation with a claim also reads the setting.
 
 pub(super) use system::assigned;
 pub(crate) use system::assigns_no_claimed_port;
@@ -56,9 +56,10 @@ mod system {
         };
         Ok(match text {
             Ok(text) if text.trim() == "0" => Ok(()),
-            Ok(_) => {
-                Err("the setting net.ipv4.ip_autobind_reuse lets the kernel assign a reserved port")
-            }
+            Ok(_) => Err(
+                "the setting net.ipv4.ip_autobind_reuse lets the kernel assign a reserved port to \
+                 another socket",
+            ),
             Err(e) if e.kind() == io::ErrorKind::NotFound && is_linux_before_5_7() => Ok(()),
             Err(_) => Err("the setting net.ipv4.ip_autobind_reuse cannot be read"),
         })
@@ -66,9 +67,10 @@ mod system {
 
     /// Linux before 5.7 lacks the setting, and never assigns a claimed port.
     ///
-    /// gVisor also lacks the setting, and reports the old release 4.4.0. But on the host's network,
-    /// gVisor passes each bind on to a kernel that may have the setting on. So the result must be
-    /// `false` on gVisor. gVisor lacks at least one of the `settings` below.
+    /// gVisor also lacks the setting, and reports the old release 4.4.0. But if gVisor uses the
+    /// network of the host, it forwards each bind to the kernel of the host. There the setting may
+    /// be on. So the result must be `false` on gVisor. It is `false`, because gVisor lacks at least
+    /// one of the `settings` below.
     ///
     /// Linux has all `settings` in its first network namespace. In other network namespaces an old
     /// Linux such as 4.9 lacks `tcp_timestamps`. There the result is `false`, although the kernel

@@ -78,8 +78,8 @@ impl Error {
         }))
     }
 
-    /// Adapts the error of a wait to the end of the program. The call expected the program to
-    /// listen, and then ended it. [`Diagnosis::after_end`] changes the report in the error.
+    /// Puts the error of a wait into the past tense. The call expected a program to listen, and has
+    /// since ended that program. [`Diagnosis::after_end`] changes the report in the error.
     pub(crate) fn after_end(mut self, has_ended: impl Fn(u32) -> bool) -> Self {
         if let Some(before) = self.0.diagnosis.take() {
             let cause = before.cause();

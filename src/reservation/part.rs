@@ -23,7 +23,7 @@ pub(crate) struct ProtocolReservation {
     pub(super) guard: Guard,
     pub(super) claim: Option<Claim>,
     _name: Option<ExclusiveName>,
-    /// The lease, or why there is none.
+    /// The lease (a locked file), or why there is no lease.
     pub(super) lease: Result<LeaseLock, String>,
     /// Why the lease has no record, if writing the record failed.
     pub(super) unrecorded: Option<String>,
@@ -37,7 +37,6 @@ impl ProtocolReservation {
         lease: Result<LeaseLock, String>,
         guarantee: Guarantee,
     ) -> Self {
-        // On Windows the inode is unknown. Reports then show the claim like any other bound socket.
         let inode = claim.as_ref().and_then(Claim::inode);
         ProtocolReservation {
             port,
@@ -53,8 +52,9 @@ impl ProtocolReservation {
     /// The guarantee that holds now. For three reasons, it can be lower than when the reservation
     /// was made:
     ///
-    /// - The system's settings have changed, and the kernel may now assign claimed numbers too.
-    /// - The settings have changed, the number is ephemeral now, and there is no claim.
+    /// - The kernel may now assign a number although a claim (a bound socket) has it, because a
+    ///   setting of the system has changed.
+    /// - No claim has the number, and a changed setting has made the number ephemeral.
     /// - The settings cannot be read now.
     pub(super) fn guarantee(&self) -> Guarantee {
         match self.guarantee {
@@ -63,8 +63,8 @@ impl ProtocolReservation {
             }
             Guarantee::Cooperative if self.claim.is_some() => Guarantee::Cooperative,
             Guarantee::BestEffort => Guarantee::BestEffort,
-            // A range that cannot be read may contain the number. Then the kernel may assign the
-            // number.
+            // If the ephemeral range cannot be read, it may contain the number. So the kernel may
+            // assign the number.
             _ => Guarantee::without_claim(self.port.number).unwrap_or(Guarantee::BestEffort),
         }
     }

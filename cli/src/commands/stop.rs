@@ -64,7 +64,8 @@ struct StoppedRow {
     name: String,
     listened: Vec<String>,
     outcome: &'static str,
-    /// Set if the process has not been signalled yet and [`Target::shares_with_hidden`] is set.
+    /// `true` if a process that this user may not inspect probably has the same socket
+    /// ([`Target::shares_with_hidden`]). Set only for a process that `--dry-run` would stop.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     may_stay_in_use: bool,
     #[serde(skip)]
@@ -159,7 +160,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     }
     let mut findings = Finding::all(&endpoints, FREE, false);
     Finding::note_servers(&mut findings);
-    // An ancestor may have started its server again, and the server may listen only now.
+    // An ancestor of an ended server may have started the server again. The new server may have
+    // begun to listen only now.
     if all_stopped && not_stopped.is_empty() && verdict(&findings) == exit::NO {
         let restarted = restarts(&servers(&endpoints)?, &starters);
         not_stopped.extend(restarted.iter().map(refused_row));
@@ -201,7 +203,8 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
         console.note("no server listens on these ports");
     }
     if args.dry_run {
-        // Nothing has changed, so only the ports that `stop` would not free get a report.
+        // With `--dry-run` the servers still run, so their ports are in use. Only the ports that
+        // `stop` would not free get a report.
         let leases = findings.iter().map(|of| remaining_lease(of, &own));
         for lease in leases.flatten() {
             console.answer(format_args!("the port would stay in use: {lease}"))?;
@@ -214,8 +217,9 @@ pub(crate) fn stop(console: &Console, args: &StopArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Watches the ports while one of the `starters` runs, for at most [`RESTART_WATCH`]. Returns as
-/// soon as the `starters` have started servers again. The result is these servers.
+/// Watches the ports for at most [`RESTART_WATCH`], while one of the `starters` runs. They are
+/// ancestors of stopped servers, and may start a server again. As soon as they have started servers
+/// again, returns these servers.
 fn watch_for_restarts(
     endpoints: &[Endpoint],
     starters: &Starters,
@@ -239,8 +243,8 @@ fn served_ports(endpoints: &[Endpoint]) -> Result<HashSet<u16>, Failure> {
     Ok(left.iter().map(|holder| holder.local.port()).collect())
 }
 
-/// The reservation that still keeps a port after the end of its server. `None` for a port without a
-/// server. These reservations do not count:
+/// The reservation that would keep the port in use after the end of the port's server. `None` if
+/// the port has no server. These reservations do not count:
 ///
 /// - those of the server and its ancestors, such as `portlease run`, which may end with the server
 /// - those of `own`, which is this process and its ancestors
@@ -266,9 +270,9 @@ fn remaining_lease<'a>(finding: &'a Finding, own: &[u32]) -> Option<&'a Lease> {
     problem.leases().iter().find(remains)
 }
 
-/// Prints for each port whether it is free. If no server was found, the ports that are free are
-/// left out. With `has_refusal`, the text for a port that is not free is only its headline. The
-/// reports on the servers that were not stopped already contain the help.
+/// Prints for each port whether it is free. If no server was found, leaves out the ports that are
+/// free. With `has_refusal`, prints only the headline for a port that is not free, because the
+/// reports on the servers that still run already contain the help.
 fn report_ports(
     console: &Console,
     findings: &[Finding],
@@ -325,7 +329,7 @@ fn failed_row(target: &Target, cause: &io::Error) -> NotStoppedRow {
     let user = user.filter(|_| cause.kind() == io::ErrorKind::PermissionDenied);
     let help = |user: &String| {
         format!(
-            "run this command as the user of that process, {}",
+            "run this command as {}, the user of that process",
             escape(user)
         )
     };

@@ -195,8 +195,10 @@ extern "system" fn survive(event: u32) -> windows_sys::core::BOOL {
 }
 
 /// Keeps later children of this process from inheriting its handles with the `count` lowest values.
-/// `count` must be high even if this process has few handles. An inherited handle keeps the value
-/// that it has in the parent, and a parent with many handles has high values.
+///
+/// `count` must be high even if this process has few handles. This process may have inherited
+/// handles from a parent with many handles, so with high values. An inherited handle keeps its
+/// value.
 pub(crate) fn keep_handles_from_children(count: usize) {
     /// The values of handles are multiples of this number.
     const STEP: usize = 4;

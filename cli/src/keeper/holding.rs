@@ -7,14 +7,14 @@ use portlease::{Endpoint, Reservation};
 use crate::keeper::messages::{LIST, RELEASED};
 use crate::output::json::ReservedRow;
 
-/// The ports that the keeper holds, and until when it holds them.
+/// The ports that the keeper (the background process of `reserve`) holds, and until when.
 #[derive(Debug)]
 pub(crate) struct Holding {
     pub(crate) held: Vec<Reservation>,
     /// Ports that a port server (the server of `PORTSERVER_ADDRESS`) holds.
     pub(crate) granted: Vec<u16>,
-    /// `true` if the port server holds the `granted` ports until the keeper ends. `false` if the
-    /// port server holds them for another process, until the end of that process.
+    /// `true` if the port server holds the `granted` ports until this process, the keeper, ends.
+    /// `false` if the port server holds them for another process, until the end of that process.
     pub(crate) holds_granted: bool,
     pub(crate) until: Option<Instant>,
 }

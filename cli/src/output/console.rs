@@ -69,8 +69,9 @@ impl Console {
         self.answer(coloured(&report.to_string()))
     }
 
-    /// The note on a port that passes its check. If the check was for servers with SO_REUSEADDR and
-    /// the port is still free, the note is the full report on the port.
+    /// The note on a port that has passed its check. If the check was whether a server with
+    /// SO_REUSEADDR can bind the port, this function diagnoses the port again. If the port is still
+    /// free, the note is then the full report.
     fn passed(&self, finding: &Finding, condition: Condition) -> String {
         let Finding { endpoint, .. } = finding;
         if condition == Condition::Free(ServerKind::ReuseAddr) {

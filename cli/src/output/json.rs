@@ -200,9 +200,9 @@ impl From<&Lease> for LeaseRow {
     }
 }
 
-/// The command that runs under the reservation, if the record has one. `None` if the port was
-/// reserved on behalf of another process, for example by a keeper: [`Lease::command`] is then the
-/// name of that process.
+/// The command that runs under the reservation, if the record has one. A port can be reserved on
+/// behalf of another process, for example by `portlease reserve`. [`Lease::command`] is then the
+/// name of the other process, so this function returns `None`.
 pub(crate) fn command_of(lease: &Lease) -> Option<&str> {
     lease.command().filter(|_| lease.on_behalf_of().is_none())
 }
@@ -228,7 +228,7 @@ pub(crate) struct ReservedRow {
     /// The number that a stable name stands for. `port` differs if that number was not available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_choice: Option<u16>,
-    /// Why the reservation has no record. Absent if it has one.
+    /// Why the reservation has no record. Absent if there is a record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lease_error: Option<String>,
 }
@@ -243,7 +243,8 @@ impl ReservedRow {
         let ports: Vec<String> = failed.iter().map(|row| row.port.to_string()).collect();
         let pronoun = if ports.len() == 1 { "it" } else { "them" };
         Some(format!(
-            "no record for {}: {error}; `portlease who` does not show who reserved {pronoun}",
+            "the reservation of {} is not recorded: {error}; `portlease who` does not show who \
+             reserved {pronoun}",
             ports.join(", ")
         ))
     }
@@ -253,7 +254,8 @@ impl ReservedRow {
     pub(crate) fn other_choice(&self) -> Option<String> {
         let first = self.first_choice.filter(|first| *first != self.port)?;
         Some(format!(
-            "{} instead of {first}: the usual number of this name cannot be reserved",
+            "{} instead of {first}: {first} is the usual number of this name, but cannot be \
+             reserved",
             self.port
         ))
     }

@@ -183,14 +183,15 @@ fn a_name_stands_for_the_same_number_in_each_run() {
     assert_eq!(numbers(&reserve().out), [web]);
     let other = reserve();
     let note = format!(
-        "portlease: reserved {} instead of {web}: the usual number of this name cannot be \
-         reserved\n",
+        "portlease: reserved {} instead of {web}: {web} is the usual number of this name, but \
+         cannot be reserved\n",
         other.out.trim()
     );
     assert_eq!(other.err, note);
     let other = run(&["--port", "WEB"]);
     let note = format!(
-        "portlease: WEB is {} instead of {web}: the usual number of this name cannot be reserved\n",
+        "portlease: WEB is {} instead of {web}: {web} is the usual number of this name, but cannot \
+         be reserved\n",
         other.out.trim()
     );
     assert_eq!(other.err, note);

@@ -104,7 +104,7 @@ fn a_command_that_does_not_use_the_socket_is_explained() {
     let binds = "import os, socket\n\
         socket.create_server(('127.0.0.1', int(os.environ['WEB'])), backlog=1)";
     let help = "help: let the server use the socket of --listen WEB (LISTEN_FDS: descriptor 3), \
-                or pass --port if it binds the port itself\n";
+                or pass --port instead of --listen if the server binds the port itself\n";
     let http = |limit| [limit, "--http", "/"];
     let run = |options: &[&str], command: &[&str]| {
         ran(&[&["run", "--listen", "WEB"], options, &["--"], command].concat())

@@ -112,7 +112,7 @@ fn a_server_that_this_user_may_not_signal_is_not_stopped_by_a_dry_run_either() {
     let server = Server::start(port, "os.chmod('.', 0o777); os.setuid(65534)");
     let reason = format!(
         "not stop python3 (pid {}), which listens on 127.0.0.1:{port}: operation not \
-         permitted\nhelp: run this command as the user of that process, nobody\n",
+         permitted\nhelp: run this command as nobody, the user of that process\n",
         server.pid
     );
     for (options, start) in [(&["--dry-run"][..], "would"), (&[], "did")] {

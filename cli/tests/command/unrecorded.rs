@@ -57,7 +57,7 @@ fn a_reservation_without_a_lock_file_says_so_and_is_found_by_its_keeper() {
     let [note, released, none] = notes[..] else {
         panic!("{ran:#?}");
     };
-    let expected = format!("portlease: no record for {port}: ");
+    let expected = format!("portlease: the reservation of {port} is not recorded: ");
     assert!(note.starts_with(&expected), "{ran:#?}");
     assert!(note.contains("cannot use the lock folder"), "{ran:#?}");
     assert_eq!(released, format!("portlease: released port {port}"));

@@ -106,7 +106,7 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
         /// A command line that thaws the group, such as `systemctl thaw nginx.service`. For a
-        /// container of Docker or Podman the text has one command line for each of the two.
+        /// container of Docker or Podman, the text has a command line of Docker and one of Podman.
         command: String,
     },
     /// Wait until the kernel has written the core file of the process that holds the port.
@@ -124,7 +124,8 @@ pub enum Remedy {
         /// Whether a user's service manager runs the service (`systemctl --user`). Always `false`
         /// on Windows.
         user: bool,
-        /// The id of that user. `None` if it is the user of the calling process.
+        /// The id of the user whose service manager runs the service. `None` if `user` is `false`,
+        /// or if it is the user of the calling process.
         uid: Option<u32>,
     },
     /// Find and stop the systemd socket unit that holds the port.
@@ -132,7 +133,8 @@ pub enum Remedy {
     ListSocketUnits {
         /// Whether a user's service manager has the socket unit (`systemctl --user`).
         user: bool,
-        /// The id of that user. `None` if it is the user of the calling process.
+        /// The id of the user whose service manager has the socket unit. `None` if `user` is
+        /// `false`, or if it is the user of the calling process.
         uid: Option<u32>,
     },
     /// Stop the container in which the holder of the port runs.
@@ -161,8 +163,9 @@ pub enum Remedy {
         /// The id of the holder.
         pid: u32,
     },
-    /// Find and stop the program for which the kernel of Windows accepts HTTP connections (the
-    /// driver HTTP.sys). IIS is such a program. The socket table shows the kernel as the holder.
+    /// Find and stop the program that uses the driver HTTP.sys, such as IIS. HTTP.sys accepts the
+    /// HTTP connections of the program in the kernel of Windows. So the socket table shows the
+    /// kernel as the holder.
     FindProgramOfHttpSys,
     /// Delete the rule of Windows that forwards the port (`netsh interface portproxy`). The service
     /// iphlpsvc, which applies these rules, is the holder of the port.
@@ -241,8 +244,8 @@ pub enum Remedy {
         /// process is in another pid namespace.
         pid: Option<u32>,
     },
-    /// End the reservation. If a call has waited for the port before it failed, its report has this
-    /// remedy instead of [`Queue`](Remedy::Queue).
+    /// End the reservation. If a call waited for the port and then failed, the report of the call
+    /// has this remedy instead of [`Queue`](Remedy::Queue).
     #[non_exhaustive]
     EndReservation {
         /// The endpoint that was requested.
@@ -258,8 +261,8 @@ pub enum Remedy {
         endpoint: Endpoint,
         /// The id of the process that holds the reservation. `None` if this process holds it.
         pid: Option<u32>,
-        /// The id of the process that the port is reserved for. `None` if the process that holds
-        /// the reservation reserved the port for itself.
+        /// The id of the process that the port is reserved for. `None` if the holder of the
+        /// reservation has reserved the port for itself.
         on_behalf_of: Option<u32>,
     },
     /// Start the server if it does not run.
@@ -352,8 +355,8 @@ pub enum Remedy {
     /// left another process behind. A wait goes on only for a moment after the first process has
     /// ended.
     StartInForeground,
-    /// Give the wait or the assertion the process that listens, if that process is the server. One
-    /// of these is true for the process that listens:
+    /// If the process that listens is the server, pass that process to the wait or the assertion.
+    /// One of these statements is true for the process that listens:
     ///
     /// - It is an ancestor of the expected process, such as its parent.
     /// - A shell started both processes as parts of one pipeline.
@@ -379,7 +382,7 @@ pub enum Remedy {
     StopServersBeforeTestEnds,
     /// Run as root.
     RunAsRoot,
-    /// Lower the first number that can be bound without a privilege.
+    /// Lower the first port number that can be bound without a privilege.
     #[non_exhaustive]
     LowerUnprivilegedPortStart {
         /// The number of the port. The new setting must not be higher than this number.
@@ -391,7 +394,7 @@ pub enum Remedy {
     /// the caller may mean that server.
     #[non_exhaustive]
     NameOtherProtocol {
-        /// The endpoint that was checked, with the protocol of the server.
+        /// The endpoint that was checked, but with the protocol that the server uses.
         endpoint: Endpoint,
     },
     /// Write the port in one of the accepted text forms.
@@ -415,7 +418,7 @@ pub enum Remedy {
 
 impl Remedy {
     /// Whether the remedy frees the port from one of its holders. If a report names several such
-    /// remedies, all of them must be followed.
+    /// remedies, the user must follow all of them.
     ///
     /// ```
     /// let p = portlease::reserve_port();
@@ -452,7 +455,7 @@ impl Remedy {
 
     /// Returns `true` if the remedy concerns one holder of the port: it frees the port from the
     /// holder, thaws the holder, or helps to find the holder. A report joins the remedies for
-    /// several holders with "and", because all of them must be followed.
+    /// several holders with "and", because the user must follow all of them.
     ///
     /// ```
     /// let p = portlease::reserve_port();

@@ -13,7 +13,7 @@ use crate::model::endpoint::Protocol;
 use crate::model::state::State;
 
 /// `/proc/net` shows the network namespace of the process's first thread. The calling thread can be
-/// in another namespace, so `read` tries the folder of the thread first.
+/// in another namespace, so `read` tries the folder of the calling thread first.
 const OF_THREAD: &str = "/proc/thread-self/net";
 const OF_PROCESS: &str = "/proc/net";
 
@@ -46,8 +46,8 @@ pub(super) fn sockets(protocol: Protocol, port: u16, rows: &mut Vec<Row>) -> io:
     Ok(())
 }
 
-/// The error on a system without any socket table. With the kind `Unsupported`, a check or a wait
-/// for a TCP listener tries a connection instead.
+/// The error on a system without any socket table. If a check or a wait for a TCP listener gets the
+/// kind `Unsupported`, it tries a connection instead.
 fn without_table() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
