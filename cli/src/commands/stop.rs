@@ -272,7 +272,7 @@ fn remaining_lease<'a>(finding: &'a Finding, own: &[u32]) -> Option<&'a Lease> {
 
 /// Prints for each port whether it is free. If no server was found, leaves out the ports that are
 /// free. With `has_refusal`, prints only the headline for a port that is not free, because the
-/// reports on the servers that still run already contain the help.
+/// reports on the servers that still run contain the help.
 fn report_ports(
     console: &Console,
     findings: &[Finding],

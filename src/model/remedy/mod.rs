@@ -124,8 +124,8 @@ pub enum Remedy {
         /// Whether a user's service manager runs the service (`systemctl --user`). Always `false`
         /// on Windows.
         user: bool,
-        /// The id of the user whose service manager runs the service. `None` if `user` is `false`,
-        /// or if it is the user of the calling process.
+        /// The id of the user whose service manager runs the service. `None` if `user` is `false`.
+        /// Also `None` for the user of the calling process.
         uid: Option<u32>,
     },
     /// Find and stop the systemd socket unit that holds the port.
@@ -134,7 +134,7 @@ pub enum Remedy {
         /// Whether a user's service manager has the socket unit (`systemctl --user`).
         user: bool,
         /// The id of the user whose service manager has the socket unit. `None` if `user` is
-        /// `false`, or if it is the user of the calling process.
+        /// `false`. Also `None` for the user of the calling process.
         uid: Option<u32>,
     },
     /// Stop the container in which the holder of the port runs.
