@@ -197,8 +197,8 @@ extern "system" fn survive(event: u32) -> windows_sys::core::BOOL {
 /// Keeps later children of this process from inheriting its handles with the `count` lowest values.
 ///
 /// `count` must be high even if this process has few handles. This process may have inherited
-/// handles, and an inherited handle keeps the value that it had in the parent. That value is high if
-/// the parent had many handles.
+/// handles, and an inherited handle keeps the value that it had in the parent. That value is high
+/// if the parent had many handles.
 pub(crate) fn keep_handles_from_children(count: usize) {
     /// The values of handles are multiples of this number.
     const STEP: usize = 4;
