@@ -1,7 +1,7 @@
 //! Quotes a text as one word of a shell command.
 
 /// The text as one word for a POSIX shell. A systemd unit can have a backslash in its name, as
-/// `serve@my\x2dapp.service` has, and a shell would remove an unquoted one.
+/// `serve@my\x2dapp.service` has, and a shell would remove an unquoted backslash.
 pub(crate) fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
     match !text.is_empty() && text.chars().all(is_plain) {

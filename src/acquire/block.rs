@@ -41,8 +41,9 @@ pub(super) fn reserve(
     if let Some(held) = search.first_of(bases(request, offsets, ephemeral), level, effort)? {
         return Ok(held);
     }
-    // A number that only old connections (such as TIME_WAIT) occupy can be reserved, but only the
-    // socket table shows this. So the second pass reads the table.
+    // If only old connections (such as TIME_WAIT) occupy a number, the number can be reserved. A
+    // refused bind does not show this, but the socket table does. So the second pass reads the
+    // table.
     if effort.level > RetryLevel::Once {
         let bases = bases(request, offsets, ephemeral).take(NUMBERS_LOOKED_UP);
         let mut again = Search::new(request, offsets, ephemeral);
@@ -100,10 +101,10 @@ fn bases<'a>(
                 let order = ports::shuffled(vec![all.clone()]);
                 order.filter(move |base| tier(*base) == Some(wanted))
             });
-            // Without a requested range, the first base numbers have all ports on one side of the
-            // ephemeral range. Ports that are far apart may not fit on one side. So all base
-            // numbers follow, in the order of `Tier` (base numbers with a port in the ephemeral
-            // range last).
+            // Without a requested range, the search starts with base numbers whose ports all lie
+            // on one side of the ephemeral range. Ports that are far apart may not fit on one
+            // side. So the search then tries all base numbers, in the order of `Tier`: base
+            // numbers with a port in the ephemeral range come last.
             let ranges = match allowed {
                 Some(_) => Vec::new(),
                 None => ephemeral.outer_ranges().iter().filter_map(within).collect(),
@@ -147,8 +148,8 @@ impl<'a> Search<'a> {
     /// Reserves all ports at the first of these base numbers at which every port can be reserved.
     ///
     /// Tries the first port of each base number with `level`. Most refusals are of the first port,
-    /// so a cheap level saves the most there. Tries each further port with `level` or `WithTable`,
-    /// whichever is higher. No try has a higher level than that of `effort`.
+    /// so a cheap level for this port saves the most time. Tries each further port with `level`,
+    /// but at least with `WithTable`. No try exceeds the level of `effort`.
     fn first_of(
         &mut self,
         bases: impl Iterator<Item = u16>,

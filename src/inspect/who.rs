@@ -22,8 +22,8 @@ use crate::residual;
 use crate::sockets::{self, OwnedRows, PortTables, Row, ScanDepth};
 
 /// Reports every socket on a port and its processes, in each state and of each protocol. Also
-/// reports the reservations of the port. If the operand names a protocol, only that protocol
-/// counts.
+/// reports the reservations of the port. If the operand `port` names a protocol, the report is
+/// about that protocol only.
 ///
 /// The call answers what `lsof -i`, `ss`, `netstat`, `fuser` and `tasklist` answer. It also shows
 /// bound sockets that do not listen, connections in TIME_WAIT, and the sockets of other users. On
@@ -83,11 +83,11 @@ use crate::sockets::{self, OwnedRows, PortTables, Row, ScanDepth};
 #[doc(alias = "ss")]
 pub fn who_holds(port: impl ToEndpoint) -> Result<Holders> {
     let mut each = answer_each(&[port.to_endpoint()?])?;
-    Ok(each.pop().expect("one endpoint has one answer"))
+    Ok(each.pop().expect("one answer for each endpoint"))
 }
 
-/// The results of [`who_holds`] for several ports, in their order. Each search of the processes
-/// serves all ports.
+/// The results of [`who_holds`] for several ports, in the order of `ports`. Each search of the
+/// processes serves all ports.
 ///
 /// ```
 /// # if cfg!(target_os = "linux") {
@@ -193,7 +193,7 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
             return Some((number, holders.headline()));
         }
         // The lease of a reservation may be in another lock folder. If the reservation also has no
-        // claim (a bound socket of this crate), only its abstract name shows the reservation.
+        // claim (a bound socket of this crate), only its abstract Unix socket name shows it.
         let mut ports = protocols.iter().map(|of| Port::new(number, *of));
         let port = ports.find(|port| residual::is_named(*port))?;
         Some((number, named_by(inheritance::of_name(port).first())))
@@ -201,15 +201,15 @@ pub(crate) fn headlines(numbers: &[u16], protocols: &[Protocol]) -> Vec<(u16, St
     numbers.iter().filter_map(headline).collect()
 }
 
-/// For each port, the listeners that have its number, but an address that does not match. Empty if
-/// the sockets cannot be read.
+/// For each port, the listeners on the same number at addresses that do not match. Empty if the
+/// sockets cannot be read.
 fn elsewhere(ports: &[Port]) -> Vec<Vec<Holder>> {
     let listeners = listeners_where(ports, |port, row| !row.matches_addr(port.ip, port.scope_id));
     listeners.unwrap_or_else(|_| vec![Vec::new(); ports.len()])
 }
 
-/// For each port, the listeners that have its number, but that a client of the port's address does
-/// not reach. Empty if the sockets cannot be read.
+/// For each port, the listeners on the same number that a client of the port's address does not
+/// reach. Empty if the sockets cannot be read.
 pub(super) fn unreachable(ports: &[Port]) -> Vec<Vec<Holder>> {
     let is_reached = |port: &Port, row: &Row| row.is_reachable_at(port.ip, port.scope_id);
     let listeners = listeners_where(ports, |port, row| !is_reached(port, row));

@@ -104,7 +104,8 @@ impl Record {
                 "program" => record.program = unescape(value),
                 "command" => record.command = unescape(value),
                 "folder" => record.working_directory = unescape(value),
-                // A torn record mixes two writes, so the stamps in its first and last line differ.
+                // The first line and the last line hold the same stamp (the time of the
+                // reservation). In a torn record, which mixes two writes, the stamps differ.
                 "end" => {
                     return (value == stamp && UNIX_EPOCH.checked_add(record.since).is_some())
                         .then_some(record);

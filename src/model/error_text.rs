@@ -19,7 +19,8 @@ use crate::os_error::{OsMessage, descriptor_limit, is_out_of_descriptors};
 
 /// Errors for invalid requests and for invalid environment variables.
 impl Error {
-    /// The range is named as the caller wrote it. Only an excluded start has no such notation.
+    /// The message writes the range as the caller wrote it, except a range with an excluded start:
+    /// Rust has no notation for that range.
     pub(crate) fn empty_range(low: Bound<u16>, high: Bound<u16>) -> Self {
         let low = match low {
             Bound::Included(low) => low.to_string(),
@@ -41,7 +42,7 @@ impl Error {
         Self::new(ErrorKind::InvalidPort, message)
     }
 
-    /// Adds that `PORTLEASE_RANGE` limits the numbers. The caller may have set no range itself.
+    /// Adds that `PORTLEASE_RANGE` limits the numbers, because the caller may have set no range.
     pub(crate) fn limited_by(self, env_range: Option<&RangeInclusive<u16>>) -> Self {
         match env_range {
             Some(range) => self.with_note(&format!(
@@ -92,8 +93,8 @@ impl Error {
 
     pub(crate) fn port_and_ports(port: u16, first: u16) -> Self {
         let message = format!(
-            "port {port} was requested by `port`, and port {first} by `ports`: request all exact \
-             ports by `ports`"
+            "port {port} was requested with `port`, and port {first} with `ports`: request all \
+             exact ports with `ports`"
         );
         Self::new(ErrorKind::InvalidPort, message)
     }
@@ -147,7 +148,7 @@ impl Error {
             aligned => format!(" that is a multiple of {aligned}"),
         };
         let remedy = match *range.start() == 1 && *range.end() == u16::MAX {
-            true => "request offsets that are closer together, or fewer exclusions",
+            true => "request offsets that are closer together, or exclude fewer ports",
             false => "widen the range or exclude fewer ports",
         };
         let message = format!(
@@ -213,8 +214,8 @@ impl Error {
 
     pub(crate) fn exact_and_named(port: u16, name: &str) -> Self {
         let message = format!(
-            "port {port} was requested together with the name {name:?}, which stands for a number \
-             of its own: request only one of them"
+            "port {port} was requested together with the stable name {name:?}, but the name \
+             determines the number: request only the port or only the name"
         );
         Self::new(ErrorKind::InvalidPort, message)
     }
@@ -279,8 +280,8 @@ impl Error {
         let after = within(waited);
         let mut message = format!("cannot reserve {what}{place}{after}: {stats}");
         if stats.not_permitted > 0 && stats.not_permitted == stats.tried() {
-            message += ": a sandbox or a security policy forbids the binds, or the ports require a \
-                        privilege";
+            message += ": a sandbox or a security policy forbids binding, or binding these ports \
+                        requires a privilege";
         }
         for (number, cause) in taken {
             message += &format!("; {number}: {cause}");
@@ -331,14 +332,15 @@ impl Error {
 /// Errors about the programs that this crate starts.
 impl Error {
     pub(crate) fn cannot_start(program: &OsStr, cause: io::Error) -> Self {
-        // A program that may not be executed fails with EACCES, not with EPERM.
+        // If the user lacks the permission to execute a program, exec fails with EACCES. So EPERM
+        // usually comes from another call, such as setsid(2).
         const EPERM: i32 = 1;
         let is_forbidden_call = cfg!(unix) && cause.raw_os_error() == Some(EPERM);
         let error = Self::of_system("start", &format!("{program:?}"), cause);
         match is_forbidden_call {
             true => error.with_note(
-                "; if a pre_exec hook calls setsid(2), remove the call: the program leads a \
-                 process group of its own, and the kernel refuses setsid to such a process",
+                "; if a pre_exec hook calls setsid(2), remove the call: the program already leads \
+                 a process group, and the kernel refuses setsid to the leader of a group",
             ),
             false => error,
         }
@@ -347,9 +349,9 @@ impl Error {
     /// `operand` is the port whose sockets the command owns.
     pub(crate) fn cannot_restart(operand: &str) -> Self {
         let message = format!(
-            "cannot restart the server on {operand}: its command owns the sockets that were passed \
-             to it, and they keep the port in use: call stop, pass the port to a new command, and \
-             spawn that command"
+            "cannot restart the server on {operand}: the `Command` of the server owns sockets that \
+             keep the port in use: call `stop`, pass the port to a new `Command`, and spawn the \
+             new `Command`"
         );
         Self::new(ErrorKind::Unsupported, message)
     }
@@ -418,7 +420,7 @@ impl Error {
 
     pub(crate) fn no_project(cause: io::Error) -> Self {
         let message = format!(
-            "cannot read the working directory, which a stable name depends on: {}: set \
+            "cannot read the working directory to find the project of a stable name: {}: set \
              PORTLEASE_PROJECT",
             OsMessage(&cause)
         );
@@ -447,7 +449,7 @@ impl Error {
     pub(crate) fn unread_lock_folder(path: &Path, cause: io::Error) -> Self {
         let advice = match cause.kind() {
             io::ErrorKind::Unsupported => "mount the file system proc on /proc, and retry",
-            io::ErrorKind::PermissionDenied => "retry as a user who may read it",
+            io::ErrorKind::PermissionDenied => "retry as a user who may read the folder",
             _ => return Self::lock_folder(path, cause),
         };
         let message = format!(

@@ -243,9 +243,12 @@ impl Holders {
         &self.leases
     }
 
-    /// How full the ephemeral range is. `None` if fewer than half of its numbers have a TCP socket,
-    /// if the query was not for TCP, or if the range or the number of TCP sockets cannot be read.
-    /// In a full range the kernel may find no number for `bind(…, 0)` or an outgoing connection.
+    /// How full the ephemeral range is. In a full range the kernel may find no number for
+    /// `bind(…, 0)` or an outgoing connection. Returns `None` in these cases:
+    ///
+    /// - Fewer than half of the numbers in the range have a TCP socket.
+    /// - The query was not for TCP.
+    /// - The range or the number of TCP sockets cannot be read.
     ///
     /// # Platform-specific behavior
     ///
@@ -265,8 +268,8 @@ impl Holders {
         self.ephemeral_usage.as_ref()
     }
 
-    /// The reservation whose claim (this crate's bound socket) is this socket. `None` for any other
-    /// socket, and for a claim that no record names.
+    /// The reservation that owns this socket, if the socket is a claim (this crate's bound socket).
+    /// `None` for any other socket, and for a claim that no record names.
     pub(crate) fn lease_of(&self, holder: &Holder) -> Option<&Lease> {
         let inode = NonZeroU64::new(holder.inode);
         let is_claim = |lease: &&Lease| {

@@ -25,7 +25,7 @@ use unix as system;
 #[cfg(not(unix))]
 use unsupported as system;
 
-/// Whether the command owns a socket of the reservation, which it passes to its children.
+/// Returns `true` if the command owns a socket of the reservation, for its children to inherit.
 pub(crate) fn passes(command: &Command, reservation: &Reservation) -> bool {
     system::passes(command, reservation)
 }
@@ -72,9 +72,9 @@ impl Reservation {
     /// - The command owns the sockets too. Drop the command once the child has started: otherwise
     ///   the sockets still listen after the child has ended.
     ///
-    /// The socket listens from this call on. So a wait for the child, and
-    /// [`spawn`](Reservation::spawn), end as soon as the child has inherited the socket, even if
-    /// the program does not use the socket.
+    /// The socket listens from this call on. So a wait for the child ends as soon as the child has
+    /// inherited the socket, even if the program does not use the socket.
+    /// [`spawn`](Reservation::spawn) returns at the same point.
     ///
     /// For a `tokio::process::Command` pass its `as_std_mut()`.
     ///
@@ -197,9 +197,9 @@ impl Reservation {
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if an earlier call passed the port to this
     ///   command.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) on systems other than Unix.
-    /// - [`Io`](crate::ErrorKind::Io) for an `fd` that is negative, not below the limit of open
-    ///   files (RLIMIT_NOFILE), or already given to another socket of this command; and for other
-    ///   errors of the system.
+    /// - [`Io`](crate::ErrorKind::Io) if `fd` is negative, is not below the limit of open files
+    ///   (RLIMIT_NOFILE), or is already the number of another socket of this command.
+    /// - [`Io`](crate::ErrorKind::Io) for other errors of the system.
     ///
     /// `spawn` fails with EBADF if other code of this process closed the command's descriptors.
     /// `spawn` fails with EBUSY in two cases:

@@ -77,8 +77,8 @@ fn several_ports_that_cannot_be_met_are_an_error_that_says_so() {
     for n in [1, 2] {
         invalid(
             numbers(new().port(20000).ports([20001]), n),
-            "port 20000 was requested by `port`, and port 20001 by `ports`: request all exact \
-             ports by `ports`",
+            "port 20000 was requested with `port`, and port 20001 with `ports`: request all exact \
+             ports with `ports`",
         );
     }
     invalid(

@@ -138,7 +138,7 @@ fn a_name_that_stands_for_nothing_is_an_error_that_says_what_was_expected() {
     assert!(
         error
             .to_string()
-            .contains("port 5432 was requested together with the name \"db\""),
+            .contains("port 5432 was requested together with the stable name \"db\""),
         "{error}"
     );
     let (folder, ports) = (Folder::new(), non_ephemeral_ports(2));

@@ -158,8 +158,9 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
             let name = program.to_string_lossy();
             let mut text = format!("cannot run {name}: {}", os_message(&cause));
             if args.wait_listening.is_some() && parse_duration(&name).is_ok() {
-                text +=
-                    &format!("\nhelp: join the duration to its option: --wait-listening={name}");
+                text += &format!(
+                    "\nhelp: write the option and the duration as one word: --wait-listening={name}"
+                );
             }
             console.error(&Failure::new(text));
             return Ok(spawning::exit_code(program, &cause));
@@ -214,14 +215,14 @@ pub(crate) fn run(console: &Console, args: &RunArgs) -> Result<u8, Failure> {
     let silent = silent.filter(|_| end.is_own_failure() && !running.was_signalled);
     let mut unexplained = silent.map(|of| of.notes(InheritedSockets::of(args).as_ref()));
     let print = |notes: Vec<String>| notes.into_iter().for_each(|note| console.note(note));
-    // A server on a port of this run may be the reason for the failure. The code below reports the
-    // server unless it ends soon.
+    // If a server has a port of this run, the server may be the reason for the failure. Then the
+    // end of this function prints the notes, but only if the code in between has reported nothing.
     if !reservations.iter().map(endpoint).any(has_server) {
         print(unexplained.take().unwrap_or_default());
     }
     // On Unix, the drop kills the watcher process, which would otherwise outlive this process for a
-    // moment. On Windows, the drop releases the job object, so that the processes that the command
-    // started run on.
+    // moment. On Windows, the drop releases the job object. The processes that the command started
+    // then keep running.
     drop(supervisor);
     let (end, has_report) = match leaks {
         Some(mut leaks) => {
@@ -360,8 +361,8 @@ fn pass_sockets(
     for (at, named) in (0..).zip(passed) {
         let Granted::Reserved(reservation) = &named.reservation else {
             return Err(Failure::new(format!(
-                "cannot listen on port {}: the port server of PORTSERVER_ADDRESS holds it; name a \
-                 number with --listen {}=N, or unset PORTSERVER_ADDRESS",
+                "cannot listen on port {}: the port server of PORTSERVER_ADDRESS holds the port; \
+                 name a number with --listen {}=N, or unset PORTSERVER_ADDRESS",
                 named.reservation.port(),
                 named.name
             )));
@@ -414,7 +415,7 @@ fn reserve(args: &RunArgs, program: &OsStr) -> Result<Vec<NamedReservation>, Fai
     check_distinct(args)?;
     let reserve_named = |port: &NamedPort| -> Result<NamedReservation, Failure> {
         // For a socket of `--listen`, the label is also the name of the socket in LISTEN_FDNAMES.
-        // So the label is NAME alone.
+        // So this label consists of the name in the option only.
         let label = match is_passed(args, &port.name) {
             true => port.name.clone(),
             false => format!("{} of {server}", port.name),
@@ -510,8 +511,8 @@ fn spawn_listen_wait(
     })
 }
 
-/// Waits for the answers to the requests of `--http`. `unused` returns the inherited sockets on
-/// which the command has not answered.
+/// Waits for the answers to the requests of `--http`. `unused` gets the requests without an answer,
+/// and returns the inherited sockets if one of these requests went to such a socket.
 fn answer(
     requests: Vec<Unanswered>,
     started: Instant,

@@ -1,10 +1,10 @@
 //! The one unsafe call that creates an [`OsString`].
-#![expect(unsafe_code, reason = "std has no checked call for encoded bytes")]
+#![expect(unsafe_code, reason = "std has no safe call that takes encoded bytes")]
 
 use std::ffi::OsString;
 
-/// Makes a text of these bytes: UTF-8 text, and parts of [`OsStr::as_encoded_bytes`]. The caller
-/// must have cut the parts only next to ASCII characters.
+/// Makes a text of these bytes, which consist of UTF-8 text and of parts of
+/// [`OsStr::as_encoded_bytes`]. The caller must have cut these parts only next to ASCII characters.
 ///
 /// [`OsStr::as_encoded_bytes`]: std::ffi::OsStr::as_encoded_bytes
 pub(crate) fn joined(bytes: Vec<u8>) -> OsString {

@@ -59,8 +59,8 @@ pub(crate) fn in_one_line(remedies: &[Remedy], asked: Asked) -> Option<String> {
 
 /// The remedies that apply to this command.
 fn applicable(remedies: &[Remedy], asked: Asked) -> impl Iterator<Item = &Remedy> {
-    // The command's own socket closes when the command ends. So if another holder of the port must
-    // end, advice about this socket is left out.
+    // The command's own socket closes when the command ends. So the help line gives no advice about
+    // this socket if another holder of the port must end.
     let is_other = |remedy: &Remedy| *remedy != Remedy::CloseOwnSocket && remedy.ends_a_holder();
     let has_other = remedies.iter().any(is_other);
     remedies.iter().filter(move |remedy| match remedy {
@@ -107,7 +107,7 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         }
         // This command itself opens no socket on the port, so it has inherited the socket.
         Remedy::CloseOwnSocket => {
-            "start this command without the socket that it has inherited".to_owned()
+            "start this command so that it inherits no socket on the port".to_owned()
         }
         Remedy::WaitUntilListening { endpoint, .. } => {
             let operand = operand(endpoint);
@@ -134,7 +134,7 @@ fn command(remedy: &Remedy, asked: Asked) -> Option<String> {
         // enough.
         Remedy::ListenOnFreeAddress { .. } if asked.reserves => return None,
         Remedy::UnblockRuntime { .. } => return None,
-        // `run` has released the port after the end of its command.
+        // `run` releases the port after its command has ended.
         Remedy::StopServersBeforeTestEnds => {
             let or_leaks = match asked.lacks_leaks {
                 true => ", or add --leaks=stop",
@@ -172,7 +172,7 @@ pub(crate) struct RemedyRow {
     /// about, or the id of the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    /// The user whose service manager the remedy needs, if it is not the user of the command.
+    /// The user whose service manager the remedy needs, if another user runs the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<u32>,
 }
@@ -282,7 +282,7 @@ fn parts(remedy: &Remedy) -> (&'static str, Option<u32>, Option<String>) {
 fn to_port_server() -> &'static str {
     match std::env::var_os("PORTSERVER_ADDRESS").is_some_and(|address| !address.is_empty()) {
         true => {
-            "; if the port server of PORTSERVER_ADDRESS holds it, start `portlease serve` \
+            "; if the port server of PORTSERVER_ADDRESS holds the port, start `portlease serve` \
                  with --no-reuse-addr"
         }
         false => "",
@@ -303,8 +303,8 @@ fn plain(asked: Asked) -> &'static str {
     }
 }
 
-/// The endpoint as `release` takes it: a reservation has no address. The protocol stays, because
-/// without the protocol, `release` would also release a UDP reservation of the number.
+/// The endpoint as `release` takes it: without an address, because a reservation has none. The
+/// protocol stays. Without it, `release` would also release a UDP reservation of the number.
 fn release_operand(endpoint: &Endpoint) -> Endpoint {
     Endpoint {
         ip: None,

@@ -260,7 +260,7 @@ mod tests {
         rustix::net::listen(&suspended, 0).unwrap();
         let timeout = Duration::from_millis(20);
         let mut waiting = Vec::new();
-        // Linux makes the connect wait once the queue is full, and other systems refuse it.
+        // Once the queue is full, Linux makes a connect wait, and other systems refuse the connect.
         let error = loop {
             match PortStream::connect(&address, timeout) {
                 Ok(stream) => waiting.push(stream),

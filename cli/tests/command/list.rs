@@ -177,7 +177,7 @@ fn a_lock_folder_that_cannot_be_read_is_not_an_empty_list() {
         let open = "chmod 755 \"$PORTLEASE_DIR\" \"$PORTLEASE_DIR\"/*; ";
         let list = list.replace("$LOCKED", locked);
         let ran = script(&format!("{list}; CODE=$?; {open} exit $CODE"));
-        let cause = "for reservations: permission denied: retry as a user who may read it";
+        let cause = "for reservations: permission denied: retry as a user who may read the folder";
         assert!(ran.err.contains(cause) && ran.out.is_empty(), "{ran:#?}");
         let ran = script(&format!("{list} --json; CODE=$?; {open} exit $CODE"));
         let json = ran.json();

@@ -49,8 +49,8 @@ fn a_server_without_reuse_addr_is_refused_unless_the_port_server_makes_no_claim(
     let udp = ["run", "--no-reuse-addr", "--port", "A/udp", "--", "true"];
     client(&claims, &udp).code(0);
 
-    let help = "; if the port server of PORTSERVER_ADDRESS holds it, start `portlease serve` with \
-                --no-reuse-addr";
+    let help = "; if the port server of PORTSERVER_ADDRESS holds the port, start `portlease serve` \
+                with --no-reuse-addr";
     let failed = client(&claims, &["run", "--", "python3", "-c", PLAIN_SERVER]).code(1);
     assert!(
         failed

@@ -183,7 +183,7 @@ fn a_command_that_may_not_be_signalled_is_reported() {
 fn a_duration_that_is_taken_for_the_program_is_explained() {
     let output = ran(&["run", "--wait-listening", "5s", "--", "true"]).code(127);
     let expected = "portlease: cannot run 5s: no such file or directory\n\
-                    help: join the duration to its option: --wait-listening=5s\n";
+                    help: write the option and the duration as one word: --wait-listening=5s\n";
     assert_eq!(output.err, expected);
     let output = ran(&["run", "5s"]).code(127);
     assert!(!output.err.contains("help: "), "the control: {output:#?}");

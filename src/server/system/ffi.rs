@@ -17,7 +17,7 @@ pub(super) fn signal_group(group: libc::pid_t, signal: libc::c_int) -> io::Resul
     }
 }
 
-/// Whether a write to the descriptor would not block.
+/// Returns `true` if a write to the descriptor would not block.
 pub(super) fn is_writable(fd: &OwnedFd) -> io::Result<bool> {
     let mut polled = libc::pollfd {
         fd: fd.as_raw_fd(),

@@ -105,8 +105,8 @@ impl ReleaseClient {
             Ok((stream, _)) => stream,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => return Ok(None),
-            // Usually descriptors or memory are used up. The keeper goes on, because its ports must
-            // stay reserved.
+            // The usual cause is a lack of descriptors or memory. The keeper goes on, because its
+            // ports must stay reserved.
             Err(_) => {
                 sleep(SERVE_RETRY_DELAY);
                 return Ok(None);
