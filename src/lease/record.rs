@@ -150,7 +150,7 @@ impl fmt::Display for Line<'_> {
         if text.len() <= LINE_MAX {
             return f.write_str(&text);
         }
-        // The cuts are between characters, so no escape sequence is split.
+        // The cuts are between characters of the original text, so no escape sequence is split.
         let fitting = |chars: &mut dyn Iterator<Item = char>, limit: usize| {
             let mut left = limit;
             let fits = |text: &String| {

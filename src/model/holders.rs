@@ -282,9 +282,9 @@ impl Holders {
             .find(is_claim)
     }
 
-    /// Returns `true` for a claim (this crate's bound socket) that the report shows only by the
-    /// line of its reservation. If the recorded process has ended and another visible process owns
-    /// the claim, the claim gets a line of its own.
+    /// Returns `true` if the socket is a claim (this crate's bound socket) and gets no line of its
+    /// own in the report, because the line of its reservation is enough. A claim gets a line of its
+    /// own if the recorded process has ended and another visible process owns the claim.
     pub(super) fn is_shown_by_lease(&self, holder: &Holder) -> bool {
         let lease = self.lease_of(holder);
         lease.is_some_and(|lease| lease.heir().is_none())

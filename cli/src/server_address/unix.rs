@@ -120,8 +120,9 @@ impl PortStream {
         Ok(PortStream(address.connect(timeout)?))
     }
 
-    /// The pid of the process at the other end, or 0 if it has no pid in the pid namespace of this
-    /// process. `None` on systems other than Linux, which have no pid namespaces.
+    /// The pid of the process at the other end. The pid is 0 if that process has no pid in the pid
+    /// namespace of this process. `None` if getsockopt(2) fails, and on systems other than Linux,
+    /// which have no pid namespaces.
     pub(crate) fn peer(&self) -> Option<u32> {
         #[cfg(target_os = "linux")]
         {

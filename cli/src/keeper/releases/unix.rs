@@ -35,8 +35,8 @@ impl ReleaseListener {
     }
 }
 
-/// Answers the requests of `release` and `list` until all ports are released, the time of `--for`
-/// is over, or the process that the ports are reserved for ends.
+/// Answers the requests of `release` and `list`. Returns once all ports are released, the time of
+/// `--for` is over, or `process` has ended. The ports are reserved for `process`.
 fn serve_releases(
     listener: &UnixListener,
     holding: &mut Holding,
