@@ -348,7 +348,7 @@ pub(crate) mod unix {
             assert!(
                 error
                     .to_string()
-                    .contains("call stop, pass the port to a new command"),
+                    .contains("call `stop`, pass the port to a new `Command`"),
                 "{error}"
             );
             assert!(started.child().try_wait().unwrap().is_none());
