@@ -245,9 +245,10 @@ impl Problem {
     }
 
     /// The problem of a request that was not sent, because an unrelated process might get it.
-    /// `strangers` has a report on each address of the request. A report says that neither `pid`
-    /// nor a process that it started listens on the address, or that an unrelated process listens
-    /// there too.
+    ///
+    /// `strangers` has a report on each address of the request. Each report says one of these:
+    /// - neither `pid` nor a descendant of `pid` listens on the address
+    /// - an unrelated process listens on the address too
     pub(crate) fn of_stranger(pid: u32, strangers: &[Diagnosis]) -> Problem {
         let list = |endpoints: Vec<Endpoint>| {
             let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
@@ -260,10 +261,7 @@ impl Problem {
             format!("pid {pid} does not listen on {}", list(all).join(" or "))
         } else {
             let shared = list(shared).join(" and ");
-            format!(
-                "another process also listens on {shared}, besides pid {pid} or a process that it \
-                 started"
-            )
+            format!("another process, which pid {pid} did not start, also listens on {shared}")
         };
         Problem::new(ProblemKind::NoConnection, Ipv4Addr::LOCALHOST.into(), text)
     }

@@ -78,8 +78,8 @@ impl LeakCheck {
             Ok(true) if end.is_success() => Ok(End::of_code(exit::NO)),
             Ok(_) => Ok(end),
             Err(failure) if end.is_success() => Err(failure),
-            // The command itself has failed. How the command ended matters more than this failure,
-            // so `run` only prints the failure.
+            // Both the command and the leak check have failed. How the command ended matters more,
+            // so `run` only prints the failure of the leak check.
             Err(failure) => {
                 console.error(&failure);
                 Ok(end)
@@ -157,7 +157,7 @@ impl LeakCheck {
     /// - TCP listeners that did not exist before the command
     /// - UDP sockets without a peer, on the ports in `udp`
     ///
-    /// The command's daemons are descendants, because this process adopts them.
+    /// Daemons that the command started are descendants too, because this process adopts them.
     fn scan(&self, udp: &[Endpoint]) -> Result<Vec<Holder>, Failure> {
         let mut found: Vec<Holder> = listeners()?.into_iter().collect();
         for endpoint in udp {

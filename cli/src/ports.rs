@@ -243,8 +243,9 @@ pub(crate) fn parse_variable(text: &str) -> Result<String, InvalidPort> {
     )))
 }
 
-/// Refuses a variable that the system reads to find or start a program. With a number in it, no
-/// program starts, or each program starts with an error of the dynamic linker.
+/// Refuses a variable that the system reads to find or start a program. If the value of such a
+/// variable were a number, no program would start, or each program would start with an error of the
+/// dynamic linker.
 fn check_use(name: &str) -> Result<(), InvalidPort> {
     let is_taken = |taken: &&str| match cfg!(windows) {
         true => name.eq_ignore_ascii_case(taken),

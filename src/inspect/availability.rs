@@ -48,8 +48,8 @@ impl Availability {
     /// If another reservation has the port, returns an answer that says so. Otherwise returns
     /// `self`.
     ///
-    /// Exception: always returns `self` if `self` has blocking sockets, or if it names an error
-    /// such as a missing address. Here a missing permission does not count as an error.
+    /// Exception: an answer with blocking sockets is always returned as it is. So is an answer that
+    /// names an error, such as a missing address. A missing permission is not such an error.
     fn unless_reserved(self, context: &PortContext) -> Availability {
         match &self.verdict {
             Verdict::Free
@@ -187,7 +187,7 @@ pub(crate) fn look(
     }
 }
 
-/// Does what [`look`] does for each of the ports. If there are many refused ports, one read of the
+/// Checks each of the ports as [`look`] does. If there are many refused ports, one read of the
 /// socket table serves all of them.
 fn look_at_each(questions: &mut [Question], kind: ServerKind) -> Vec<Availability> {
     let bind = |question: &mut Question| {
@@ -230,10 +230,12 @@ fn bind(port: Port, kind: ServerKind, asker: Asker, budget: &mut RetryBudget) ->
         Ok(context) => context,
         Err(cause) => return answered(Verdict::cannot_tell(&cause)),
     };
-    // `BindMode::Plain` waits until no forked child has a copy of this check's socket. A copy would
-    // keep a server without the reuse options from binding. Such a server may follow if `kind` is
-    // `Plain`, or if the asker's own reservation has no claim. A claim (a bound socket) would keep
-    // the server from binding anyway.
+    // A forked child may have a copy of this check's socket. The copy would keep a server without
+    // the reuse options from binding. So `BindMode::Plain` waits until no copy is left.
+    //
+    // A server without the reuse options may follow this check in two cases. `kind` is `Plain`, or
+    // the asker's own reservation has no claim (a bound socket). A claim would keep that server
+    // from binding anyway.
     let mode = match (kind, context.own) {
         (ServerKind::Plain, _) | (_, Some(Owned { claim: None })) => BindMode::Plain,
         _ => BindMode::Exclusive,
@@ -309,8 +311,8 @@ fn find_blocking(
     others.retain(|row| row.matches_addr(port.ip, port.scope_id) && !is_over_claim(row));
     let has_others = !others.is_empty();
     let waits = others.iter().any(|row| row.state == State::TimeWait);
-    // Listening and bound sockets block the port. Other sockets block it only if the trial bind of
-    // a server has failed. TIME_WAIT is handled below.
+    // Listening and bound sockets block the port. If the trial bind of a server has failed, other
+    // sockets block the port too. The code below handles sockets in TIME_WAIT.
     others.retain(|row| match row.state {
         State::TimeWait => false,
         State::Listen | State::Bound => true,
@@ -381,7 +383,8 @@ fn refusal(port: Port, error: &io::Error) -> Option<Verdict> {
     match error.kind() {
         io::ErrorKind::AddrInUse => None,
         io::ErrorKind::AddrNotAvailable => Some(Verdict::NoSuchAddress),
-        // The bind had no scope id, because no interface has this link-local address.
+        // The kernel refuses this link-local address without a scope id. The bind had no scope id,
+        // because no interface has the address.
         io::ErrorKind::InvalidInput
             if cfg!(target_os = "linux")
                 && port.scope_id == 0

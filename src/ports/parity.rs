@@ -25,8 +25,8 @@ struct Signs {
     /// `true` if the kernel chose a number of the parity (even or odd) that it searches last, or
     /// found no number. `false` if only slow binds suggest that the other parity is used up.
     proven: bool,
-    /// Whether the last bind was slow. Two slow binds in a row count as exhaustion. One does not,
-    /// because the machine may be busy.
+    /// Whether the last bind was slow. Two slow binds in a row count as exhaustion. One
+    /// slow bind does not, because the machine may be busy.
     slow: bool,
 }
 

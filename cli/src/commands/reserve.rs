@@ -102,13 +102,13 @@ fn note_brief(console: &Console, caller: &Caller) {
     let Caller { pid, name, .. } = caller;
     if in_github_actions() {
         console.note(format_args!(
-            "the reservation ends when pid {pid} ({name}) ends, at the latest when this step ends; \
-             to hold it until the job ends, pass --pid job"
+            "the reservation ends when pid {pid} ({name}) ends, and at the latest when this step \
+             ends; to hold the ports until the job ends, pass --pid job"
         ));
     } else if caller.is_brief {
         console.note(format_args!(
-            "the reservation ends when pid {pid} ({name}) ends; to hold it longer, name another \
-             process with --pid, or a time with --for"
+            "the reservation ends when pid {pid} ({name}) ends; to hold the ports longer, name \
+             another process with --pid, or a time with --for"
         ));
     }
 }

@@ -625,7 +625,7 @@ fn a_reservation_in_another_lock_folder_is_no_process_to_stop() {
     let cause = format!("port {port}/tcp is in use: reserved by portlease (pid {pid}): the lock ");
     assert!(output.starts_with(&cause), "{output}");
     let help =
-        format!("help: use the port, which pid {pid}, an ancestor of this process, has already");
+        format!("help: use the port that an ancestor of this process (pid {pid}) has already");
     assert!(output.contains(&help), "{output}");
     // Another process reserved the port.
     let mut sleep = Command::new("sleep");

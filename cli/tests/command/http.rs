@@ -383,8 +383,7 @@ fn a_port_that_a_stranger_shares_with_a_child_is_reported_as_shared() {
     p.wait_for(&mut parent, DEADLINE).unwrap();
     let wait = ["wait", "--http", "/", "--json", "--pid", &pid, &port];
     let expected = format!(
-        "another process also listens on 127.0.0.1:{p}/tcp, besides pid {pid} or a process \
-         that it started"
+        "another process, which pid {pid} did not start, also listens on 127.0.0.1:{p}/tcp"
     );
     // The parent may not have closed its socket yet, which changes no answer. On a slow machine the
     // search for the listener may leave no time for a request.

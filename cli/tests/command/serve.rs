@@ -127,7 +127,7 @@ fn the_help_on_a_granted_port_is_to_use_it() {
     let mut again = portlease(&["reserve", "--port", port]);
     let again = finish(again.env("PORTLEASE_DIR", folder.locks()));
     let help = format!(
-        "\nhelp: use the port, which pid {} has already reserved for pid {}, or omit the number to \
+        "\nhelp: use the port that pid {} has already reserved for pid {}, or omit the number to \
          reserve another port\n",
         server.pid(),
         std::process::id()

@@ -558,7 +558,7 @@ fn a_loop_around_a_wrapper_is_named(wrapper: &str) {
     line_in(&up);
     if wrapper.starts_with("make") {
         let output = ran(&["check", &p.to_string()]).code(1);
-        let help = format!("if sh (pid {pid}), whose script has a loop, starts it again");
+        let help = format!("if the loop in the script of sh (pid {pid}) starts the program again");
         assert!(output.out.contains(&help), "{output:#?}");
     }
     let output = ran(&["stop", &p.to_string()]).code(1);
@@ -731,8 +731,8 @@ fn the_master_of_workers_with_their_own_sockets_is_stopped_instead_of_them() {
     let (pid, port) = (master.pid(), port.to_string());
     let check = ran(&["check", &port]).code(1);
     let help = format!(
-        "help: stop python3 (pid {pid}) to end its workers too: it replaces a worker that is \
-         stopped alone, or "
+        "help: stop python3 (pid {pid}) to end its workers too: if you stop only a worker, \
+         python3 starts a new worker, or "
     );
     assert!(check.out.contains(&help), "{check:#?}");
     let planned = ran(&["stop", "--dry-run", &port]).code(0);

@@ -258,20 +258,20 @@ fn the_remedy_for_a_supervised_process_says_what_may_remain() {
         ),
         (
             script(6, false, true),
-            "end pid 7 with kill -KILL 7; if sh (pid 6), whose script has a loop, starts it \
-             again, stop pid 6, and then the new process"
+            "end pid 7 with kill -KILL 7; if the loop in the script of sh (pid 6) starts the \
+             program again, stop pid 6, and then the new process"
                 .to_owned(),
         ),
         (
             script(6, true, true),
-            "end pid 7 with kill -KILL 7; if sh (pid 6), whose script has a loop, starts it \
-             again, end pid 6 with kill -KILL 6, and then the new process"
+            "end pid 7 with kill -KILL 7; if the loop in the script of sh (pid 6) starts the \
+             program again, end pid 6 with kill -KILL 6, and then the new process"
                 .to_owned(),
         ),
         (
             script(1, false, false),
-            "stop pid 7; if sh (pid 1), whose script has a loop, starts it again, stop the \
-             container from outside of it"
+            "stop pid 7; if the loop in the script of sh (pid 1) starts the program again, \
+             stop the container from outside of it"
                 .to_owned(),
         ),
         (
@@ -352,7 +352,7 @@ fn several_remedies_make_one_sentence() {
     assert_eq!(
         in_one_line(&[Remedy::StartServer, wait, unblock]).unwrap(),
         "start the server if it does not run, and wait for the server with \
-         wait_until_listening(60315, ..); this wait blocks its thread, and so every task of \
-         a current-thread runtime: await portlease::tokio::wait_until_listening instead"
+         wait_until_listening(60315, ..); this wait blocks its thread, so no other task of a \
+         current-thread runtime can run: await portlease::tokio::wait_until_listening instead"
     );
 }

@@ -21,9 +21,9 @@ impl fmt::Display for Remedy {
             Remedy::StopProcess { pid } => write!(f, "stop pid {pid}"),
             Remedy::StopMaster { pid, name } => write!(
                 f,
-                "stop {} (pid {pid}) to end its workers too: it replaces a worker that is stopped \
-                 alone",
-                printable(name)
+                "stop {name} (pid {pid}) to end its workers too: if you stop only a worker, {name} \
+                 starts a new worker",
+                name = printable(name)
             ),
             Remedy::InterruptProcess { pid } => write!(f, "stop pid {pid} with kill -INT {pid}"),
             Remedy::CloseOwnSocket => f.write_str("close the socket: this process has it"),
@@ -47,8 +47,8 @@ impl fmt::Display for Remedy {
             ),
             Remedy::ReceiveOrStop { pid } => write!(
                 f,
-                "if the socket is one of the descriptors that were sent to pid {pid}, let pid \
-                 {pid} receive them, or stop pid {pid}"
+                "let pid {pid} receive the descriptors that were sent to it (the socket may be one \
+                 of them), or stop pid {pid}"
             ),
             Remedy::WaitForCoreDump { pid } => {
                 write!(
@@ -83,8 +83,8 @@ impl fmt::Display for Remedy {
                     ),
                     ContainerManager::Kubernetes => write!(
                         f,
-                        "delete the pod in Kubernetes, which may start the container again: crictl \
-                         ps --id {short} shows the pod"
+                        "delete the pod, because Kubernetes may start a stopped container again: \
+                         crictl ps --id {short} shows the pod"
                     ),
                     ContainerManager::Machined => {
                         write!(f, "stop the container with machinectl poweroff {id}")
@@ -112,8 +112,8 @@ impl fmt::Display for Remedy {
                  the servers of the default distribution"
             ),
             Remedy::FindProgramOfHttpSys => f.write_str(
-                "find the program with netsh http show servicestate view=requestq, and stop it: \
-                 Windows accepts its connections (HTTP.sys)",
+                "stop the program for which Windows (HTTP.sys) accepts the connections: netsh http \
+                 show servicestate view=requestq shows it",
             ),
             Remedy::DeletePortProxy { port } => write!(
                 f,
@@ -190,8 +190,8 @@ impl fmt::Display for Remedy {
                 ..
             } => write!(
                 f,
-                "{}; if {} (pid 1), whose script has a loop, starts it again, stop the container \
-                 from outside of it",
+                "{}; if the loop in the script of {} (pid 1) starts the program again, stop the \
+                 container from outside of it",
                 end(*pid, *sigkill),
                 printable(name)
             ),
@@ -203,8 +203,8 @@ impl fmt::Display for Remedy {
                 sigkill,
             } => write!(
                 f,
-                "{}; if {} (pid {shell}), whose script has a loop, starts it again, {}, and then \
-                 the new process",
+                "{}; if the loop in the script of {} (pid {shell}) starts the program again, {}, \
+                 and then the new process",
                 end(*pid, *sigkill),
                 printable(name),
                 end(*shell, *shell_sigkill)
@@ -237,7 +237,7 @@ impl fmt::Display for Remedy {
                 ..
             } => write!(
                 f,
-                "use the port, which pid {pid}, an ancestor of this process, has already reserved"
+                "use the port that an ancestor of this process (pid {pid}) has already reserved"
             ),
             Remedy::UseOwnReservation {
                 pid: Some(pid),
@@ -245,7 +245,7 @@ impl fmt::Display for Remedy {
                 ..
             } => write!(
                 f,
-                "use the port, which pid {pid} has already reserved for pid {beneficiary}"
+                "use the port that pid {pid} has already reserved for pid {beneficiary}"
             ),
             Remedy::StartServer => f.write_str("start the server if it does not run"),
             Remedy::WaitUntilListening { endpoint } => match endpoint {
@@ -341,7 +341,7 @@ impl fmt::Display for Remedy {
             Remedy::FindKernelSocket => f.write_str(
                 "run `ip -d link` (VXLAN), `wg show` (WireGuard) or `rpcinfo -p` (NFS) to find the \
                  part of the kernel that uses the port, or `ls -l /proc/*/fd/* | grep io_uring` to \
-                 find a process that uses io_uring",
+                 find a process whose io_uring request may use the port",
             ),
             Remedy::InspectWithPermission => {
                 let user = if cfg!(windows) {
@@ -397,7 +397,10 @@ impl fmt::Display for Remedy {
                 f.write_str("name an address that this machine has, or omit the address")
             }
             Remedy::NameOtherProtocol { endpoint } => {
-                write!(f, "name the port as {endpoint} if that server is meant")
+                write!(
+                    f,
+                    "name the port as {endpoint} if your server uses that port"
+                )
             }
             Remedy::NamePort => f.write_str(
                 "write the port as 60315, 60315/udp, 127.0.0.1:60315 or [::1]:60315/tcp",
@@ -408,8 +411,8 @@ impl fmt::Display for Remedy {
             }
             Remedy::UnblockRuntime { call } => write!(
                 f,
-                "this wait blocks its thread, and so every task of a current-thread runtime: await \
-                 portlease::tokio::{call} instead"
+                "this wait blocks its thread, so no other task of a current-thread runtime can \
+                 run: await portlease::tokio::{call} instead"
             ),
         }
     }
@@ -422,8 +425,8 @@ fn end(pid: u32, sigkill: bool) -> String {
     }
 }
 
-/// The user whose service manager is meant. `systemctl --user` reaches the manager of its own user
-/// only.
+/// The words that say which user must run `systemctl --user`. The command reaches only the service
+/// manager of the user who runs it.
 fn as_user(uid: Option<u32>) -> String {
     uid.map(|uid| format!("as user {uid}, "))
         .unwrap_or_default()
@@ -442,7 +445,7 @@ pub(in crate::model) fn in_one_line(remedies: &[Remedy]) -> Option<String> {
             (_, Remedy::UnblockRuntime { .. }) => "; ",
             (Remedy::StopProcess { .. }, Remedy::StopProcess { .. }) => " and ",
             (Remedy::Thaw { .. }, remedy) if remedy.ends_a_holder() => "; then ",
-            // Each of the two remedies is for one holder of the port, and both holders must end.
+            // The two remedies are for different holders of the port, and both holders must end.
             _ if earlier.ends_a_holder() && remedy.concerns_a_holder() => "; and ",
             // The wait is the second step after `StartServer`, not an alternative to it.
             (_, Remedy::WaitUntilListening { .. }) => ", and ",

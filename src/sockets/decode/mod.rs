@@ -13,12 +13,12 @@ pub(crate) mod procfs;
 #[cfg(any(target_os = "linux", test, fuzzing))]
 #[cfg_attr(
     not(target_os = "linux"),
-    allow(dead_code, reason = "its tests run everywhere")
+    allow(dead_code, reason = "the tests of this module run on every system")
 )]
 pub(crate) mod sock_diag;
 #[cfg(any(target_os = "linux", test, fuzzing))]
 #[cfg_attr(
     not(target_os = "linux"),
-    allow(dead_code, reason = "its tests run everywhere")
+    allow(dead_code, reason = "the tests of this module run on every system")
 )]
 pub(crate) mod sockstat;

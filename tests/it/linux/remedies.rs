@@ -324,7 +324,7 @@ fn a_server_of_the_other_protocol_is_named() {
     for report in [waited.diagnosis().unwrap(), &held, &missing] {
         assert!(report.headline().ends_with(&named), "{report}");
         let help = report.help().unwrap();
-        let start = format!("name the port as {p}/udp if that server is meant, or ");
+        let start = format!("name the port as {p}/udp if your server uses that port, or ");
         assert!(help.starts_with(&start), "{report}");
     }
     // The remedy.

@@ -42,7 +42,7 @@ pub(super) fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<R
     if let Some(stranger) = &facts.stranger {
         return beside_stranger(report, stranger, endpoint);
     }
-    // A process that does not run starts no server, so it has to run first.
+    // A halted process cannot start its server, so the process must be resumed first.
     if let Some((pid, halt)) = &facts.halted {
         return for_halted(*pid, halt);
     }
@@ -84,7 +84,8 @@ pub(super) fn for_missing_listener(report: &Report, endpoint: Endpoint) -> Vec<R
 fn beside_stranger(report: &Report, stranger: &Holder, endpoint: Endpoint) -> Vec<Remedy> {
     let facts = &report.facts;
     let is_running = !facts.is_over;
-    // The expected process listens on the same number, but not on the stranger's address.
+    // The expected process listens on the same number, but not on the address of the unrelated
+    // process.
     let own = facts.elsewhere.first();
     let own = own.filter(|own| own.interface.is_none() && !own.is_past);
     let own = own.map(|own| Remedy::UseListenersAddress { addr: own.local });

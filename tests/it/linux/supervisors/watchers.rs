@@ -138,8 +138,8 @@ fn follow_for_a_loop<'a>(name: &str, site: &'a Site, mut shell: Supervisor<'a>) 
     let (first, pid) = (site.server(), shell.pid());
     let help = site.help();
     let expected = format!(
-        "stop pid {first}; if {name} (pid {pid}), whose script has a loop, starts it again, stop \
-         pid {pid}, and then the new process"
+        "stop pid {first}; if the loop in the script of {name} (pid {pid}) starts the program \
+         again, stop pid {pid}, and then the new process"
     );
     assert!(help.starts_with(&expected), "{help}");
     let second = site.kill_server(|| {});
@@ -158,8 +158,8 @@ fn a_shell_that_is_suspended_or_ignores_sigterm_is_killed() {
     let (first, pid) = (traps.server(), shell_of_loop.pid());
     let help = traps.help();
     let expected = format!(
-        "end pid {first} with kill -KILL {first}; if sh (pid {pid}), whose script has a loop, \
-         starts it again, end pid {pid} with kill -KILL {pid}, and then the new process"
+        "end pid {first} with kill -KILL {first}; if the loop in the script of sh (pid {pid}) \
+         starts the program again, end pid {pid} with kill -KILL {pid}, and then the new process"
     );
     assert!(help.starts_with(&expected), "{help}");
     let second = traps.kill_server_by(Signal::KILL, || {});
