@@ -102,8 +102,8 @@ impl HttpProbe {
     /// with the expected status within `limit`, returns a description of the problem.
     ///
     /// `named` is the endpoint that the user named. The Host header contains the address of
-    /// `named`, or `localhost` if `named` has no address, because some servers reject an IP address
-    /// there.
+    /// `named`. If `named` has no address, the header contains `localhost`, because some servers
+    /// reject an IP address there.
     pub(crate) fn ask(
         &self,
         named: Endpoint,

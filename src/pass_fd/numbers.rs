@@ -79,7 +79,8 @@ impl Passed {
 
 /// Duplicates the socket to a descriptor number that is none of `numbers`.
 fn duplicate_beside(socket: BorrowedFd<'_>, numbers: &[i32]) -> io::Result<OwnedFd> {
-    // Starts above the standard streams, because the child replaces those before the hook runs.
+    // Starts above the standard streams, because the child replaces the descriptors of these
+    // streams before the `pre_exec` hook runs.
     let mut at_least = 3;
     loop {
         let fd = match fcntl_dupfd_cloexec(socket, at_least) {

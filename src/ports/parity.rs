@@ -23,10 +23,11 @@ pub(crate) struct ParityExhaustion(Mutex<Signs>);
 struct Signs {
     exhausted_until: Option<Instant>,
     /// `true` if the kernel chose a number of the parity (even or odd) that it searches last, or
-    /// found no number. `false` if only slow binds suggest that the other parity is used up.
+    /// found no number. `false` if only slow binds suggest that the parity searched first is used
+    /// up.
     proven: bool,
-    /// Whether the last bind was slow. Two slow binds in a row count as exhaustion. One
-    /// slow bind does not, because the machine may be busy.
+    /// Whether the last bind was slow. Two slow binds in a row count as exhaustion. One slow
+    /// bind does not, because the machine may be busy.
     slow: bool,
 }
 
