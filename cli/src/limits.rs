@@ -26,7 +26,7 @@ pub(crate) const PORTS_PER_STEP: usize = 1024;
 /// further ports.
 pub(crate) const WAIT_REPORTS: usize = 10;
 
-/// How many ports the note of a wait names. The note only counts the other ports.
+/// How many ports a note names, such as the note of a wait. The note only counts the other ports.
 pub(crate) const PORTS_IN_SUMMARY: usize = 4;
 
 /// How long a failed `wait` searches for ports to report. The limit applies once the search has

@@ -57,7 +57,7 @@ impl ListenWait {
             // The command may be listening now, so `run` does not end it.
             Ok(Err(error)) if could_not_check(&error) => {
                 console.note(format_args!(
-                    "could not check whether the command listens, so it continues: {}",
+                    "the command keeps running, but whether it listens could not be checked: {}",
                     report::failure(&error)
                 ));
                 Ok(None)

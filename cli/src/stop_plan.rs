@@ -151,7 +151,7 @@ impl StopPlan {
         }
         if let Remedy::StopProcessOfScript { shell, name, .. } = &remedy {
             self.notes.push(format!(
-                "if {} (pid {shell}), whose script has a loop, starts {} again, {} too",
+                "if the loop in the script of {} (pid {shell}) starts {} again, {} too",
                 escape(name),
                 escape(&process.name),
                 stop_restarter(*shell)

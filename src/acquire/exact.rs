@@ -191,8 +191,9 @@ fn claim(
 ///
 /// This claim sets the reuse options before its bind, so the kernel would allow a second claim of
 /// this kind. The abstract Unix socket name of the port prevents the second claim, because only one
-/// caller at a time can have the name. To rule out other sockets, the caller reads the socket table
-/// before the bind, and this function reads the table after the bind.
+/// reservation at a time can have the name. The name does not rule out other sockets. So the
+/// function that calls this one reads the socket table before the bind, and this function reads the
+/// table after the bind.
 fn claim_over_leftovers(
     request: &Request,
     port: Port,

@@ -245,7 +245,7 @@ fn complete(
     mut parts: Vec<ProtocolReservation>,
 ) -> Result<Reservation, AttemptError> {
     let record = provenance::record(request).map_err(|cause| AttemptError::System {
-        act: "read a process's start time to reserve",
+        act: "read the start time of a process in order to reserve",
         port: None,
         cause,
     })?;

@@ -473,7 +473,7 @@ fn a_script_that_may_start_the_server_again_is_named() {
     let pid = shell.pid();
     let output = ran(&["stop", &p.to_string()]).code(0);
     let note = format!(
-        "portlease: if sh (pid {pid}), whose script has a loop, starts python3 again, stop pid \
+        "portlease: if the loop in the script of sh (pid {pid}) starts python3 again, stop pid \
          {pid} too\n"
     );
     assert_eq!(output.err, note, "{output:#?}");

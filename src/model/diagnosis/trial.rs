@@ -52,7 +52,7 @@ impl Trials<'_> {
         match (addresses(true).as_str(), addresses(false).as_str()) {
             // Every bind with this `reuse_addr` failed for another reason than a busy port, so
             // none of these binds is recorded as a trial.
-            ("", "") => f.write_str(" at an unknown address"),
+            ("", "") => f.write_str(" at no address that was tried"),
             (_, "") => f.write_str(" everywhere"),
             ("", _) => f.write_str(" nowhere"),
             (admitted, refused) => write!(f, " {admitted}, but not {refused}"),

@@ -348,8 +348,8 @@ pub enum Remedy {
         /// The id of the process.
         pid: u32,
     },
-    /// Check the command that the call started and later ended. Find out which server it runs, and
-    /// on which port.
+    /// Check the command that the failed call itself started, and has ended since. Find out which
+    /// server the command runs, and on which port.
     CheckSpawnedCommand,
     /// Start the server in the foreground. The server may be a daemon: its first process ended and
     /// left another process behind. A wait goes on only for a moment after the first process has
