@@ -1,6 +1,7 @@
-//! macOS and the BSDs: this program does not learn who sent a signal. The terminal sends a signal to
-//! the whole process group, so the command may have got the signal already. To find out, `run` asks
-//! its watcher, a small process in the same group (see `watcher.rs`), which signals the group got.
+//! macOS and the BSDs: this program does not learn who sent a signal. The terminal sends a signal
+//! to the whole process group, so the command may have got the signal already. To find out, `run`
+//! asks its watcher, a small process in the same group (see `watcher.rs`), which signals the group
+//! got.
 
 use std::io;
 
