@@ -159,8 +159,8 @@ pub(crate) struct Owned {
 /// Whether the lease belongs to an ancestor of this process, or is held on behalf of this process
 /// or of an ancestor.
 ///
-/// The record names this process or an ancestor by its pid and start time. The record counts only
-/// if root or the user of the named process wrote it, or if the writer is unknown. So a record of
+/// The record of the lease names the process by its pid and start time. The record counts only if
+/// root or the user of the named process wrote it, or if the writer is unknown. So a record of
 /// another user cannot make this process treat the reservation of another process as its own.
 fn is_kept_for_this_process(lease: &Lease) -> bool {
     let Some(record) = lease.record() else {

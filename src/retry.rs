@@ -130,15 +130,15 @@ impl RetryBudget {
         }
     }
 
-    /// Pauses and returns `true`. Returns `false` at once if a retry cannot help with this owner,
-    /// or if the time is up.
+    /// Pauses and returns `true`. Returns `false` at once if a retry cannot help with this owner.
+    /// If the time is up, returns `true` once, without a pause, and then `false`.
     pub(crate) fn pause(&mut self, owner: impl FnOnce() -> ResidualOwner) -> bool {
         let pause = self.next_pause(owner);
         pause.map(std::thread::sleep).is_some()
     }
 
-    /// How long to pause before the next retry. `None` if a retry cannot help with this owner, or
-    /// if the time is up.
+    /// How long to pause before the next retry. `None` if a retry cannot help with this owner. If
+    /// the time is up, the result is zero once, for a last retry, and then `None`.
     pub(crate) fn next_pause(&mut self, owner: impl FnOnce() -> ResidualOwner) -> Option<Duration> {
         if self.at_most.is_zero() {
             return None;

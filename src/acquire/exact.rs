@@ -233,9 +233,10 @@ enum Occupant {
     /// The sockets that are no [leftovers](Row::is_leftover). The list is empty if no such socket
     /// is visible, for example because it was closed since the bind.
     Sockets(Vec<Row>),
-    /// Only leftovers are visible on the number. Usually an earlier server left these connections.
-    /// If a client opened them, the bind in [`claim_over_leftovers`] usually fails. `sees_claims`
-    /// is `true` if the kernel's socket table would also show a claim.
+    /// Only leftovers are visible on the number. Usually they are connections that an earlier
+    /// server accepted. They can also be outgoing connections whose source port is the number. Then
+    /// the bind in [`claim_over_leftovers`] usually fails. `sees_claims` is `true` if the kernel's
+    /// socket table would also show a claim.
     Leftovers { sees_claims: bool },
     /// The socket table cannot be read.
     Unreadable,

@@ -266,9 +266,10 @@ pub(super) fn peek(folder: &LockFolder, port: Port) -> io::Result<Peek> {
 
 /// The record of the process that has the lock file locked.
 ///
-/// A locked file in a folder of records has priority over the lock file, because the lock file may
-/// contain an old record of a killed process. The times in the two records do not decide, because a
-/// clock can be set back.
+/// The record can be in the lock file itself, or in a file of the same name in a user's folder of
+/// records ([`LockFolder::records`]). If such a file is locked, its record counts, because the
+/// lock file may contain an old record of a killed process. The times in the two files do not
+/// decide which file counts, because a clock can be set back.
 fn read_record(folder: &LockFolder, name: &str, lock: &File, owner: u32) -> Option<(Record, u32)> {
     // A record that cannot be read counts as missing. The lease is valid without a record.
     let users = folder.record_users().unwrap_or_default();

@@ -99,8 +99,8 @@ pub enum Remedy {
     /// server.
     StartWithoutTerminal,
     /// Thaw the control group of the process. A frozen process runs no signal handler. In version 1
-    /// of control groups, not even SIGKILL ends it. A remedy that follows for the same process is
-    /// the next step, not an alternative.
+    /// of control groups, not even SIGKILL ends it. If a later remedy of the list is for the same
+    /// process, it is the next step, not an alternative.
     #[non_exhaustive]
     Thaw {
         /// The id of the process.
