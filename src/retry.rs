@@ -388,9 +388,10 @@ pub(crate) const PORTS_WITH_OTHER_ADDRESS: usize = 8;
 /// takes 2 us, which matters only to a process that picks many ports in a row.
 pub(crate) const RANGE_VALID_FOR: Duration = Duration::from_millis(1);
 
-/// If a `bind(…, 0)` takes longer than this, all odd or all even ephemeral numbers are used up, or
-/// the machine is busy. After two such binds in a row, these numbers count as used up. The limit is
-/// about twenty times the duration of a bind on an idle machine.
+/// A `bind(…, 0)` that takes longer than this is slow. Then either the half of the ephemeral range
+/// that the kernel searches first (all odd or all even numbers) is used up, or the machine is busy.
+/// After two slow binds in a row, that half counts as used up. The limit is about twenty times the
+/// duration of a bind on an idle machine.
 pub(crate) const SLOW_BIND: Duration = Duration::from_micros(60);
 
 /// How many ephemeral numbers an automatic pick without a requested range tries at most. The limit

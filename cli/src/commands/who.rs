@@ -256,7 +256,8 @@ fn listeners(console: &Console, args: &WhoArgs) -> Result<u8, Failure> {
     }
     let is_shown = |socket: &Holder| !is_restricted || socket.processes.iter().any(is_wanted);
     let all: Vec<Holder> = listeners.into_iter().filter(is_shown).collect();
-    // The answer "no" would mean that the process runs and does not listen.
+    // If the process does not run, the command fails. The answer "no" would mean that the process
+    // runs and does not listen.
     if all.is_empty()
         && let Some(pid) = args.pid
         && let Some(cause) = why_not_running(pid)

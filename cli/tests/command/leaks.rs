@@ -225,7 +225,7 @@ fn a_server_that_is_started_again_is_left() {
     assert!(
         output
             .err
-            .contains(&format!("help: stop pid {pid}; if sh ")),
+            .contains(&format!("help: stop pid {pid}; if the loop ")),
         "{output:#?}"
     );
 }

@@ -81,8 +81,8 @@ impl Report {
                     .to_owned()
             }
             Verdict::InUse(Cause::UnseenClaim) => self.with_lock_folder(
-                "a process with another lock folder probably reserved it; an unseen socket keeps \
-                 servers without SO_REUSEADDR from binding"
+                "an unseen socket keeps only servers without SO_REUSEADDR from binding, so a \
+                 process with another lock folder probably reserved the port"
                     .to_owned(),
             ),
             Verdict::InUse(Cause::Gone) => {
