@@ -117,6 +117,7 @@ pub(crate) struct Stat {
 const PF_FORKNOEXEC: u64 = 0x40;
 
 /// The pid at the start of `/proc/PID/stat`.
+#[cfg(target_os = "linux")]
 pub(crate) fn pid(stat: &[u8]) -> Option<u32> {
     let digits = stat.split(|byte| *byte == b' ').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
