@@ -73,6 +73,7 @@ pub(crate) fn not_listening_each(
         let listens = is_shared || stranger.is_some() && !facts.elsewhere.is_empty();
         let mut meant = processes.filter(|process| expected.may_mean(process, listens));
         let probably_meant = meant.next().map(|process| process.pid).zip(expected.pid());
+        let (instead, of_same_reserver) = own_listeners.beside(*port);
         Diagnosis::new(Facts {
             expected: Some(running),
             process_of_thread,
@@ -83,8 +84,8 @@ pub(crate) fn not_listening_each(
             in_other_network: in_other_network.filter(|_| lacks_listener(&facts.verdict)),
             stranger,
             probably_meant,
-            instead: own_listeners.instead_of(*port),
-            of_same_reserver: own_listeners.of_same_reserver(*port),
+            instead,
+            of_same_reserver,
             ..facts
         })
     };

@@ -47,27 +47,24 @@ impl OwnListeners {
         ))
     }
 
-    /// The listeners that the expected process may have opened on a wrong port, instead of on
-    /// `port`. The list omits a listener if one process reserved both `port` and the listener's
-    /// port. A process that reserves two ports usually means them for two servers.
-    pub(crate) fn instead_of(&self, port: Port) -> Vec<Holder> {
-        self.on_other_ports(port, false)
-    }
-
-    /// The listeners on ports that the process which reserved `port` has reserved too.
-    pub(crate) fn of_same_reserver(&self, port: Port) -> Vec<Holder> {
-        self.on_other_ports(port, true)
-    }
-
-    fn on_other_ports(&self, port: Port, have_same_reserver: bool) -> Vec<Holder> {
+    /// The listeners on other ports than `port`, as two lists. The first list has those that the
+    /// expected process may have opened on a wrong port, instead of on `port`. The second list has
+    /// those on ports that the process which reserved `port` has reserved too. A process that
+    /// reserves two ports usually means them for two servers.
+    pub(crate) fn beside(&self, port: Port) -> (Vec<Holder>, Vec<Holder>) {
         let own = reservers(port.number);
-        let is_listed = |(holder, reservers): &&(Holder, Vec<Reserver>)| {
-            holder.protocol == port.protocol
-                && holder.local.port() != port.number
-                && reservers.iter().any(|of| own.contains(of)) == have_same_reserver
-        };
-        let listed = self.0.iter().filter(is_listed);
-        listed.map(|(holder, _)| holder.clone()).collect()
+        let (mut instead, mut of_same_reserver) = (Vec::new(), Vec::new());
+        for (holder, reservers) in &self.0 {
+            if holder.protocol != port.protocol || holder.local.port() == port.number {
+                continue;
+            }
+            let list = match reservers.iter().any(|of| own.contains(of)) {
+                true => &mut of_same_reserver,
+                false => &mut instead,
+            };
+            list.push(holder.clone());
+        }
+        (instead, of_same_reserver)
     }
 }
 

@@ -137,7 +137,7 @@ pub(super) fn supervisor(process: &Process, own_lineage: &[u32]) -> Option<Super
             name: name.to_owned(),
             kind,
             is_parent: child == process.pid,
-            sigkill: sockets::needs_sigkill(ancestor.pid),
+            sigkill: needs_sigkill(ancestor.pid),
         };
         let listed = SUPERVISORS.iter().find(|(name, _)| ancestor.runs(name));
         match listed {
@@ -173,8 +173,13 @@ fn for_itself(pid: u32) -> Option<Supervisor> {
         name: "pm2".to_owned(),
         kind: SupervisorKind::Manager(Some(command)),
         is_parent: false,
-        sigkill: sockets::needs_sigkill(pid),
+        sigkill: needs_sigkill(pid),
     })
+}
+
+/// `false` if the process cannot be read.
+fn needs_sigkill(pid: u32) -> bool {
+    sockets::describe(pid).is_some_and(|process| process.needs_sigkill())
 }
 
 /// A text with the command line that stops the program of the process `child`. `None` if no command

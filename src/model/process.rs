@@ -188,12 +188,6 @@ pub enum ProcessState {
     Zombie,
 }
 
-impl ProcessState {
-    pub(crate) fn is_stopped(self) -> bool {
-        matches!(self, ProcessState::Suspended | ProcessState::Traced)
-    }
-}
-
 /// Why a process that has not ended does not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
@@ -248,6 +242,12 @@ impl Process {
     /// ```
     pub fn master(&self) -> Option<&Process> {
         self.master.as_deref()
+    }
+
+    /// Whether SIGTERM does not end the process: it ignores SIGTERM, is suspended or is traced.
+    pub(crate) fn needs_sigkill(&self) -> bool {
+        let is_stopped = matches!(self.state, ProcessState::Suspended | ProcessState::Traced);
+        self.ignores_sigterm || is_stopped
     }
 
     /// A process of which only the pid and the name are known.

@@ -364,18 +364,6 @@ pub(crate) fn halt(pid: u32) -> Option<Halt> {
     }
 }
 
-/// Whether SIGTERM does not end the process: the process ignores SIGTERM, is suspended or is
-/// traced. `false` if the process cannot be read. Always `false` on systems other than Linux.
-pub(crate) fn needs_sigkill(pid: u32) -> bool {
-    #[cfg(target_os = "linux")]
-    return linux::needs_sigkill(pid);
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = pid;
-        false
-    }
-}
-
 /// Whether a process still runs. A zombie counts as ended.
 pub(crate) fn is_running(pid: u32) -> io::Result<bool> {
     system::is_running(pid)

@@ -25,8 +25,8 @@ pub(super) use proc_net::{abstract_socket, tcp_at_most};
 pub(super) use process::has_event_loop;
 pub(super) use process::{
     command_line, describe, group, halt, has_locked, innermost_pid, is_running, is_unmapped,
-    leaves, needs_sigkill, parent, pids, process_of_thread, program, script_of, started,
-    unit_and_container, user_of, users, working_directory,
+    leaves, parent, pids, process_of_thread, program, script_of, started, unit_and_container,
+    user_of, users, working_directory,
 };
 pub(super) use scan::processes;
 

@@ -312,20 +312,6 @@ pub(in super::super) fn halt(pid: u32) -> Option<Halt> {
     }
 }
 
-pub(in super::super) fn needs_sigkill(pid: u32) -> bool {
-    let facts = || -> Option<bool> {
-        let folder = open_folder(pid).ok()?;
-        let folder = folder.as_fd();
-        let stat = procfs::stat(&read(folder, "stat").ok()?)?;
-        let running = running_thread(folder, ".", pid, &stat);
-        let path = running.as_deref().unwrap_or(".");
-        let state = state(folder, path, &stat);
-        let status = read(folder, &format!("{path}/status")).ok()?;
-        Some(state.is_stopped() || ignores_sigterm(&status, folder, path))
-    };
-    facts().unwrap_or(false)
-}
-
 pub(in super::super) fn group(pid: u32) -> Option<Group> {
     let stat = stat(pid)?;
     Some(Group {

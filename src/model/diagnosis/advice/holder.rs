@@ -205,7 +205,7 @@ fn end(process: &Process) -> Remedy {
 fn for_supervised(process: &Process, supervisor: &Supervisor) -> Remedy {
     let pid = process.pid;
     let name = supervisor.name.clone();
-    let sigkill = process.ignores_sigterm || process.state.is_stopped();
+    let sigkill = process.needs_sigkill();
     match &supervisor.kind {
         SupervisorKind::Manager(command) => Remedy::StopBySupervisor {
             pid,
